@@ -13,6 +13,7 @@ from typing import Any
 from airflow.sdk import Param
 
 from mlengine import backends
+from mlengine.core.errors import MlengineError
 from mlengine.core.job_file.tiers import TIERS
 from mlengine.core.spec import Role
 from mlengine.datasets.version_hints import known_versions
@@ -90,6 +91,9 @@ def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), sect
 
 
 def _tier(name: str) -> str:
+    """:raises MlengineError: there is no such tier with a fixed cluster."""
+    if name not in TIERS:
+        raise MlengineError(f"no scale tier {name!r} with a fixed cluster", hint=f"use some of {', '.join(TIERS)}")
     parts = (f"{pool.count} {_ROLES[pool.role]}{'s' * (pool.count > 1)}" for pool in TIERS[name])
     return f"{name}: {', '.join(parts)}"
 

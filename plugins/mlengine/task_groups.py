@@ -284,4 +284,4 @@ def _version(dataset: ResolveDatasetOperator | None) -> str:
     """A template for the dataset's version or, without a dataset, for the run's date."""
     if dataset is None:
         return _RUN_DATE
-    return f"{{{{ ti.xcom_pull(task_ids='{dataset.task_id}', map_indexes=ti.map_index)['version'] }}}}"
+    return f"{{{{ (ti.xcom_pull(task_ids='{dataset.task_id}', map_indexes=ti.map_index) or {{}}).get('version') }}}}"

@@ -67,10 +67,14 @@ class DatasetVersionTimetable(CronPartitionTimetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """The next tick at which a version is available; ``None`` if that tick comes before the first version."""
+        """The next tick at which a version is available."""
         first = self._begin(next(iter(self._versions.values())))
         info = super().next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
-        return None if info is None or info.run_after < first else info
+        if info is None or info.run_after >= first:
+            return info
+        # Airflow never asks again for a tick after one of a catch-up for which it got no run.
+        later = restriction._replace(earliest=first)
+        return super().next_dagrun_info_v2(last_dagrun_info=None, restriction=later)
 
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
         """One run for each version whose day lies between the two, oldest first: the runs of a backfill.

@@ -22,11 +22,17 @@ from airflow.sdk.observability import stats
 
 from mlengine import backends, connections
 from mlengine.backends import LogLine, LogPage
-from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError, PackageError
+from mlengine.core.errors import (
+    BackendUnavailableError,
+    JobFileError,
+    ObjectMissingError,
+    PackageError,
+)
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import read_progress
+from mlengine.jobs.submission import Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.run_identity import job_key
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -35,6 +41,7 @@ from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
+from mlengine.web import actions
 from tests.support.local_jobs import put, sdist
 from tests.support.scripted_backends import ScriptedBackend
 
@@ -510,17 +517,61 @@ def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backen
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
-def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(
-    bucket: str, backend: ScriptedBackend
+def by_command(storage: Storage, backend: ScriptedBackend, job: JobXCom) -> str:
+    """As ``mlengine jobs cancel`` and Google's console do. Returns what the task says of it."""
+    backend.cancel(JobHandle.from_json(job))
+    return "it was cancelled outside this task"
+
+
+def on_the_page(storage: Storage, backend: ScriptedBackend, job: JobXCom) -> str:
+    actions.cancel(storage, backend, JobDir(job["job_dir"]), by="ann", why="too dear")
+    return "it was cancelled by ann: too dear"
+
+
+WAITS = {
+    "first poll": lambda job: sensor(job, retries=2).execute(context("wait")),
+    "first poke": lambda job: sensor(job, retries=2, deferrable=False).execute(context("wait")),
+    "later poll": lambda job: sensor(job, retries=2).execute_complete(context("wait"), {"event": "ended"}),
+    "retry by Airflow": lambda job: sensor(job, retries=2).execute(context("wait", try_number=2)),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("cancel", [by_command, on_the_page])
+def test_a_job_that_a_person_cancelled_stays_so_until_the_wait_is_cleared(
+    bucket: str,
+    storage: Storage,
+    backend: ScriptedBackend,
+    cancel: Callable[[Storage, ScriptedBackend, JobXCom], str],
+    wait: str,
 ) -> None:
     job = submit(backend, bucket)
-    backend.cancel(JobHandle.from_json(job))
-    with pytest.raises(AirflowFailException, match="outside this task"):
-        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    said = cancel(storage, backend, job)
+    with pytest.raises(AirflowFailException, match=said):
+        WAITS[wait](job)
+    with pytest.raises(AirflowFailException, match=said):
+        submit(backend, bucket, try_number=2)
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
-        sensor(job).execute(context("wait", try_number=2))
+        sensor(job, retries=2).execute(context("wait", try_number=2, max_tries=3))
     assert [live.handle.attempt for live in backend.live] == [2]
+
+
+def test_a_job_that_a_person_cancelled_while_its_machine_was_lost_stays_so(
+    bucket: str, storage: Storage, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancellation is recorded, and has no effect any more."""
+    job = submit(backend, bucket)
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "cancel", lambda _: None)
+        said = on_the_page(storage, backend, job)
+    backend.end(job["name"], JobState.FAILED, FailureCause.LOST)
+    backend.jobs[0].ended = time.time() - 3600
+    with pytest.raises(AirflowFailException, match=said):
+        sensor(job, retries=2).execute_complete(context("wait"), {"event": "ended"})
+    with pytest.raises(AirflowFailException, match=said):
+        submit(backend, bucket, try_number=2)
+    assert len(backend.jobs) == 1
 
 
 def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: ScriptedBackend) -> None:
@@ -737,9 +788,12 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
 
 
-def test_no_second_job_starts_while_the_cancelled_one_still_runs(bucket: str, backend: ScriptedBackend) -> None:
+def test_no_second_job_starts_while_the_cancelled_one_still_runs(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = submit(backend, bucket)
-    backend.jobs[0].state = JobState.CANCELLING
+    monkeypatch.setattr(backend, "cancel", lambda _: setattr(backend.jobs[0], "state", JobState.CANCELLING))
+    asyncio.run(deferred(job).on_kill())
     assert submit(backend, bucket, try_number=2)["decision"] == "reattached"
     assert len(backend.jobs) == 1
     backend.end(job["name"], JobState.CANCELLED)
@@ -765,6 +819,39 @@ def test_a_job_whose_record_is_gone_is_ended_with_its_task(
     with pytest.raises(ObjectMissingError):
         sensor(job).execute_complete(context("wait", try_number=3), {"event": "ended"})
     assert backend.live == []
+
+
+@pytest.mark.parametrize(
+    ("args", "dataset_arg", "expected"),
+    [
+        (None, None, ["--epochs", "50"]),
+        (None, "--dataset", ["--epochs", "50", "--dataset", "gs://bkt/datasets/d/v1"]),
+        (["--lr", 0.1], None, ["--lr", "0.1"]),
+        (["--lr", 0.1], "--dataset", ["--lr", "0.1", "--dataset", "gs://bkt/datasets/d/v1"]),
+        ([], "--dataset", ["--dataset", "gs://bkt/datasets/d/v1"]),
+    ],
+)
+def test_the_dataset_is_added_to_the_arguments(
+    bucket: str,
+    storage: Storage,
+    backend: ScriptedBackend,
+    args: list[Any] | None,
+    dataset_arg: str | None,
+    expected: list[str],
+) -> None:
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task", "args": ["--epochs", "50"]}},
+        args=args,
+        dataset={"dataset": "d", "version": "v1", "uri": "gs://bkt/datasets/d/v1", "digest": "0" * 64, "rows": 3},
+        dataset_arg=dataset_arg,
+        backend=backend.name,
+        gcp_conn_id=None,
+    )
+    job = operator.execute(context("submit"))
+    record = Submitter(storage, backend).record(JobDir(job["job_dir"]))
+    assert record.spec["args"] == expected
 
 
 def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: ScriptedBackend) -> None:

@@ -29,7 +29,12 @@ Make = Callable[..., LocalBackend]
 HELLO = Path(__file__).parents[2] / "examples" / "hello"
 PRINT_CLUSTER = """
 tell = {"config": config, "args": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
-(scratch.parent.parent / f"seen-{os.environ['MLENGINE_SCRATCH'].rsplit('/')[-1]}.json").write_text(json.dumps(tell))
+(scratch / "part").write_text(json.dumps(tell))
+(scratch / "part").rename(scratch.parent.parent / f"seen-{scratch.name}.json")
+"""
+WAIT_FOR_ALL = """
+for name in ("worker-0", "worker-1", "ps-0", "evaluator-0"):
+    until(scratch.parent.parent / f"seen-{name}.json")
 """
 
 
@@ -44,7 +49,7 @@ def test_hello_trains_on_a_cluster(make_backend: Make, storage: Storage, bucket:
     subprocess.run([find_uv_bin(), "build", "-q", "--sdist", "-o", tmp_path / "dist", tmp_path / "hello"], check=True)
     uri = local.put(storage, bucket, (tmp_path / "dist" / "hello-1.0.0.tar.gz").read_bytes(), "hello-1.0.0.tar.gz")
     spec = local.spec(uri, worker=2, ps=1, module="hello.task", args=("--max_steps", "3", "--name", "Anna & Bob"))
-    backend = make_backend()
+    backend = make_backend(linger_seconds=60.0)  # workers may start later than the chief
     handle, status = local.run(backend, bucket, spec)
     assert status.state is JobState.SUCCEEDED
     said = local.texts(backend, handle)
@@ -64,7 +69,10 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
         ps=1,
         evaluator=1,
         primary_name="master",
-        args=local.acts(chief=PRINT_CLUSTER, worker=PRINT_CLUSTER, ps=PRINT_CLUSTER, evaluator=PRINT_CLUSTER),
+        # The job ends with its chief, even if another replica has only just started.
+        args=local.acts(
+            chief=PRINT_CLUSTER + WAIT_FOR_ALL, worker=PRINT_CLUSTER, ps=PRINT_CLUSTER, evaluator=PRINT_CLUSTER
+        ),
     )
     backend = make_backend()
     handle, status = local.run(backend, bucket, spec)

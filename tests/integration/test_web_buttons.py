@@ -43,6 +43,43 @@ def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Cal
     assert again.status_code == 409
 
 
+def test_a_champion_that_the_user_has_not_seen_is_not_replaced(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    """The page was open when another model was published."""
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
+    champion(sample_jobs, "mnist_c", 0.99, "v13", NOW - 10 * DAY)
+    request = {"reason": "b is bad", "to": 1, "shown": 2}
+    answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json=request)
+    assert answer.status_code == 409
+    assert "the champion of mnist has changed: it is mnist_c, serial 3" in answer.text
+    now = history.current(sample_jobs.storage, sample_jobs.bucket, "mnist")
+    assert now is not None
+    assert now.serial == 3
+    assert visit().post("api/models/mnist/rollback", headers=BUTTON, json={**request, "shown": 3}).status_code == 200
+
+
+@pytest.mark.parametrize("dag_id", ["mlengine train", "mlengine rerun", ""])
+def test_jobs_of_the_command_line_have_no_dag(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, dag_id: str
+) -> None:
+    """Who may read a DAG sees them; who may edit all DAGs may cancel them."""
+    sample_jobs.job("mnist_1", state=JobState.RUNNING, dag_id=dag_id)
+    client = visit()
+
+    def cancel() -> int:
+        return client.post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"}).status_code
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "get_auth_manager", OwnRuns)
+        (row,) = client.get("api/jobs").json()["jobs"]
+        assert (row["dag_id"], row["run_id"]) == ("", "")
+        assert not client.get("api/jobs/mnist/mnist_1").json()["may_change"]
+        assert cancel() == 403
+    assert cancel() == 200
+
+
 class OwnRuns(SimpleAuthManager):
     """Ann may edit the DAG ``mine`` and its runs, and read others. As with other managers, that permits runs without
     a DAG's id, but not DAGs without one.

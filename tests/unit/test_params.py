@@ -9,8 +9,15 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
 from mlengine import backends, params
+from mlengine.core.errors import MlengineError
 from mlengine.core.job_file.tiers import TIERS
 from mlengine.datasets.version_hints import note_versions
+
+
+@pytest.mark.parametrize("name", ["CUSTOM", "basic"])
+def test_a_tier_without_a_fixed_cluster_is_refused(name: str) -> None:
+    with pytest.raises(MlengineError, match=f"no scale tier '{name}' with a fixed cluster"):
+        params.scale_tier(("BASIC", name))
 
 
 @pytest.mark.parametrize("param", [params.backend(), params.scale_tier(tuple(TIERS))])

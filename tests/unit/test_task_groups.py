@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseSensorOperator, TaskGroup
+from jinja2 import Environment, StrictUndefined
 
 from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError, MlengineError
@@ -193,6 +195,14 @@ def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
     }
     named = {"group_id", "model", "trainer", "job_file", "dataset", "publish", "task_args"}
     assert OPTIONS.keys() | named == arguments(RetrainingTaskGroup)
+
+
+@pytest.mark.parametrize(("returned", "hint"), [({"version": "v1"}, "v1"), (None, "None")])
+def test_the_job_id_has_the_dataset_s_version(returned: dict[str, str] | None, hint: str) -> None:
+    """A dataset task that was marked successful by hand returned nothing; ``prepare`` refuses ``None``."""
+    ti = SimpleNamespace(xcom_pull=lambda task_ids, map_indexes: returned, map_index=-1)
+    template = Environment(undefined=StrictUndefined).from_string(whole().prepare.job_id_hint)
+    assert template.render(ti=ti) == hint
 
 
 def test_single_tasks_take_further_arguments() -> None:

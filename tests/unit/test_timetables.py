@@ -11,7 +11,7 @@ import pytest
 from airflow.exceptions import InvalidPartitionKeyError
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
-from airflow.timetables.base import TimeRestriction
+from airflow.timetables.base import DagRunInfo, TimeRestriction
 
 from mlengine.core.errors import DatasetError
 from mlengine.plugin import MlenginePlugin
@@ -96,7 +96,27 @@ def test_a_backfill_runs_the_versions_of_local_days(zone: str) -> None:
 
 
 def test_nothing_runs_before_the_first_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _next("2026-01-01", monkeypatch) is None
+    info = _next("2026-01-01", monkeypatch)
+    assert (info.partition_key, info.run_after) == ("v1", day("2026-01-15T06:00"))
+
+
+@pytest.mark.parametrize("last", [None, "2026-01-10T06:00"])
+def test_a_catch_up_begins_with_the_first_version(last: str | None) -> None:
+    """Airflow asks for the tick after the start date, and never again if there is none."""
+    whole = TimeRestriction(earliest=pendulum.instance(day("2026-01-01")), latest=None, catchup=True)
+    before = last and DagRunInfo(
+        run_after=pendulum.instance(day(last)), data_interval=None, partition_date=None, partition_key=None
+    )
+    info = timetable().next_dagrun_info_v2(last_dagrun_info=before or None, restriction=whole)
+    assert info is not None
+    assert (info.partition_key, info.run_after) == ("v1", day("2026-01-15T06:00"))
+
+
+def test_a_schedule_that_ends_before_the_first_version_has_no_runs() -> None:
+    short = TimeRestriction(
+        earliest=pendulum.instance(day("2026-01-01")), latest=pendulum.instance(day("2026-01-10")), catchup=True
+    )
+    assert timetable().next_dagrun_info_v2(last_dagrun_info=None, restriction=short) is None
 
 
 def test_airflow_stores_it_and_reads_it_back() -> None:

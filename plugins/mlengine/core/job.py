@@ -106,6 +106,12 @@ CANCELLED_BY_PERSON = "cancelled_by_person"
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
 
 
+def dag_of(owner: Mapping[str, Any]) -> str:
+    """The DAG in a job's owner; empty for a job that was submitted on the command line."""
+    dag_id = str(owner.get("dag_id") or "")
+    return "" if dag_id in BY_HAND else dag_id
+
+
 # Where Airflow stores the ids that distinguish runs of the same name: a key of each submitting task's state store, and
 # a Variable.
 RUN_UID_KEY = "mlengine_run_uid"

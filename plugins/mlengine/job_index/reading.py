@@ -15,7 +15,7 @@ from typing import Any
 
 from mlengine.backends import EstimatesCost, Submission, TrainingBackend
 from mlengine.core.errors import MlengineError, ObjectMissingError
-from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus
+from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus, dag_of
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec, counted
 from mlengine.job_index.rows import Row
@@ -133,8 +133,8 @@ def make_row(
         state=JobState.QUEUED.value,
         detail="claimed, but not submitted yet",
         seen=time.time(),
-        dag_id=str(record.owner.get("dag_id") or ""),
-        run_id=str(record.owner.get("run_id") or ""),
+        dag_id=dag_of(record.owner),
+        run_id=str(record.owner.get("run_id") or "") if dag_of(record.owner) else "",
         cluster=_cluster(record.spec),
         decision=_decision(record),
         dataset=str((record.inputs.get("dataset") or {}).get("version") or ""),

@@ -64,7 +64,16 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "exceeded_limit", "failed", "submitted_at"]
+__all__ = [
+    "Intent",
+    "Submitted",
+    "Submitter",
+    "cancelled_outside",
+    "ended_with_task",
+    "exceeded_limit",
+    "failed",
+    "submitted_at",
+]
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
@@ -129,6 +138,9 @@ class Submitter:
         if not status.state.terminal:
             # CANCELLING too: it may still run for minutes, and the wait creates the next attempt after its end.
             return self._decided(Submitted(handle, Decision.REATTACHED))
+        # On the command line, who gives the same job id again wants the job to run.
+        if intent.key.dag_id not in BY_HAND and (why := cancelled_outside(record, status)):
+            raise failed(status, why)
         return self.next_attempt(status, intent.labels)
 
     def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
@@ -480,6 +492,23 @@ def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
     event = _cancellation(record)
     has_run = status is not None and status.started is not None
     return event is not None and event["event"] == _ENDED and not (has_run and event.get("limit") in BEFORE_START)
+
+
+def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
+    """Who cancelled an attempt that has ended, if a person did; empty otherwise.
+
+    A cancellation on the page is recorded before it is made: the attempt may have ended by another cause since.
+    """
+    event = _cancellation(record)
+    if event is not None and event["event"] == CANCELLED_BY_PERSON:
+        reason = f": {event['why']}" if event.get("why") else ""
+        return f"it was cancelled by {event.get('by')}{reason}; clear `submit` to train again"
+    if status.state is JobState.CANCELLED and not ended_with_task(record, status):
+        return (
+            "it was cancelled outside this task: in the console, or by `mlengine jobs cancel`; "
+            "clear `submit` to train again"
+        )
+    return ""
 
 
 def exceeded_limit(record: JobRecord, status: JobStatus) -> str | None:

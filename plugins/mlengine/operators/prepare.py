@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Context
 
+from mlengine.core.errors import XComMissingError
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobDirXCom
@@ -48,6 +49,11 @@ class PrepareJobDirOperator(MlengineOperator):
         self.bucket = bucket
 
     def execute(self, context: Context) -> JobDirXCom:
+        if self.job_id_hint in {None, "None"}:  # a template of a dataset's version that was not returned
+            raise XComMissingError(
+                f"{self.task_id} has no job_id_hint",
+                hint="if it is the dataset's version, clear the task that resolves the dataset",
+            )
         key = job_key(context)
         named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
         job_dir, made = prepare_clean(self.access.storage(), named)

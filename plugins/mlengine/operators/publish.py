@@ -86,8 +86,8 @@ class PublishModelOperator(MlengineOperator):
         storage = self.access.storage()
         job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))
         report = load_report(storage, job_dir)
-        reason = (self.force_reason or "").strip()
-        force = Force(self.force_by or "", reason) if reason else None
+        reason = str(self.given("force_reason") or "").strip()
+        force = Force(str(self.given("force_by") or ""), reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
         outcome = publish(storage, bucket, report, by=self.published_by, force=force, publisher=publisher(context))
         self._lineage = partial(lineage.published, bucket, report, outcome)

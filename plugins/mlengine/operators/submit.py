@@ -36,8 +36,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     """Submit a training job. A retry of this task re-attaches to the job; a cleared task trains again.
 
     If a job with the same inputs (package, dataset, module, arguments, cluster) was trained and accepted before, that
-    job is reused, unless ``force_retrain`` is set or the task was cleared. Jobs without a package digest or a dataset
-    are never reused.
+    job is reused, unless ``force_retrain`` is set, or this run trained the job itself and the task was cleared. Jobs
+    without a package digest or a dataset are never reused.
 
     It does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed, or fails
     without a retry, the job is cancelled.
@@ -254,20 +254,20 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             return self.relative_to_dag(self.job_file)
         return self.job_file
 
-    def _args(self) -> list[str] | None:
-        """The user's arguments and the dataset's URI; ``None`` keeps the job file's."""
+    def _args(self, spec: TrainingSpec) -> list[str]:
+        """The user's arguments, or else the job file's; and the dataset's URI."""
+        args = [str(arg) for arg in (spec.args if self.args is None else self.args)]
         dataset = self.returned_or_none("dataset", "uri")
-        if not (self.dataset_arg and dataset):
-            return None if self.args is None else [str(arg) for arg in self.args]
-        return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(dataset["uri"])]
+        return [*args, self.dataset_arg, str(dataset["uri"])] if self.dataset_arg and dataset else args
 
     def _requested(self) -> TrainingSpec:
         """The job file, overridden by this task's arguments."""
         if isinstance(self.args, str):
             raise JobFileError(f"args is a string: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
+        spec = parse.load(self._job_file())
         return parse.override(
-            parse.load(self._job_file()),
-            args=self._args(),
+            spec,
+            args=self._args(spec),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
             counts=_counts(self.replica_counts),

@@ -167,7 +167,7 @@ class ValidateModelOperator(BackendOperator):
             self.returned_or_uri("job", "job_dir"),
             model=self.model or None,
             bucket=self.bucket or None,
-            package_uris=self.given("package_uris") or (),
+            package_uris=_uris(self.given("package_uris")),
             dataset=self.given("dataset"),
         )
         return validate(
@@ -250,6 +250,18 @@ def _is_true(name: str, value: bool | str) -> bool:
         return known[str(value).strip().lower()]
     except KeyError:
         raise MlengineError(f"{name}={value!r}", hint="write True or False") from None
+
+
+def _uris(value: Any) -> tuple[str, ...]:
+    """:raises MlengineError: the value is a string, and not a URI: a template that is not rendered to a list."""
+    if not isinstance(value, str):
+        return tuple(value or ())
+    if not value.startswith("gs://"):
+        raise MlengineError(
+            f"package_uris is a string: {value!r}",
+            hint="give a list of gs:// URIs; for a template, set render_template_as_native_obj=True on the DAG",
+        )
+    return (value,)
 
 
 def summary(report: Report) -> ValidationXCom:

@@ -10,10 +10,10 @@ import io
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from email.parser import BytesHeaderParser
+from email.parser import HeaderParser
 from typing import IO
 
 from mlengine.core.errors import PackageError
@@ -78,13 +78,11 @@ def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = Fal
     name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
     requirements: tuple[str, ...] = ()
     members = []
-    try:
+    with readable(where):
         for path, read in _tar(data, where) if filename.endswith(".tar.gz") else _zip(data, where):
             members.append(path)
             if _METADATA.fullmatch(path):
-                requirements = tuple(BytesHeaderParser().parsebytes(read()).get_all("Requires-Dist") or ())
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise PackageError(f"{where} cannot be read: {error}", hint="build it again, or upload it again") from error
+                requirements = _requirements(read())
     paths = frozenset(members)
     if filename.endswith(".whl"):
         if not any(path.endswith(".dist-info/METADATA") for path in paths):
@@ -98,6 +96,22 @@ def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = Fal
             hint="build it with uv build --sdist, or give the directory itself",
         )
     return Archive(filename, name, version, inner, requirements)
+
+
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """:raises PackageError: the archive could not be read."""
+    try:
+        yield
+    except PackageError:
+        raise
+    except Exception as error:  # zipfile, tarfile and the decompressors raise various errors for invalid data
+        raise PackageError(f"{where} cannot be read: {error}", hint="build it again, or upload it again") from error
+
+
+def _requirements(metadata: bytes) -> tuple[str, ...]:
+    """``Requires-Dist``; the metadata is UTF-8, which the parser for bytes does not decode."""
+    return tuple(HeaderParser().parsestr(metadata.decode("utf-8", "replace")).get_all("Requires-Dist", []))
 
 
 def _installed(path: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -145,20 +145,49 @@ def _path(requirement: _Requirement) -> Path | None:
 
 
 def _workspace(project: Path) -> Path | None:
-    """The root of the uv workspace that a project is a member of."""
-    for folder in (project, *project.parents):
-        if table(read_pyproject(folder), "tool", "uv", "workspace") and project in _members(folder):
+    """The root of the uv workspace that a project is a member of.
+
+    As in uv, this is the project itself, or the nearest directory above with a ``pyproject.toml``; no other is read.
+    """
+    above = next((folder for folder in project.parents if (folder / "pyproject.toml").is_file()), project)
+    for folder in (project, above):
+        if "workspace" in table(read_pyproject(folder), "tool", "uv") and project in _members(folder):
             return folder
     return None
 
 
 def _members(workspace: Path) -> list[Path]:
-    settings = table(read_pyproject(workspace), "tool", "uv", "workspace")
-    found = [workspace]
-    excluded = {path for pattern in strings(settings.get("exclude")) for path in workspace.glob(pattern)}
-    for pattern in strings(settings.get("members")):
-        found += [path for path in sorted(workspace.glob(pattern)) if path not in excluded]
+    excluded = set(_matching(workspace, "exclude"))
+    found = [workspace, *(path for path in _matching(workspace, "members") if path not in excluded)]
     return [path.resolve() for path in found if (path / "pyproject.toml").is_file()]
+
+
+def _matching(workspace: Path, key: str) -> Iterator[Path]:
+    """The paths that match the patterns of ``[tool.uv.workspace]`` under a key.
+
+    :raises PackageError: a pattern cannot be used.
+    """
+    for pattern in strings(table(read_pyproject(workspace), "tool", "uv", "workspace").get(key)):
+        try:
+            found = _glob(workspace, PurePath(pattern))
+        except (OSError, ValueError) as error:
+            raise PackageError(
+                f"{workspace / 'pyproject.toml'}: {key!r} of [tool.uv.workspace] has an invalid pattern {pattern!r}: "
+                f"{error}",
+                hint="correct the pattern",
+            ) from error
+        yield from found
+
+
+def _glob(folder: Path, pattern: PurePath) -> list[Path]:
+    """Like ``folder.glob()``, but accepts ``.`` and absolute patterns, as uv does.
+
+    :raises ValueError: ``**`` is part of a name, which uv refuses; whether ``glob`` does depends on Python's version.
+    """
+    if any("**" in part and part != "**" for part in pattern.parts):
+        raise ValueError("'**' can only be an entire path component")
+    start, rest = folder / pattern.anchor, pattern.relative_to(pattern.anchor)
+    return sorted(start.glob(str(rest))) if rest.parts else [start]
 
 
 def _sources(folder: Path) -> dict[str, list[_Source]]:

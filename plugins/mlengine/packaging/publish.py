@@ -29,7 +29,7 @@ from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of
-from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan
+from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan, unreadable
 from mlengine.packaging.sources import Source, find_sources
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
 from mlengine.runtime.constraint_lines import File
@@ -221,7 +221,10 @@ class _Publisher:
         filename = where.rsplit("/", 1)[-1]
         name, version = name_and_version(filename)
         if isinstance(source, Path):
-            data = source.read_bytes()
+            try:
+                data = source.read_bytes()
+            except OSError as error:
+                raise unreadable(source, error) from error
         else:
             try:
                 data = self.storage.read(source)

@@ -121,8 +121,18 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
             if len(files) > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(root, files)
     except OSError as error:
-        raise PackageError(f"{error.filename}: {error.strerror}", hint="make it readable, or move it") from error
+        raise unreadable(root, error) from error
     return SourceTree(root, tuple(sorted(files, key=lambda file: file.path)), tuple(left))
+
+
+def unreadable(path: Path, error: OSError) -> PackageError:
+    """The error for a source that cannot be read.
+
+    :param path: the source; shown if ``error`` has no path.
+    """
+    return PackageError(
+        f"{error.filename or path} cannot be read: {error.strerror}", hint="make it readable, or move it"
+    )
 
 
 def package_name(root: Path) -> str:

@@ -16,7 +16,7 @@ from mlengine.core.errors import PackageError
 from mlengine.packaging.archive import name_and_version
 from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
-from mlengine.packaging.source_tree import SourceKind, kind_of
+from mlengine.packaging.source_tree import SourceKind, kind_of, unreadable
 
 # Backends that pack only configured packages, or the one with the project's name; others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
@@ -50,7 +50,7 @@ def find_sources(named: Sequence[Path | str], requirements: Sequence[str]) -> So
     """Find the sources to package for the user's list.
 
     :param requirements: of a package dir. If given, a project that contains the package dir is ignored.
-    :raises PackageError: the list is empty, or a local requirement cannot be packaged.
+    :raises PackageError: the list is empty, a source cannot be read, or a local requirement cannot be packaged.
     """
     if not named:
         raise PackageError("no source to package", hint="give a package dir, a project dir, an sdist or a wheel")
@@ -74,7 +74,10 @@ def _source(named: Path | str, requirements: Sequence[str]) -> Source:
     if isinstance(named, str) and named.startswith("gs://"):
         return Source(SourceKind.ARCHIVE, named)
     path = Path(named)
-    kind = kind_of(path)
+    try:
+        kind = kind_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if requirements and kind is not SourceKind.PACKAGE:
         raise PackageError(
             f"requirements are given, but {path} is a project with its own requirements",
@@ -116,6 +119,6 @@ def _names(source: Source) -> Iterator[str]:
     """The normalized name of the distribution that is built from a source, if known."""
     location = source.parent or source.location
     if source.kind is SourceKind.ARCHIVE:
-        yield normalized(name_and_version(str(location).rsplit("/", 1)[1])[0])
+        yield normalized(name_and_version(str(location).rsplit("/", 1)[-1])[0])
     elif isinstance(location, Path):
         yield normalized(project_name(read_pyproject(location)) or location.name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
-from pathlib import PurePosixPath
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging.archive import Archive
@@ -41,16 +41,18 @@ def left_out_by_build(wheel: Archive, tree: SourceTree) -> tuple[LeftOut, ...]:
 
 
 def _not_installed(installed: Collection[str], paths: Collection[str]) -> Iterator[str]:
-    folders = {folder for path in installed if path.endswith(".py") for folder in _package_roots(path, paths)}
-    for prefix, package in folders:
-        for path in paths:
-            if path.startswith(f"{prefix}{package}/") and path.removeprefix(prefix) not in installed:
-                yield path
-
-
-def _package_roots(module: str, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """The location in the project of an installed module's top package, such as ``("src/", "trainer")``."""
-    package = PurePosixPath(module).parts[0]
+    modules = [path for path in paths if path.endswith(".py")]
+    roots = {root for path in modules for root, inner in _splits(path) if inner in installed}
     for path in paths:
-        if path == module or path.endswith(f"/{module}"):
-            yield path.removesuffix(module), package
+        yield from (path for root, inner in _splits(path) if root in roots and inner not in installed)
+
+
+def _splits(path: str) -> Iterator[tuple[str, str]]:
+    """The directories above a file that may be top packages, each with the file's path from the package on.
+
+    ``src/trainer/task.py`` gives ``("src", "src/trainer/task.py")`` and ``("src/trainer", "trainer/task.py")``.
+    """
+    start = 0
+    for slash in re.finditer("/", path):
+        yield path[: slash.start()], path[start:]
+        start = slash.end()

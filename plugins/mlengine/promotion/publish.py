@@ -66,18 +66,34 @@ def publish(
     )
 
 
-def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None = None) -> Champion:
+def rollback(
+    storage: Storage,
+    bucket: str,
+    model: str,
+    *,
+    by: str,
+    why: str,
+    to: int | None = None,
+    replaces: int | None = None,
+) -> Champion:
     """Make the previous champion, or the one with serial ``to``, the champion again.
 
     A second rollback goes back one further. A rollback adds an entry to the history and removes none.
 
-    :raises PublishError: there is no previous champion, its files are missing or changed, or no reason was given.
+    :param replaces: the serial of the champion that is to be replaced; without it, whichever it is.
+    :raises PublishError: there is no previous champion, its files are missing or changed, no reason was given, or
+        another champion was published meanwhile.
     """
     force = Force(by, why)
     for _ in range(_MAX_CONFLICTS):
         champion, generation = pointer(storage, bucket, model)
         if champion is None:
             raise PublishError(f"model {model} has no champion", hint="publish one first")
+        if replaces not in {None, champion.serial}:
+            raise PublishError(
+                f"the champion of {model} has changed: it is {champion.job_id}, serial {champion.serial}",
+                hint="reload the page, and decide again",
+            )
         target = _before(storage, bucket, model, champion) if to is None else entry(storage, bucket, model, to)
         if target.origin == champion.origin:
             raise PublishError(f"{target.job_id} is already the champion of {model}", hint="choose another serial")

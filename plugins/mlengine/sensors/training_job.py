@@ -49,7 +49,7 @@ from mlengine.core.xcoms import JobXCom
 from mlengine.job_index.recording import record_end
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
-from mlengine.jobs.submission import Submitter, ended_with_task, exceeded_limit, failed, submitted_at
+from mlengine.jobs.submission import Submitter, cancelled_outside, exceeded_limit, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import LAST_LINES_SECONDS, last_lines_missing
 from mlengine.links.job import WAIT_LINKS
@@ -339,14 +339,15 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             # Airflow calls on_kill from within the task's process, and the task continues.
             raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
         submitter = self._submitter(handle)
-        cancelled = submitter.record(JobDir(handle.job_dir)) if status.state is JobState.CANCELLED else None
-        if cancelled and (limit := self._exceeded(cancelled, status, context)):
+        # A person who clears the task asks for another attempt. A clear changes max_tries, which is `retries` at first.
+        cleared = self._first_poll and context["ti"].max_tries != self.retries
+        record = None if cleared else submitter.record(JobDir(handle.job_dir))
+        if record and (why := cancelled_outside(record, status)):
+            self._record_end(status)
+            raise AirflowFailException(str(failed(status, why)))
+        if record and (limit := self._exceeded(record, status)):
             self._record_end(status)
             raise _too_late(handle, limit)
-        if cancelled and not self._first_poll and not ended_with_task(cancelled, status):
-            self._record_end(status)
-            why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"
-            raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)
         except JobFailedError as error:
@@ -359,15 +360,12 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         )
         return None
 
-    def _exceeded(self, record: JobRecord, status: JobStatus, context: Context) -> str | None:
-        """The limit for which this task cancelled the attempt, if it did and nothing comes after that.
+    def _exceeded(self, record: JobRecord, status: JobStatus) -> str | None:
+        """The limit for which this task cancelled the attempt, if it did and no fallback is left.
 
         It may have been interrupted since: by a restart of the triggerer, or by a retry that Airflow makes by itself.
-        Clearing the task asks for another attempt. A clear changes ``max_tries``, which is ``retries`` at first.
         """
-        if self._first_poll and context["ti"].max_tries != self.retries:
-            return None
-        limit = exceeded_limit(record, status)
+        limit = exceeded_limit(record, status) if status.state is JobState.CANCELLED else None
         return limit if limit and not self._submitter(status.handle).falls_back(status) else None
 
     def _record_end(self, status: JobStatus) -> None:

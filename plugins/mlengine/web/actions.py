@@ -43,14 +43,18 @@ def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: s
     return handle
 
 
-def roll_back(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None) -> Champion:
+def roll_back(
+    storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None, shown: int | None
+) -> Champion:
     """Make an earlier champion the champion again.
 
     :param to: the serial of the champion to restore; without it, the previous one.
-    :raises PublishError: there is no such champion, or its files have been deleted.
+    :param shown: the serial of the champion that the user saw.
+    :raises PublishError: there is no such champion, its files have been deleted, or the champion has changed.
     """
+    champion = rollback(storage, bucket, model, by=by, why=why, to=to, replaces=shown)
     log.warning("Model %s: rolled back by %s: %s", model, by, why)
-    return rollback(storage, bucket, model, by=by, why=why, to=to)
+    return champion
 
 
 def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHandle:

@@ -13,7 +13,7 @@ from mlengine.backends import TrainingBackend
 from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
-from mlengine.core.job import JobState, JobStatus
+from mlengine.core.job import JobState, JobStatus, dag_of
 from mlengine.core.layout import JobDir
 from mlengine.job_index.reading import Claimed, CurrentJob, read_claim
 from mlengine.job_index.rows import Row
@@ -42,9 +42,11 @@ class RollbackRequest(Reason):
     """The body of a rollback.
 
     :param to: a serial in the history; without it, the previous champion.
+    :param shown: the serial of the champion that the user saw; another one is not replaced.
     """
 
     to: int | None = Field(default=None, ge=1)
+    shown: int | None = Field(default=None, ge=1)
 
 
 class LogPosition(BaseModel):
@@ -142,7 +144,13 @@ def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, An
     _of_model(user, model)
     guard.require_change(user, _champion_dag(model))
     champion = actions.roll_back(
-        _storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to
+        _storage(),
+        _bucket(),
+        model,
+        by=guard.name_of(user),
+        why=body.reason.strip(),
+        to=body.to,
+        shown=body.shown,
     )
     models.champions.changed(_bucket(), model)
     return {"champion": champion.brief(), "serial": champion.serial}
@@ -193,8 +201,7 @@ def _champion_dag(model: str) -> str:
     if champion is None:
         return ""
     claim = read_claim(_storage(), JobDir(champion.job_dir))
-    owner = champion.publisher if claim is None else claim.record.owner
-    return str(owner.get("dag_id") or "")
+    return dag_of(champion.publisher if claim is None else claim.record.owner)
 
 
 def _console(claim: Claimed) -> str:

@@ -45,6 +45,13 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> str:
     return "staging"
 
 
+@pytest.mark.parametrize("hint", [None, "None"])
+def test_a_version_that_was_not_returned_is_no_part_of_a_job_id(hint: Any) -> None:
+    prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint=hint, bucket="gs://bkt")
+    with pytest.raises(XComMissingError, match="prepare has no job_id_hint"):
+        prepare.execute({})
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_default_args_reach_every_operator(stage: str) -> None:
     policy = RetryByCause()

@@ -246,6 +246,15 @@ def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> No
     assert (champion.action, champion.by, champion.why) == (Action.FORCED, "anna", "new labels are wrong")
 
 
+@pytest.mark.parametrize("nothing", ["", " ", None, "None"])
+def test_an_empty_field_of_a_form_forces_nothing(storage: Storage, bucket: str, nothing: str | None) -> None:
+    """Without native rendering, a template of an empty field gives the string ``None``."""
+    publish(validated(storage, bucket, "new").uri)
+    old = validated(storage, bucket, "old", "2026-06-01")
+    with pytest.raises(AirflowSkipException, match="older_dataset"):
+        publish(old.uri, force_reason=nothing, force_by="anna")
+
+
 def test_a_job_that_was_not_validated_is_refused(storage: Storage, bucket: str) -> None:
     with pytest.raises(ModelError, match="validate the model first"):
         publish(f"{bucket}/mnist/unknown")

@@ -239,6 +239,13 @@ def test_strings_from_a_trigger_form(job: JobDir) -> None:
     assert result["verdict"] == "first"
 
 
+def test_packages_in_one_text(job: JobDir) -> None:
+    result, _ = run(job.uri, package_uris="gs://bkt/hello.tar.gz")
+    assert result["verdict"] == "first"
+    with pytest.raises(MlengineError, match="package_uris is a string"):
+        run(job.uri, package_uris="['gs://bkt/hello.tar.gz']")
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

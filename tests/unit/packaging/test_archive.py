@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from mlengine.core.errors import PackageError
+from mlengine.packaging import constraint_check
 from mlengine.packaging.archive import name_and_version, read_archive
+from mlengine.packaging.modules import check_module
+from mlengine.packaging.source_tree import SourceTree
+from mlengine.packaging.wheel_check import check_wheel
 
 
 def tar(members: dict[str, str], *extra: tarfile.TarInfo) -> bytes:
@@ -17,16 +22,16 @@ def tar(members: dict[str, str], *extra: tarfile.TarInfo) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, text in members.items():
             info = tarfile.TarInfo(name)
-            info.size = len(text)
+            info.size = len(text.encode())
             archive.addfile(info, io.BytesIO(text.encode()))
         for info in extra:
             archive.addfile(info)
     return buffer.getvalue()
 
 
-def zipped(members: dict[str, str]) -> bytes:
+def zipped(members: dict[str, str], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, text in members.items():
             archive.writestr(name, text)
     return buffer.getvalue()
@@ -95,6 +100,8 @@ def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
         (tar(SDIST)[:-8] + b"12345678", "cannot be read"),
         (b"<html>404</html>", "cannot be read"),
         (b"", "cannot be read"),
+        (tar(SDIST, member("t-1.0/PKG-INFO", tarfile.SYMTYPE, "missing")), "cannot be read: .*missing"),
+        (tar(SDIST, member("t-1.0/PKG-INFO", tarfile.SYMTYPE, "PKG-INFO")), "cannot be read: .*recursion"),
     ],
 )
 def test_what_cannot_be_trusted_is_refused(data: bytes, what: str) -> None:
@@ -104,6 +111,46 @@ def test_what_cannot_be_trusted_is_refused(data: bytes, what: str) -> None:
 
 def test_links_within_the_package_are_fine() -> None:
     read_archive(tar(SDIST, member("t-1.0/trainer/link", tarfile.SYMTYPE, "../setup.py")), "t-1.0.tar.gz", "x")
+
+
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in data
+    return data.replace(old, new)
+
+
+METADATA = "t-1.0.dist-info/METADATA"
+LZMA_PROPERTIES = b"\x05\x00\x5d\x00\x00\x80\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (replaced(zipped({METADATA: "x"}, zipfile.ZIP_LZMA), LZMA_PROPERTIES, b"\x05\x00" + b"\xff" * 5), "options"),
+        # The compression method after the version and the flags: 12 is bzip2, 99 is unknown to zipfile.
+        (replaced(zipped({METADATA: "x"}, zipfile.ZIP_BZIP2), b".\0\0\0\x0c\0", b".\0\0\0\x63\0"), "compression"),
+    ],
+)
+def test_a_wheel_that_cannot_be_decoded_is_refused(data: bytes, what: str) -> None:
+    with pytest.raises(PackageError, match=rf"^gs://bkt/t\.whl cannot be read: .*{what}"):
+        read_archive(data, "t-1.0-py3-none-any.whl", "gs://bkt/t.whl")
+
+
+def test_constraints_that_cannot_be_decoded_are_refused() -> None:
+    sdist = zipped({"t-1.0/setup.py": "", "t-1.0/constraints.txt": "six==1.17.0"}, zipfile.ZIP_LZMA)
+    data = replaced(sdist, LZMA_PROPERTIES, b"\x05\x00" + b"\xff" * 5)
+    with pytest.raises(PackageError, match=r"^gs://bkt/t\.zip cannot be read"):
+        constraint_check.of_archive("t-1.0.zip", "gs://bkt/t.zip", data)
+
+
+def test_metadata_is_read_as_utf_8() -> None:
+    requirement = "foo @ file:///home/jörg/foo"
+    text = f"Metadata-Version: 2.1\nSummary: größer\nRequires-Dist: {requirement}\nRequires-Dist: numpy\n"
+    wheel = read_archive(zipped({METADATA: text}), "t-1.0-py3-none-any.whl", "x")
+    assert wheel.requirements == (requirement, "numpy")
+    assert read_archive(tar({**SDIST, "t-1.0/PKG-INFO": text}), "t-1.0.tar.gz", "x").requirements == wheel.requirements
+    check_module("foo.task", wheel.paths, "x", wheel.requirements)
+    with pytest.raises(PackageError, match=r"^/t requires foo at a local path"):
+        check_wheel(wheel, SourceTree(Path("/t"), (), ()), None)
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "a/../../evil.py"])

@@ -32,6 +32,41 @@ def test_members_of_a_workspace_and_what_they_require_in_turn(tmp_path: Path) ->
     assert local_requirements(app).paths == (lib, base)
 
 
+LIB = 'dependencies = ["lib"]\n[tool.uv.sources]\nlib = { workspace = true }\n'
+
+
+@pytest.mark.parametrize("pattern", ["packages/*", "./packages/lib/", "packages/../packages/*", "{root}/packages/*"])
+def test_patterns_of_members_that_uv_accepts(tmp_path: Path, pattern: str) -> None:
+    members = f'members = [".", "", "{pattern.format(root=tmp_path)}"]\nexclude = [".", "", "/"]\n'
+    root = project(tmp_path, "root", f"{LIB}[tool.uv.workspace]\n{members}")
+    lib = project(root / "packages/lib", "lib")
+    assert local_requirements(root).paths == (lib,)
+    project(tmp_path, "root", f'{LIB}[tool.uv.workspace]\nmembers = ["packages/*"]\nexclude = ["{lib}"]\n')
+    with pytest.raises(PackageError, match="lib is not a member of the workspace"):
+        local_requirements(root)
+
+
+@pytest.mark.parametrize("key", ["members", "exclude"])
+@pytest.mark.parametrize("pattern", ["packages/a**", "***"])
+def test_a_pattern_that_cannot_be_used_is_named_with_its_file(tmp_path: Path, key: str, pattern: str) -> None:
+    app = project(tmp_path, "app", f'[tool.uv.workspace]\n{key} = ["{pattern}"]\n')
+    with pytest.raises(PackageError) as caught:
+        local_requirements(app)
+    assert f"{app / 'pyproject.toml'}: {key!r} of [tool.uv.workspace]" in caught.value.message
+    assert repr(pattern) in caught.value.message
+
+
+def test_only_the_nearest_pyproject_above_can_be_the_root_of_a_workspace(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("this is not TOML")
+    root = project(tmp_path / "root", "root")
+    lib = project(root / "packages/lib", "lib")
+    app = project(root / "packages/app", "app", LIB)
+    with pytest.raises(PackageError, match="lib is not a member of the workspace"):
+        local_requirements(app)
+    project(root, "root", '[tool.uv.workspace]\nmembers = ["packages/*"]\n')
+    assert local_requirements(app).paths == (lib,)
+
+
 def test_sources_of_the_workspaces_root_hold_for_its_members(tmp_path: Path) -> None:
     sources = '[tool.uv.workspace]\nmembers = ["app"]\n[tool.uv.sources]\nlib = { path = "lib" }\n'
     root = project(tmp_path, "root", sources)

@@ -66,6 +66,23 @@ def test_what_the_user_names_is_not_packaged_twice(tmp_path: Path) -> None:
     assert [item.location for item in find_sources([app, archive], ()).items] == [app, archive]
 
 
+@pytest.mark.parametrize("named", ["lib-1.0.tar.gz", "./lib-1.0.tar.gz", "lib-1.0-py3-none-any.whl"])
+def test_an_archive_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(named).touch()
+    assert [item.location for item in find_sources([named], ()).items] == [Path(named)]
+    project = '[project]\nname = "app"\ndependencies = ["lib"]\n[tool.uv.sources]\nlib = { path = "../lib" }\n'
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "pyproject.toml").write_text(project)
+    assert [item.location for item in find_sources([app, named], ()).items] == [app, Path(named)]
+
+
+def test_a_source_that_cannot_be_read() -> None:
+    with pytest.raises(PackageError, match=r"trainer-1\.0\.tar\.gz cannot be read: File name too long"):
+        find_sources([f"{'x' * 300}trainer-1.0.tar.gz"], ())
+
+
 def test_nothing_to_package(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="no source"):
         find_sources([], ())

@@ -22,7 +22,7 @@ from mlengine.cli.options import (
 )
 from mlengine.cli.output import elapsed, local_time, note, say, say_json, say_table, utc
 from mlengine.core.errors import MlengineError, UsageError
-from mlengine.core.job import BY_HAND, JobState, JobStatus
+from mlengine.core.job import JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -131,7 +131,6 @@ def _row_detail(row: Row) -> str:
 
 
 def _row_document(bucket: str, row: Row) -> JobDocument:
-    of_dag = row.dag_id not in BY_HAND
     return {
         "model": row.model,
         "job_id": row.job_id,
@@ -143,8 +142,8 @@ def _row_document(bucket: str, row: Row) -> JobDocument:
         "created": utc(row.claimed),
         "started": utc(row.started),
         "ended": utc(row.ended),
-        "dag_id": row.dag_id if of_dag else "",
-        "run_id": row.run_id if of_dag else "",
+        "dag_id": row.dag_id,
+        "run_id": row.run_id,
         "cluster": row.cluster,
         "dataset": row.dataset,
         "step": row.step,

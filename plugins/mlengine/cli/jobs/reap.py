@@ -34,7 +34,7 @@ from mlengine.cli.output import note, say, say_json, say_table
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
-from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
+from mlengine.core.job import JobHandle, JobRecord, JobStatus, dag_of
 from mlengine.core.layout import RESERVED_NAMES, JobDir, join
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
@@ -167,7 +167,7 @@ def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[
     dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
     with ThreadPoolExecutor(8) as pool:
         for job_dir, record in zip(dirs, pool.map(partial(_record, storage), dirs), strict=True):
-            if record is not None and record.owner.get("dag_id") not in {None, "", *BY_HAND}:
+            if record is not None and dag_of(record.owner):
                 yield job_dir, record
 
 

@@ -153,18 +153,24 @@ async function showJobs(view) {
   const states = el("select", { "aria-label": "State", onchange: change("state") },
     [["", "All states"], ["active", "Active"], ["ended", "Ended"], ...["SUCCEEDED", "FAILED", "CANCELLED"].map((name) => [name, name])]
       .map(([value, name]) => el("option", { value, selected: filters.state === value }, name)));
-  const search = el("input", { type: "search", placeholder: "Search by job, DAG, run, dataset or user", "aria-label": "Search", value: filters.text, oninput: change("text") });
+  const search = el("input", { type: "search", placeholder: "Search by job, DAG, run, dataset or user", "aria-label": "Search", maxlength: 200, value: filters.text, oninput: change("text") });
   const ofRun = filters.run_id && el("button", { type: "button", title: "Show the jobs of all runs", onclick: () => { filters.dag_id = filters.run_id = ""; show(); } }, `Run ${filters.run_id} ✕`);
   main.replaceChildren(el("div", { class: "bar", role: "search" }, search, states, models, ofRun), list);
+  let asked = 0;
   async function refresh() {
+    const number = ++asked;
     for (const name of Object.keys(filters)) query.set(name, filters[name]);
     try {
       const found = await request(`api/jobs?${query}`);
-      if (view !== currentView) return;
+      if (view !== currentView || number !== asked) return; // the response to a later query may come first
+      if (filters.offset && filters.offset >= found.total) {
+        filters.offset = Math.max(0, Math.ceil(found.total / PAGE) - 1) * PAGE;
+        return await refresh();
+      }
       showStatus(found.at, found.error);
       for (const name of found.models) if (![...models.options].some((option) => option.value === name)) models.append(el("option", { value: name, selected: name === filters.model }, name));
       update(list, JSON.stringify({ ...found, at: 0 }), () => jobTable(found));
-    } catch (error) { if (view === currentView) update(list, error.message, () => [errorNote(error)]); }
+    } catch (error) { if (view === currentView && number === asked) update(list, error.message, () => [errorNote(error)]); }
   }
   function jobTable(found) {
     const costs = found.jobs.some((row) => row.cost_usd !== null);
@@ -291,7 +297,7 @@ function reloadReport() {
 
 function logView(path, view) {
   const MAX_LINES = 5000;
-  let cursor = "", attempt = "", busy = false, dropped = false, replica = "", notBefore = 0;
+  let cursor = "", attempt = "", busy = false, starts = 0, dropped = false, replica = "", notBefore = 0;
   const text = el("pre", { id: "log", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Log" });
   const count = el("span", { class: "soft" });
   const replicas = el("select", { "aria-label": "Replica", onchange: (event) => { replica = event.target.value; for (const line of text.children) line.hidden = hidden(line.dataset.replica); } }, el("option", { value: "" }, "All replicas"));
@@ -300,13 +306,15 @@ function logView(path, view) {
   const hidden = (name) => Boolean(replica) && name !== replica;
   /** Fetch new lines; `restart` begins with the first line, `one` fetches one page only. */
   async function more(restart, one) {
-    if (busy || (!restart && !one && Date.now() < notBefore)) return;
+    if (!restart && (busy || (!one && Date.now() < notBefore))) return;
+    // A restart replaces what is under way: its response is of another attempt, or of another place in the log.
+    const start = restart ? ++starts : starts;
     busy = true;
     if (restart) { cursor = ""; dropped = false; text.replaceChildren(); }
     try {
       for (let pages = 0; pages < (one ? 1 : 4); pages++) {
         const page = await post(`${path}/logs`, { cursor, attempt: attempt ? Number(attempt) : null });
-        if (view !== currentView) return;
+        if (view !== currentView || start !== starts) return;
         const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
         for (const line of page.lines) {
           if (![...replicas.options].some((option) => option.value === line.replica)) replicas.append(el("option", { value: line.replica }, line.replica));
@@ -321,7 +329,7 @@ function logView(path, view) {
         if (!page.more || page.wait) break;
       }
       count.textContent = dropped ? `last ${MAX_LINES} lines` : text.children.length ? `${text.children.length} lines` : "No log lines yet.";
-    } catch (error) { count.textContent = error.message; } finally { busy = false; }
+    } catch (error) { if (start === starts) count.textContent = error.message; } finally { if (start === starts) busy = false; }
   }
   function offerAttempts(stored, last) {
     for (const number of stored) if (number !== last && ![...attempts.options].some((option) => option.value === String(number))) attempts.append(el("option", { value: number }, `Attempt ${number}`));
@@ -360,7 +368,7 @@ async function showModel(view, name) {
   const rollBack = (entry) => () => confirmChange({
     title: `Roll back ${name} to ${entry.job_id}?`, yes: "Roll back", no: "Keep the current champion",
     text: `The current champion is ${champion.job_id}. Programs that read the champion pointer get the earlier model immediately.`,
-  }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial }));
+  }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial, shown: champion.serial }));
   const origin = (entry) => entry.restores ?? entry.serial;
   const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", { class: "narrow" }, `${words(entry.action)} ${moment(entry.at)} by ${entry.by}`), el("small", {}, entry.why)),
     el("td", { class: "wide" }, words(entry.action)), metricCell(entry), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "wide" }, moment(entry.at), el("small", {}, entry.by)),

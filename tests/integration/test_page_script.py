@@ -1,0 +1,41 @@
+"""The page's script in a real browser: which response it shows, when several are under way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts.chromium import drive, find_browser
+
+from mlengine import web
+from mlengine.core.errors import StackError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the browser saw in each scene."""
+    try:
+        browser = find_browser()
+    except StackError as error:
+        pytest.skip(str(error))
+    static = Path(web.__file__).parent / "static"
+    scratch = tmp_path_factory.mktemp("page-script")
+    return drive("tests.support.page_races", {"browser": browser, "static": str(static)}, scratch, 300.0)
+
+
+def test_a_page_of_jobs_that_is_gone_is_replaced_by_the_last_one(seen: dict[str, Any]) -> None:
+    assert seen["last_page"]["rows"] == 45
+
+
+def test_the_list_is_that_of_the_last_query(seen: dict[str, Any]) -> None:
+    assert seen["late_response"] == {"text": "ab", "shown": "found-for-[ab]"}
+
+
+def test_the_log_is_that_of_the_chosen_attempt(seen: dict[str, Any]) -> None:
+    lines = seen["other_attempt"]["lines"]
+    assert "a line of attempt 1" in lines
+    assert "attempt 2" not in lines
+    assert seen["other_attempt"]["cursors"][0] == "", "it is read from its beginning"

@@ -1,0 +1,170 @@
+"""The page in a real browser, against an API whose responses are late or come in another order.
+
+Run by ``tests/integration/test_page_script.py`` (see ``scripts/visit.py``). No request leaves the browser.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.visit import Order, visit
+
+PAGE = "http://page.test/mlengine/page"
+PATIENCE = 30_000  # milliseconds
+ROW = dict.fromkeys(
+    [
+        "step",
+        "of",
+        "eta",
+        "rate",
+        "claimed",
+        "started",
+        "ended",
+        "metric_value",
+        "cost_usd",
+        "detail",
+        "dag_id",
+        "run_id",
+        "by",
+        "cluster",
+        "decision",
+        "dataset",
+        "verdict",
+        "metric",
+    ]
+)
+
+
+class Stub:
+    """Serves the page's files, and what a test says of the API."""
+
+    def __init__(self, browser: Any, static: str, answer: Callable[[Any, str], None]) -> None:
+        self._static, self._answer = Path(static), answer
+        self.page = browser.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.route("**/*", self._serve)
+
+    def _serve(self, route: Any) -> None:
+        url = urllib.parse.urlsplit(route.request.url)
+        name = url.path.removeprefix("/mlengine/")
+        if name.startswith("api/"):
+            self._answer(route, name)
+        else:
+            route.fulfill(path=self._static / (name if "." in name else f"{name}.html"))
+
+
+def reply(route: Any, document: Any) -> None:
+    route.fulfill(body=json.dumps(document), content_type="application/json")
+
+
+def row(job_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        **ROW,
+        "model": "m",
+        "job_id": job_id,
+        "state": "SUCCEEDED",
+        "attempt": 1,
+        "backend": "x",
+        "seen": 1.0,
+        **fields,
+    }
+
+
+def jobs(names: list[str], total: int) -> dict[str, Any]:
+    rows = [row(name) for name in names]
+    return {"jobs": rows, "total": total, "active": 0, "models": ["m"], "at": 1.0, "error": "", "bucket": "gs://b"}
+
+
+def last_page(browser: Any, order: Order) -> dict[str, Any]:
+    """The second page of 60 jobs is open; then there are 45."""
+    total = 60
+
+    def answer(route: Any, _: str) -> None:
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(route.request.url).query))
+        first = int(query["offset"])
+        names = [f"job-{number}" for number in range(total)][first : first + 50]
+        reply(route, jobs(names, total))
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(PAGE)
+    page.get_by_role("button", name="Older").click()
+    page.get_by_text(re.compile("51.60 of 60 jobs")).wait_for()
+    total = 45
+    page.get_by_text(re.compile("1.45 of 45 jobs")).wait_for()
+    return {"rows": page.get_by_role("link", name="job-").count()}
+
+
+def late_response(browser: Any, order: Order) -> dict[str, Any]:
+    """The response to the text ``a`` comes after that to ``ab``."""
+    held: list[Any] = []
+
+    def answer(route: Any, _: str) -> None:
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(route.request.url).query))
+        if query.get("text") == "a":
+            held.append(route)
+        else:
+            reply(route, jobs([f"found-for-[{query.get('text', '')}]"], 1))
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(PAGE)
+    page.get_by_text("found-for-[]").wait_for()
+    search = page.get_by_role("searchbox")
+    search.press_sequentially("ab")
+    page.get_by_text("found-for-[ab]").wait_for()
+    with page.expect_response("**/api/jobs?*text=a&*"):
+        for route in held:
+            reply(route, jobs(["found-for-[a]"], 1))
+    page.wait_for_timeout(500)
+    return {"text": search.input_value(), "shown": page.get_by_role("link", name="found-for").inner_text()}
+
+
+def other_attempt(browser: Any, order: Order) -> dict[str, Any]:
+    """Attempt 1 is chosen while the log of attempt 2 loads."""
+    held: list[Any] = []
+    asked: list[dict[str, Any]] = []
+
+    def answer(route: Any, name: str) -> None:
+        if not name.endswith("/logs"):
+            reply(route, detail)
+            return
+        body = route.request.post_data_json
+        asked.append(body)
+        if body["attempt"] is None:
+            held.append(route)
+        else:
+            reply(route, log("a line of attempt 1"))
+
+    detail: dict[str, Any] = {
+        "row": row("j", attempt=2), "job_dir": "gs://b/m/j", "owner": {}, "inputs": {}, "spec": {"env": []},
+        "history": [], "curves": {}, "report": None, "cancellable": False, "stored_logs": [1], "may_change": False,
+        "tensorboard": "", "console": "", "links": {},
+    }  # fmt: skip
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/j")
+    page.get_by_label("Attempt").select_option("1")
+    shown = page.get_by_role("log")
+    shown.get_by_text("a line of attempt 1").wait_for()
+    for route in held:
+        reply(route, log("a line of attempt 2"))
+    page.wait_for_timeout(500)
+    return {"lines": shown.inner_text().strip(), "cursors": [body["cursor"] for body in asked if body["attempt"]]}
+
+
+def log(text: str) -> dict[str, Any]:
+    lines = [{"replica": "chief-0", "text": text, "time": None}]
+    return {"lines": lines, "cursor": text, "more": False, "wait": 0.0}
+
+
+def see(browser: Any, order: Order) -> dict[str, Any]:
+    scenes = (last_page, late_response, other_attempt)
+    return {scene.__name__: scene(browser, order) for scene in scenes}
+
+
+if __name__ == "__main__":
+    sys.exit(visit(see))
