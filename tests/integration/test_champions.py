@@ -270,6 +270,26 @@ def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(ben
     assert bench.publish(bench.job("third", **{**first, "champion": {}}, require_comparison=False)).published
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "decision"),
+    [
+        ({"log_loss": {"max_regression": 0.01}}, PublishDecision.NOT_COMPARED),
+        ({"log_loss": {"max_regression": 0.01}, "accuracy": {"max_regression": 0.01}}, PublishDecision.PUBLISHED),
+    ],
+)
+def test_a_metric_without_a_value_is_no_comparison(
+    bench: Bench, thresholds: dict[str, Any], decision: PublishDecision
+) -> None:
+    """The champion has changed since the validation; the stored predictions have classes and no probabilities."""
+    report = bench.job("b", accuracy=0.99, thresholds=Thresholds.from_json(thresholds))
+    bench.publish(bench.job("a"))
+    outcome = bench.publish(report)
+    assert outcome.decision is decision, outcome.reason
+    if decision is PublishDecision.NOT_COMPARED:
+        assert "the champion is now a" in outcome.reason
+        assert bench.publish(replace(report, require_comparison=False)).published
+
+
 def test_a_task_recognises_its_own_publication(bench: Bench) -> None:
     me = {"dag_id": "d", "run_id": "r", "task_id": "publish", "map_index": -1}
     report = bench.job("a")

@@ -81,6 +81,12 @@ def aliased(url: str, bench: Bench) -> Any:
     return client.get_model_version_by_alias(bench.bucket.removeprefix("gs://"), "champion")
 
 
+def test_a_metric_whose_name_mlflow_does_not_accept(server: str, bench: Bench) -> None:
+    bench.publish(bench.job("a", main_metric="recall@precision=0.9", metrics={"recall@precision=0.9": 0.7}))
+    follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)])
+    assert aliased(server, bench).tags["mlengine.recall_precision_0.9"] == "0.7"
+
+
 def test_the_alias_is_on_whoever_is_champion(server: str, bench: Bench) -> None:
     def register() -> tuple[Registered, ...]:
         return follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)]).registered

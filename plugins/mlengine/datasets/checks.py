@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from mlengine.core.dataset import CheckException, CheckResult, ColumnStatistics, Manifest, Split
 from mlengine.core.errors import DatasetError
@@ -109,6 +110,8 @@ def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
                 continue
             rows = split.read or split.rows or 0
             infinite = split.infinite if role == "target" else 0
+            if role == "weight":
+                yield from _weights(column, statistics, name)
             everything = " (all of them)" if statistics.nulls == rows else ""
             message = f"{role} {column!r} is null in {statistics.nulls:,} of {rows:,} rows{everything} of {name}"
             message += f", infinite in {infinite:,}" if infinite else ""
@@ -120,6 +123,13 @@ def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
         if statistics is not None and statistics.nulls == rows and column in draft.schema.features:
             text = f"column {column.name!r} is null in all {rows:,} training rows"
             yield CheckResult("nulls", False, "100 %", "less than 100 %", text)
+
+
+def _weights(column: str, statistics: ColumnStatistics, split: str) -> Iterator[CheckResult]:
+    low, high = statistics.min, statistics.max
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        text = f"weight {column!r} of {split} is from {low:g} to {high:g}; weights are 0 or more, and not all are 0"
+        yield CheckResult("weight", low >= 0 < high, f"{low:g}", "0", text)
 
 
 def _heldout(draft: Manifest, scan: Scan, limits: Limits) -> Iterator[CheckResult]:
@@ -144,11 +154,15 @@ def _heldout(draft: Manifest, scan: Scan, limits: Limits) -> Iterator[CheckResul
         share = scan.newer / max(1, scan.splits["train"].read)
         text = (
             f"{scan.newer:,} training rows ({100 * share:.2f} %) are newer than the first held-out one "
-            f"({scan.first_heldout.isoformat()})"
+            f"({_shown_time(scan.first_heldout)})"
         )
         yield CheckResult("time-order", share <= limits.time_order, f"{share:.4f}", f"{limits.time_order:.4f}", text)
     if draft.task in _CLASSIFICATION:
         yield from _known_classes(draft, scan)
+
+
+def _shown_time(value: Any) -> str:
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
 def _known_classes(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
@@ -214,16 +228,16 @@ def _versions(draft: Manifest, previous: Manifest, limits: Limits) -> Iterator[C
     target = draft.schema.target
     if draft.task == "regression" and target is not None and target in now.statistics and target in then.statistics:
         pair = then.statistics[target], now.statistics[target]
-        yield from _drift(target, psi(*pair, then.rows or 0, now.rows or 0), name, limits)
+        yield from _drift(target, psi(*pair, then.counted, now.counted), name, limits)
 
 
-def _counted(statistics: ColumnStatistics, rows: int | None) -> int:
-    return rows or sum(count for _, count in statistics.top) + (statistics.nulls or 0)
+def _counted(statistics: ColumnStatistics, split: Split) -> int:
+    return split.counted or sum(count for _, count in statistics.top) + (statistics.nulls or 0)
 
 
 def _column(column: str, then: Split, now: Split, name: str, limits: Limits) -> Iterator[CheckResult]:
     old, new = then.statistics[column], now.statistics[column]
-    before, after = _counted(old, then.rows), _counted(new, now.rows)
+    before, after = _counted(old, then), _counted(new, now)
     if before and after and old.nulls is not None and new.nulls is not None:
         shares = old.nulls / before, new.nulls / after
         grown = shares[1] - shares[0]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlengine.core.dataset import FILE_FORMATS
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats import Format, format_named, format_of
 from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
@@ -24,7 +25,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _SPLITS = {name: split for split, names in NAMES.items() for name in names}
 _PREFIX = re.compile(rf"^({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?=[-_.])")
-_DOCUMENTS = (".md", ".txt", ".rst", ".html", ".pdf", "license", "readme", "croissant.json", "manifest.json")
+# Left out wherever they are; and documents by their suffix, in versions of tables and pictures.
+_NO_DATA = re.compile(
+    r"[._].*|(readme|licen[cs]e|copying|changelog)(\.(md|txt|rst|html|pdf))?|(croissant|manifest)\.json", re.I
+)
+_DOCUMENTS = (".md", ".txt", ".rst", ".html", ".pdf")
 MOST_FILES = 200_000
 
 
@@ -49,7 +54,7 @@ def find(storage: Storage, source: str, *, file_format: str | None = None, heldo
     :param heldout: where the held-out files are, if not under ``source``.
     :raises DatasetError: there are no files, or their splits or formats are ambiguous.
     """
-    files, by_reference = _listed(storage, source), source.startswith("gs://")
+    files, by_reference = _listed(storage, source, file_format), source.startswith("gs://")
     if heldout is not None and heldout.startswith("gs://") != by_reference:
         raise DatasetError(
             f"{source} and {heldout} are not in the same place",
@@ -57,7 +62,10 @@ def find(storage: Storage, source: str, *, file_format: str | None = None, heldo
         )
     splits = _assigned(files, source, heldout is None)
     if heldout is not None:
-        splits = {"train": splits.get("train", []), "heldout": _prefixed(_listed(storage, heldout), heldout)}
+        splits = {
+            "train": splits.get("train", []),
+            "heldout": _prefixed(_listed(storage, heldout, file_format), heldout),
+        }
     data = [file.path for those in splits.values() for file in those]
     chosen = format_named(file_format) if file_format else format_of(data, source)
     splits = {name: those for name, those in splits.items() if those}
@@ -74,7 +82,7 @@ def find(storage: Storage, source: str, *, file_format: str | None = None, heldo
     return Found(source, chosen, {name: splits[name] for name in order}, by_reference)
 
 
-def _listed(storage: Storage, source: str) -> list[SourceFile]:
+def _listed(storage: Storage, source: str, file_format: str | None) -> list[SourceFile]:
     if source.startswith("gs://"):
         prefix = source if source.endswith("/") else f"{source}/"
         stats = storage.ls(prefix) or storage.ls(source)
@@ -90,7 +98,7 @@ def _listed(storage: Storage, source: str) -> list[SourceFile]:
             files = [LocalFile(path.relative_to(folder).as_posix(), path) for path in sorted(_walk(folder))]
         else:
             raise DatasetError(f"{source}: no such directory", hint="give a directory, a file or a gs:// prefix")
-    files = [file for file in files if not _hidden(file.path)]
+    files = _without_documents([file for file in files if not _hidden(file.path)], file_format)
     if not files:
         raise DatasetError(f"{source} has no files", hint="give a directory or gs:// prefix with the data")
     if len(files) > MOST_FILES:
@@ -126,9 +134,17 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def _hidden(path: str) -> bool:
-    """Marker files of other programs (``_SUCCESS``, ``.part-0.crc``) and documents."""
-    name = path.rsplit("/", 1)[-1].lower()
-    return name.startswith((".", "_", "readme", "license")) or name.endswith(_DOCUMENTS)
+    """Marker files of other programs (``_SUCCESS``, ``.part-0.crc``), README and the like."""
+    return _NO_DATA.fullmatch(path.rsplit("/", 1)[-1]) is not None
+
+
+def _without_documents(files: list[SourceFile], file_format: str | None) -> list[SourceFile]:
+    """Notes are no data in a version of tables or pictures. In one of other files they may be: labels in ``.txt``."""
+    data = [file for file in files if not file.path.lower().endswith(_DOCUMENTS)]
+    if file_format:
+        return files if file_format == "files" else data
+    known = [format_named(name) for name in FILE_FORMATS if name != "files"]
+    return data if any(one.owns(file.path) for one in known for file in data) else files
 
 
 def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[str, list[SourceFile]]:

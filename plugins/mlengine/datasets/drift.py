@@ -13,13 +13,17 @@ from itertools import pairwise
 from mlengine.core.dataset import ColumnStatistics, Manifest, Split, Value
 
 _BINS = 10
+# With more different numbers than this, ranges are compared: in small versions, the noise of each number would add up.
+_MOST_NUMBERS = 20
 _SMALLEST = 1e-4  # the share that an empty bin is given
 
 
 def psi(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:
     """The index; ``None`` if the columns' values are not known well enough."""
     if _complete(old, old_rows) and _complete(new, new_rows):
-        return _psi(*_category_shares(old, new))
+        shares = _category_shares(old, new)
+        numbers = all(isinstance(value, int | float) for value, _ in (*old.top, *new.top))
+        return _psi(*(_merged(*shares) if numbers and len(shares[0]) > _MOST_NUMBERS else shares))
     if old.quantiles and new.quantiles:
         return _psi(*_bin_shares(old.quantiles, new.quantiles))
     return None
@@ -42,7 +46,7 @@ def over_versions(manifests: Sequence[Manifest], split: str = "train") -> dict[s
 def _of_split(old: Split | None, new: Split | None, column: str) -> float | None:
     if old is None or new is None or column not in old.statistics or column not in new.statistics:
         return None
-    return psi(old.statistics[column], new.statistics[column], old.rows or 0, new.rows or 0)
+    return psi(old.statistics[column], new.statistics[column], old.counted, new.counted)
 
 
 def new_values_share(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:
@@ -63,8 +67,21 @@ def _complete(statistics: ColumnStatistics, rows: int) -> bool:
 def _category_shares(old: ColumnStatistics, new: ColumnStatistics) -> tuple[list[float], list[float]]:
     before, after = old.counts, new.counts
     values: list[Value] = list({**before, **after})
+    if all(isinstance(value, int | float) for value in values):
+        values = sorted(values, key=float)
     totals = max(1, sum(before.values())), max(1, sum(after.values()))
     return [before.get(one, 0) / totals[0] for one in values], [after.get(one, 0) / totals[1] for one in values]
+
+
+def _merged(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The shares of neighbouring values together, in ranges that each have about a tenth of the old ones."""
+    before, after, passed = [0.0] * _BINS, [0.0] * _BINS, 0.0
+    for a, b in zip(old, new, strict=True):
+        place = min(_BINS - 1, int((passed + a / 2) * _BINS))
+        before[place] += a
+        after[place] += b
+        passed += a
+    return before, after
 
 
 def _bin_shares(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.core import layout, versions
-from mlengine.core.dataset import Manifest, Schema, Split, check_dataset_name, check_version_name
+from mlengine.core.dataset import DataFile, Manifest, Schema, Split, check_dataset_name, check_version_name
 from mlengine.core.errors import DatasetError, StorageConflictError
 from mlengine.datasets import checks, croissant
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
@@ -26,7 +26,7 @@ from mlengine.datasets.discovery import NAMES, Found, find
 from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.own_checks import run_own_checks
 from mlengine.datasets.roles import Roles, find_task, read_schema
-from mlengine.datasets.scan import Progress, Scan, no_progress, scan
+from mlengine.datasets.scan import Progress, Scan, SplitScan, no_progress, scan
 from mlengine.datasets.share import can_split, split_share
 from mlengine.storage.client import Storage
 
@@ -196,14 +196,7 @@ def _checked(
         source=_inherited("source", options.source, previous),
         format=found.format.name,
         schema=schema,
-        splits={
-            split: Split(
-                scanned.splits[split].rows if split in scanned.splits else None,
-                files,
-                scanned.splits[split].statistics if split in scanned.splits else {},
-            )
-            for split, files in contents.splits.items()
-        },
+        splits={split: _split(files, scanned.splits.get(split)) for split, files in contents.splits.items()},
         task=task,
         heldout_share=_share(options),
         heldout_policy=options.roles.heldout_policy or (previous.heldout_policy if previous else "fixed"),
@@ -213,6 +206,13 @@ def _checked(
     results += run_own_checks(options.own_checks, draft, previous, found)
     exceptions = checks.refuse_failed(results, f"{name}/{version}", allow=options.allow, reason=options.reason)
     return replace(draft, checks=tuple(results)), exceptions
+
+
+def _split(files: tuple[DataFile, ...], scanned: SplitScan | None) -> Split:
+    if scanned is None:
+        return Split(None, files)
+    read = None if scanned.read == scanned.rows else scanned.read
+    return Split(scanned.rows, files, scanned.statistics, read)
 
 
 def _rows(options: Options, found: Found) -> str:

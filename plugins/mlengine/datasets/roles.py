@@ -10,6 +10,7 @@ from mlengine.core.dataset import HELDOUT_POLICIES, TASKS, Column, Manifest, Sch
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import column_of
 from mlengine.datasets.discovery import Found
+from mlengine.datasets.formats.base import check_names
 from mlengine.datasets.scan import Scan
 from mlengine.datasets.statistics import MOST_CLASSES
 
@@ -51,6 +52,8 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
     :raises DatasetError: the splits have different columns, or a role names a column that does not exist.
     """
     schemas = {name: found.format.infer(files, dtypes) for name, files in found.splits.items()}
+    for name, schema in schemas.items():
+        check_names(schema.names, found.splits[name][0].where)
     columns: dict[str, dict[str, Column]] = {
         name: {field.name: column_of(field, found.splits[name][0].where) for field in schema}
         for name, schema in schemas.items()
@@ -79,6 +82,11 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
                 hint=f"write --{role} with one of them",
             )
         chosen[role] = value
+    if chosen["time"] is not None and first[chosen["time"]].dtype in {"string", "binary"}:
+        raise DatasetError(
+            f"the column {chosen['time']!r} for --time has text, whose order is not that of times",
+            hint=f"read it as times: --dtype {chosen['time']}=timestamp",
+        )
     return Schema(tuple(merged), **chosen)
 
 

@@ -153,15 +153,24 @@ def _tensor_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
     storage = array.storage if isinstance(array, pa.ExtensionArray) else array
     width = storage.type.list_size
     flat = storage.values.slice(storage.offset * width, len(storage) * width)
-    values = _plain(flat).reshape(len(storage), width)
-    data = values.reshape(len(storage), -1).view(np.uint8) if values.dtype.kind != "b" else values.astype(np.uint8)
-    spare = -data.shape[1] % 8
-    if spare:
-        data = np.pad(data, ((0, 0), (0, spare)))
-    words = _folded(np.ascontiguousarray(data).view(np.uint64))
+    if flat.type in _text_types():
+        words = _folded(_text_hashes(flat).reshape(len(storage), width))
+    else:
+        words = _folded(_tensor_words(_plain(flat).reshape(len(storage), width)))
     factors = np.random.default_rng(11).integers(0, 1 << 63, words.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
     found: np.ndarray[Any, Any] = (words * factors).sum(axis=1, dtype=np.uint64)
     return found
+
+
+def _tensor_words(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The bytes of each row as 64-bit words."""
+    import numpy as np
+
+    data = values.view(np.uint8) if values.dtype.kind != "b" else values.astype(np.uint8)
+    spare = -data.shape[1] % 8
+    if spare:
+        data = np.pad(data, ((0, 0), (0, spare)))
+    return np.ascontiguousarray(data).view(np.uint64)
 
 
 def _list_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
@@ -186,5 +195,8 @@ def _text_types() -> tuple[Any, ...]:
 
 
 def _plain(flat: pa.Array) -> np.ndarray[Any, Any]:
-    found: np.ndarray[Any, Any] = flat.fill_null(0).to_numpy(zero_copy_only=False)
+    import pyarrow as pa
+
+    zero = False if pa.types.is_boolean(flat.type) else 0
+    found: np.ndarray[Any, Any] = flat.fill_null(zero).to_numpy(zero_copy_only=False)
     return found

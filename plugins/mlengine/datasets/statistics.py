@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.dataset import Column, ColumnStatistics, Schema, Value
 from mlengine.core.dataset.statistics import QUANTILE_STEPS
+from mlengine.core.errors import DatasetError
 from mlengine.datasets.sample import RowSample
 
 if TYPE_CHECKING:
@@ -86,7 +87,13 @@ class ColumnCollector:
     def _add_range(self, array: pa.Array) -> None:
         import pyarrow.compute as pc
 
-        found = pc.min_max(array).as_py()
+        try:
+            found = pc.min_max(array).as_py()
+        except (OverflowError, ValueError) as error:
+            raise DatasetError(
+                f"column {self.column.name!r} has times that cannot be read: {error}",
+                hint="write times from the years 1 to 9999, or leave the column out",
+            ) from error
         self._range = [value for value in (*self._range, found["min"], found["max"]) if value is not None]
         self._range = [min(self._range), max(self._range)] if self._range else []
 
@@ -119,9 +126,12 @@ class ColumnCollector:
         import pyarrow as pa
 
         if values.dtype.kind in "iu" and high - low < 4 * self._most:
+            if values.dtype.kind == "i":  # the difference of two int8 may be no int8
+                values = values.astype(np.int64, copy=False)
             rows = np.bincount((values - values.dtype.type(low)).astype(np.int64, copy=False))
             found = np.flatnonzero(rows)
-            self._update(zip((found + int(low)).tolist(), rows[found].tolist(), strict=True), len(found))
+            known = [one + int(low) for one in found.tolist()]
+            self._update(zip(known, rows[found].tolist(), strict=True), len(found))
         else:
             self._count(pa.array(values))
 

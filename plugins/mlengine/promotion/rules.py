@@ -103,17 +103,25 @@ def _compared_again(storage: Storage, report: Report, champion: Champion) -> Out
     mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
     if mine is None or theirs is None or not mine.same_rows(theirs):
-        if not report.require_comparison or not _compares(report):
-            return None
-        text = (
-            f"{report.job_id} was compared with {report.champion.get('job_id', 'no champion')}, but the champion is now"
-            f" {champion.job_id}. Validate the job again."
-        )
-        return Outcome(PublishDecision.NOT_COMPARED, text, champion)
+        return _not_compared(report, champion, "Validate the job again.")
     baseline = Baseline(champion.job_id, champion.size, Outcomes.of(theirs))
     checks, _ = compare_outcomes(Outcomes.of(mine), baseline, report.thresholds)
-    failed = [check.message for check in checks if not check.passed]
-    return Outcome(PublishDecision.WORSE, " ".join(failed), champion) if failed else None
+    if failed := [check.message for check in checks if not check.passed]:
+        return Outcome(PublishDecision.WORSE, " ".join(failed), champion)
+    if all(check.skipped for check in checks):
+        return _not_compared(report, champion, " ".join(check.message for check in checks))
+    return None
+
+
+def _not_compared(report: Report, champion: Champion, why: str) -> Outcome | None:
+    """``None`` if no comparison is required."""
+    if not report.require_comparison or not _compares(report):
+        return None
+    text = (
+        f"{report.job_id} was compared with {report.champion.get('job_id', 'no champion')}, but the champion is now"
+        f" {champion.job_id}. {why}"
+    )
+    return Outcome(PublishDecision.NOT_COMPARED, text, champion)
 
 
 def _compares(report: Report) -> bool:

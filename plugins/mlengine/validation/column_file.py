@@ -56,12 +56,14 @@ class ColumnFile:
                 f"column {self.name!r} of the held-out set has lists of any length ({kind}), which no model is given",
                 hint="register a version whose lists have one length, or without the column",
             )
-        if column.null_count and (isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_fixed_size_list(kind)):
-            row = self._rows + column.is_null().index(True).as_py()
-            raise DatasetError(
-                f"column {self.name!r} of the held-out set has no value in row {row}; a tensor cannot be missing",
-                hint="register a version without such rows, or without the column",
-            )
+        if isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_fixed_size_list(kind):
+            row = _incomplete(column)
+            if row is not None:
+                raise DatasetError(
+                    f"column {self.name!r} of the held-out set has no value, or not all, in row {self._rows + row}; "
+                    "a tensor cannot be missing",
+                    hint="register a version without such rows, or without the column",
+                )
 
     def _append_valid(self, column: pa.Array) -> None:
         """Which rows have a value. Of the rows before the first missing one, all have."""
@@ -98,6 +100,22 @@ class ColumnFile:
         name = self._info.setdefault(part, f"{self.stem}.{part}")
         with (self.folder / name).open("ab", buffering=0) as file:
             file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+
+
+def _incomplete(column: pa.Array) -> int | None:
+    """The first row without a tensor, or with a tensor of integers that has a missing one; ``None`` if there is none.
+
+    A missing float is NaN.
+    """
+    import pyarrow as pa
+
+    if column.null_count:
+        return int(column.is_null().index(True).as_py())
+    storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+    flat = storage.flatten()
+    if not flat.null_count or pa.types.is_floating(flat.type):
+        return None
+    return int(flat.is_null().index(True).as_py()) // int(storage.type.list_size)
 
 
 def decoded(column: pa.Array) -> pa.Array:

@@ -87,6 +87,26 @@ def test_a_directory_without_training_rows(tmp_path: Path) -> None:
         found(tmp_path, "test/a.csv")
 
 
+def test_data_with_names_like_documents_is_kept(tmp_path: Path) -> None:
+    names = ("train/images/1.npy", "train/labels/1.txt", "train/license_plate_7.npy")
+    assert found(tmp_path, *names, "train/README.txt", "LICENSE.md", "manifest.json") == (
+        "files",
+        {"train": sorted(names)},
+    )
+
+
+def test_notes_among_tables_are_left_out_and_tables_with_such_names_are_not(tmp_path: Path) -> None:
+    names = ("train/licenses-2025.csv", "train/readme-first.csv", "train/notes.txt", "docs/about.pdf", "CHANGELOG")
+    assert found(tmp_path, *names) == ("csv", {"train": ["train/licenses-2025.csv", "train/readme-first.csv"]})
+
+
+def test_a_folder_of_texts_is_a_version_of_files(tmp_path: Path) -> None:
+    assert found(tmp_path, "train/a.txt", "test/b.txt") == (
+        "files",
+        {"train": ["train/a.txt"], "heldout": ["test/b.txt"]},
+    )
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     """A linked directory that was left out would be training rows that are missing, without a word."""
     data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"

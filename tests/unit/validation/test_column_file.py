@@ -96,10 +96,24 @@ def test_values_that_no_model_is_given_are_refused_with_their_row(tmp_path: Path
     kind = pa.list_(pa.float32(), 2)
     file = ColumnFile("pair", "000", tmp_path)
     file.append(pa.array([[1.0, 2.0]] * 5, kind))
-    with pytest.raises(DatasetError, match="column 'pair' of the held-out set has no value in row 6"):
+    with pytest.raises(DatasetError, match="column 'pair' of the held-out set has no value, or not all, in row 6"):
         file.append(pa.array([[1.0, 2.0], None], kind))
     with pytest.raises(DatasetError, match=r"column 'words' of the held-out set has lists of any length \(list<"):
         ColumnFile("words", "001", tmp_path).append(pa.array([[1], [1, 2]]))
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint8(), pa.bool_()])
+def test_a_tensor_of_integers_has_all_of_them(tmp_path: Path, kind: pa.DataType) -> None:
+    lists = pa.list_(kind, 2)
+    one = pa.scalar(1).cast(kind).as_py()
+    whole, part = pa.array([[one, one]] * 2, lists), pa.array([[one, one], [one, None]], lists)
+    with pytest.raises(DatasetError, match="column 'x' of the held-out set has no value, or not all, in row 3;"):
+        write(tmp_path, {"x": [whole, part]})
+
+
+def test_a_missing_float_of_a_tensor_is_no_number(tmp_path: Path) -> None:
+    batch = pa.array([[1.0, None], [2.0, 3.0]], pa.list_(pa.float32(), 2))
+    np.testing.assert_array_equal(write(tmp_path, {"x": [batch]}).batch(0, 2)["x"], [[1.0, np.nan], [2.0, 3.0]])
 
 
 def test_a_table_may_have_more_columns_than_a_process_has_open_files(tmp_path: Path) -> None:

@@ -79,11 +79,18 @@ class Split:
 
     :param rows: ``None`` if they were not counted.
     :param statistics: by column.
+    :param read: the rows that the statistics are of, if they are not of all.
     """
 
     rows: int | None
     files: tuple[DataFile, ...]
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
+    read: int | None = None
+
+    @property
+    def counted(self) -> int:
+        """The rows that the statistics are of; 0 if that is not known."""
+        return self.read or self.rows or 0
 
     @property
     def size(self) -> int:
@@ -121,6 +128,8 @@ class Split:
         data["files"] = [file.to_json() for file in self.files]
         if self.statistics:
             data["statistics"] = {name: column.to_json() for name, column in self.statistics.items()}
+        if self.read is not None:
+            data["read"] = self.read
         return data
 
     @classmethod
@@ -137,4 +146,5 @@ class Split:
                 name: ColumnStatistics.from_json(value, f"{where}.statistics.{name}")
                 for name, value in statistics.data.items()
             },
+            read=fields.optional("read", lambda name: fields.count(name, at_least=1)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -84,6 +85,20 @@ class Format:
         """What the files say of their columns without reading rows; empty for most formats."""
         del files
         return {}
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """:raises DatasetError: a column has no name, or two have the same."""
+    for place, name in enumerate(names, start=1):
+        if not name.strip():
+            raise DatasetError(
+                f"{where}: column {place} has no name",
+                hint="name it, or leave it out; pandas writes such a column without index=False",
+            )
+    if repeated := [name for name, rows in Counter(names).items() if rows > 1]:
+        raise DatasetError(
+            f"{where}: several columns are named {', '.join(map(repr, repeated))}", hint="give each its own name"
+        )
 
 
 def check_dtypes(schema: pa.Schema, dtypes: Mapping[str, str], where: str) -> None:

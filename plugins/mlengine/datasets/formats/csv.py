@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
-from mlengine.datasets.formats.base import Format, check_dtypes
+from mlengine.datasets.formats.base import Format, check_dtypes, check_names
 from mlengine.datasets.formats.csv_errors import explained
 from mlengine.datasets.formats.csv_header import delimiter
 from mlengine.datasets.formats.csv_header import names as header_names
@@ -34,6 +34,7 @@ class Csv(Format):
         import pyarrow as pa
 
         first, found = _first_with_rows(files)
+        check_names(found.names, first.where)
         check_dtypes(found, dtypes, first.where)
         types = {field.name: field.type for field in found}
         for file in files:
@@ -85,7 +86,7 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
         return csv.open_csv(
             stream,
             csv.ReadOptions(block_size=_BLOCK),
-            csv.ParseOptions(delimiter=delimiter(file), newlines_in_values=False),
+            csv.ParseOptions(delimiter=delimiter(file), newlines_in_values=True),
             csv.ConvertOptions(
                 column_types=types,
                 include_columns=None if schema is None else schema.names,

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from mlengine.core.dataset import ColumnStatistics
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import column_of, conform, scalar_type
-from mlengine.datasets.formats.base import Format, check_dtypes
+from mlengine.datasets.formats.base import Format, check_dtypes, check_names
 from mlengine.datasets.sources import SourceFile
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Parquet(Format):
 
         schemas = [metadata.schema.to_arrow_schema() for metadata in self.footers(files)]
         first = schemas[0]
+        check_names(first.names, files[0].where)
         check_dtypes(first, dtypes, files[0].where)
         types = {field.name: (column := column_of(field, files[0].where)).dtype + str(column.shape) for field in first}
         for file, schema in zip(files[1:], schemas[1:], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from mlengine.champions.history import Champion
@@ -78,12 +79,14 @@ def _version(client: Any, name: str, champion: Champion) -> tuple[str, bool]:
 
 
 def _tags(champion: Champion) -> dict[str, str]:
+    # A metric may be named recall@precision=0.9; MLflow does not accept all of these characters.
+    metric = re.sub(r"[^\w. /-]", "_", champion.metric or "metric", flags=re.ASCII)
     tags = {
         KEY_TAG: champion_key(champion),
         "mlengine.job": champion.job_id,
         "mlengine.job_dir": champion.job_dir,
         "mlengine.verdict": champion.verdict,
-        f"mlengine.{champion.metric or 'metric'}": "" if champion.metric_value is None else str(champion.metric_value),
+        f"mlengine.{metric}": "" if champion.metric_value is None else str(champion.metric_value),
         "mlengine.dataset": f"{champion.dataset.get('name', '')} {champion.version}".strip(),
     }
     return {name: value for name, value in tags.items() if value}

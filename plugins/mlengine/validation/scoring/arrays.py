@@ -22,6 +22,8 @@ def gather(
     import numpy as np
 
     values = batch[columns[0]] if len(columns) == 1 else np.stack([batch[name] for name in columns], axis=1)
+    if scale is None and len(columns) > 1:
+        scale = 1.0  # numbers of bytes are no image
     what = columns[0] if len(columns) == 1 else f"columns {columns[0]}…{columns[-1]}"
     values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
     return values if shape is None else _reshaped(values, shape, what)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ def test_images_of_bytes_are_scaled_for_inputs_of_floats_and_columns_of_bytes_ar
     assert gather({"age": np.array([51], np.uint8)}, ["age"], "float32", ()).tolist() == [51.0]
     assert gather(images, ["image"], "uint8", (2, 2)).max() == 255
     assert gather(images, ["image"], "float32", (4,), 51.0).max() == 5.0
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_a_matrix_of_numbers_is_no_image(kind: Any) -> None:
+    batch = {"age": np.array([20, 40], kind), "n": np.array([1, 2], kind)}
+    assert gather(batch, ["age", "n"], "float32", (2,)).tolist() == [[20.0, 1.0], [40.0, 2.0]]
+    assert gather(batch, ["age", "n"], "float32", (2,), 2.0).tolist() == [[10.0, 0.5], [20.0, 1.0]]
 
 
 def test_integers_are_not_cut_off() -> None:
