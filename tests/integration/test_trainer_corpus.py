@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 from scripts.bootstrap import STATE
@@ -15,7 +15,7 @@ from mlengine.testing import gcs
 from tests.support import local_jobs
 from tests.support.trainer_corpus import Case, Ended, Outcome, Places, Refused, cases
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 CASES = {case.folder.name: case for case in cases()}
 _WORKERS = 3
 
@@ -49,7 +49,10 @@ def outcomes(
         )
         pool = ThreadPoolExecutor(_WORKERS)
         try:
-            yield {name: pool.submit(places.run, CASES[name]) for name in selected}
+            running = {name: pool.submit(places.run, CASES[name]) for name in selected}
+            # pytest changes os.environ between two tests; a thread that reads it at that moment fails.
+            wait(running.values())
+            yield running
         finally:
             pool.shutdown(cancel_futures=True)
             local_jobs.end_everything(backend)

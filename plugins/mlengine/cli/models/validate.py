@@ -96,7 +96,7 @@ def _validate(args: argparse.Namespace) -> int:
         package_uris=args.package,
         dataset=args.dataset or (earlier.dataset if earlier else None),
     )
-    if subject.record is None and not storage.ls(f"{folder.model}/"):
+    if subject.record is None and not storage.ls(folder.model):
         raise ModelError(
             f"there is no job in {folder.uri}: it has no job.json and no model",
             hint=f"check the names; `mlengine jobs list` shows the jobs of {bucket}",
