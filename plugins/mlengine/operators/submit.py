@@ -48,8 +48,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         file's ``packageUris``.
     :param module: replaces the job file's ``pythonModule``.
     :param dataset: the output of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`; recorded as lineage.
-    :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to ``args``. If
-        empty, the URI is not passed.
+    :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to the arguments.
+        If empty, the URI is not passed.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: replaces the job file's scale tier, with its machine types and replica counts.
     :param replica_counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job
