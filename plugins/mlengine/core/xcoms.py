@@ -6,26 +6,17 @@ A task that needs more reads it from the bucket or from the backend. Every value
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict, TypeVar, cast
+
+from mlengine.core.json_values import json_value
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 
 
 def finite(result: Result) -> Result:
     """``result`` with ``None`` instead of each number that is not finite, also in nested mappings and lists."""
-    return cast(Result, {key: _finite(value) for key, value in result.items()})
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return finite(value)
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return cast(Result, json_value(result))
 
 
 class PackageXCom(TypedDict):

@@ -21,9 +21,7 @@ _SMALLEST = 1e-4  # the share that an empty bin is given
 def psi(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:
     """The index; ``None`` if the columns' values are not known well enough."""
     if _complete(old, old_rows) and _complete(new, new_rows):
-        shares = _category_shares(old, new)
-        numbers = all(isinstance(value, int | float) for value, _ in (*old.top, *new.top))
-        return _psi(*(_merged(*shares) if numbers and len(shares[0]) > _MOST_NUMBERS else shares))
+        return _psi(*_value_shares(old, new))
     if old.quantiles and new.quantiles:
         return _psi(*_bin_shares(old.quantiles, new.quantiles))
     return None
@@ -64,13 +62,16 @@ def _complete(statistics: ColumnStatistics, rows: int) -> bool:
     return bool(statistics.top) and statistics.sampled is None and counted == rows - (statistics.nulls or 0)
 
 
-def _category_shares(old: ColumnStatistics, new: ColumnStatistics) -> tuple[list[float], list[float]]:
+def _value_shares(old: ColumnStatistics, new: ColumnStatistics) -> tuple[list[float], list[float]]:
+    """The shares of both with each value, or in each range if there are many different numbers."""
     before, after = old.counts, new.counts
     values: list[Value] = list({**before, **after})
-    if all(isinstance(value, int | float) for value in values):
+    ranges = len(values) > _MOST_NUMBERS and all(isinstance(value, int | float) for value in values)
+    if ranges:
         values = sorted(values, key=float)
     totals = max(1, sum(before.values())), max(1, sum(after.values()))
-    return [before.get(one, 0) / totals[0] for one in values], [after.get(one, 0) / totals[1] for one in values]
+    shares = [before.get(one, 0) / totals[0] for one in values], [after.get(one, 0) / totals[1] for one in values]
+    return _merged(*shares) if ranges else shares
 
 
 def _merged(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], list[float]]:

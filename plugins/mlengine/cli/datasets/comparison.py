@@ -49,9 +49,11 @@ def _verify(args: argparse.Namespace) -> int:
         raise DatasetError(
             f"dataset {args.name!r} has no versions in {bucket}", hint="`mlengine datasets list` shows the datasets"
         )
-    chosen = [datasets.resolve(storage, bucket, args.name, version=version) for version in args.version] or there
+    for version in args.version:
+        if version not in there:
+            datasets.resolve(storage, bucket, args.name, version=version)  # raises, and lists those there are
     documents: list[VerificationDocument] = []
-    for version in chosen:
+    for version in args.version or there:
         try:
             problems = [f"{one.uri} {one.reason}" for one in datasets.verify(storage, bucket, args.name, version)]
         except DatasetError as error:
