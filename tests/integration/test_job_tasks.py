@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 from airflow.sdk.observability import stats
@@ -483,6 +484,30 @@ def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: ScriptedBac
     job = submit(backend, bucket)
     with pytest.raises(AirflowSkipException):
         sensor(job, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context("wait"))
+    assert backend.live == []
+
+
+@pytest.mark.parametrize("noticed", [_first_leg, _resumed, _poked])
+@pytest.mark.parametrize(
+    ("option", "error"), [("never_fail", RuntimeError("unexpected")), ("soft_fail", AirflowTaskTimeout("too long"))]
+)
+def test_a_skip_with_tries_left_ends_the_job_too(
+    bucket: str,
+    backend: ScriptedBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    noticed: Callable[[TrainingJobSensor], None],
+    option: str,
+    error: BaseException,
+) -> None:
+    """Airflow does not retry a task that was skipped."""
+    job = submit(backend, bucket)
+
+    def poll(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TrainingJobSensor, "_poll", poll)
+    with pytest.raises(AirflowSkipException):
+        noticed(sensor(job, **{option: True}))
     assert backend.live == []
 
 

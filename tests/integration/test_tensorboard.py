@@ -12,11 +12,14 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlengine import cli
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.clients.tensorboard import Mirror, find_job, newest_jobs
-from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -141,3 +144,37 @@ def masked(data: bytes) -> bytes:
 
     crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def test_an_outage_of_the_bucket_ends_nothing(
+    storage: Storage,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The list of the model's jobs fails once; the next update copies what has been written meanwhile."""
+    job_dir = put(storage, bucket, "mnist_1")
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    lists = 0
+
+    def list_jobs(*args: Any) -> list[JobDir]:
+        nonlocal lists
+        lists += 1
+        if lists == 2:
+            storage.write(job_dir.train + "events.out.tfevents.9", b"nine")
+            raise StorageUnavailableError("the bucket does not answer")
+        if lists == 4:
+            process.kill()
+        return newest_jobs(*args)
+
+    monkeypatch.setattr("mlengine.clients.tensorboard.newest_jobs", list_jobs)
+    monkeypatch.setattr("mlengine.runtime.tensorboard.start", lambda *_, **__: process)
+    ends = signal.getsignal(signal.SIGTERM)
+    try:
+        command = ["jobs", "tensorboard", "--model", "mnist", "--every", "0.1", "--bucket", bucket]
+        assert cli.main([*command, "--dir", str(tmp_path)]) == ExitCode.FAILED, "TensorBoard was killed"
+    finally:
+        signal.signal(signal.SIGTERM, ends)
+    assert "cannot list the jobs of mnist: the bucket does not answer; trying again in 0.1 s" in capsys.readouterr().err
+    assert (tmp_path / "mnist_1/events.out.tfevents.9").read_bytes() == b"nine"

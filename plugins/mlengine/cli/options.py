@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -147,6 +148,30 @@ def attempts(text: str) -> int:
     if problem is not None:
         raise argparse.ArgumentTypeError(f"{problem.message}; {problem.hint}")
     return number
+
+
+def seconds(text: str) -> float:
+    """A duration in seconds, more than 0.
+
+    :raises argparse.ArgumentTypeError: it is not a number, not finite, or not more than 0.
+    """
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from error
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
+    return number
+
+
+def reason(text: str) -> str:
+    """A reason that is recorded.
+
+    :raises argparse.ArgumentTypeError: it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the reason is empty")
+    return text
 
 
 def _integer(text: str) -> int:

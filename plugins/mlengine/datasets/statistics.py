@@ -101,7 +101,11 @@ class ColumnCollector:
         import numpy as np
 
         values = (array.drop_null() if array.null_count else array).to_numpy(zero_copy_only=False)
-        if values.dtype.kind == "f" and len(values) and not math.isfinite(values.min() - values.max()):
+        if (
+            values.dtype.kind == "f"
+            and len(values)
+            and not (math.isfinite(values.min()) and math.isfinite(values.max()))
+        ):
             values = self._finite(values)
         if len(values) == 0:
             return
@@ -179,7 +183,10 @@ class ColumnCollector:
 
 
 class _Moments:
-    """Mean and spread, relative to the first mean so that large numbers lose nothing."""
+    """Mean and spread, relative to the first mean so that large numbers lose nothing.
+
+    Both are ``None`` without numbers, or if the sums exceed float64.
+    """
 
     def __init__(self) -> None:
         self._count = 0
@@ -188,23 +195,32 @@ class _Moments:
         self._squares = 0.0
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
-        if self._count == 0:
-            self._shift = float(values.mean())
-        shifted = values - self._shift
-        self._count += len(values)
-        self._sum += float(shifted.sum())
-        shifted *= shifted
-        self._squares += float(shifted.sum())
+        import numpy as np
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._count == 0:
+                self._shift = float(values.mean())
+            shifted = values - self._shift
+            self._count += len(values)
+            self._sum += float(shifted.sum())
+            shifted *= shifted
+            self._squares += float(shifted.sum())
 
     @property
     def mean(self) -> float | None:
-        return self._shift + self._sum / self._count if self._count else None
+        return _finite_or_none(self._shift + self._sum / self._count) if self._count else None
 
     @property
     def std(self) -> float | None:
         if not self._count:
             return None
-        return math.sqrt(max(0.0, self._squares / self._count - (self._sum / self._count) ** 2))
+        mean = self._sum / self._count
+        variance = self._squares / self._count - mean * mean
+        return math.sqrt(max(0.0, variance)) if math.isfinite(variance) else None
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _countable(column: Column) -> bool:

@@ -151,7 +151,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._first_poll = (
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
         )
-        with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
+        with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
             if self.deferrable:
                 return self._wait_on(context)
             self.poke_interval = self._poke_interval()
@@ -170,7 +170,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Resumed by the trigger's event: poll again, and decide."""
-        with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
+        with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
             return self._wait_on(context, event.get("limit") if event.get("event") == "deadline" else None)
 
     @contextmanager
@@ -232,7 +232,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         """Airflow resumes here when a trigger fails or exceeds the deferral's timeout; the trigger is not told."""
         if next_method == "__fail__":
             self.log.warning("The deferral failed: %s", (next_kwargs or {}).get("error"))
-            with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
+            with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
                 status = self._poll(self._current())
                 if status.state is JobState.SUCCEEDED:
                     return self._conclude(status, context)

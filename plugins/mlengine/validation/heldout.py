@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,47 @@ def find_version(storage: Storage, uri: str) -> Manifest:
         ) from error
     _ = manifest.heldout
     return manifest
+
+
+def check_schema(schema: Schema, task: str, slices: Iterable[str] = ()) -> None:
+    """Check that a dataset can be used as a validation wants, before anything is read.
+
+    :param task: the task of the validation, which may differ from the dataset's.
+    :param slices: the columns by which metrics are divided.
+    :raises DatasetError: the target's type does not fit the task, or a column of a slice is missing or a tensor.
+    """
+    if schema.target is not None:
+        _check_task(schema.column(schema.target), schema.classes or (), task)
+    features = {column.name: column for column in schema.features}
+    for name in slices:
+        if name not in features:
+            raise _no_column(name, features)
+        if features[name].shape:
+            raise DatasetError(
+                f"the column {name!r} of a slice is a tensor of shape {list(features[name].shape)}",
+                hint="divide metrics by a column with one value a row",
+            )
+
+
+def _check_task(target: Column, classes: Sequence[Any], task: str) -> None:
+    """:raises DatasetError: the target cannot be that of the task."""
+    if task == "regression" and not (target.numeric and not target.shape):
+        needed = "a target with one number a row"
+    elif task == "binary" and len(classes) != 2:
+        needed = "a target with two classes"
+    elif task == "multiclass" and not classes:
+        needed = "a target with classes"
+    else:
+        return
+    has = f"{len(classes)} classes" if classes else "no classes"
+    raise DatasetError(
+        f"the task {task!r} needs {needed}, and the target {target.name!r} is {target} with {has}",
+        hint="leave out prediction_task, or give the task of the dataset's target",
+    )
+
+
+def _no_column(name: str, columns: Iterable[str]) -> DatasetError:
+    return DatasetError(f"the held-out set has no column {name!r}", hint=f"its columns are {', '.join(columns)}")
 
 
 def read_heldout(
@@ -173,9 +214,7 @@ def read_column(heldout: Heldout, name: str) -> np.ndarray[Any, Any]:
 
     column = Rows(heldout.folder).columns.get(name)
     if column is None:
-        raise DatasetError(
-            f"the held-out set has no column {name!r}", hint=f"its columns are {', '.join(heldout.columns)}"
-        )
+        raise _no_column(name, heldout.columns)
     return column.slice(0, heldout.rows)  # type: ignore[no-any-return]
 
 

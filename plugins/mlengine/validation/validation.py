@@ -31,7 +31,7 @@ from mlengine.validation.curves import read_curves
 from mlengine.validation.environment import ValidationEnvironment
 from mlengine.validation.evaluation import Evaluation
 from mlengine.validation.extra_checks import run_check
-from mlengine.validation.heldout import Heldout, find_version, read_heldout
+from mlengine.validation.heldout import Heldout, check_schema, find_version, read_heldout
 from mlengine.validation.job import FinishedJob
 from mlengine.validation.measured import Measured
 from mlengine.validation.metrics.bootstrap import Difference
@@ -128,6 +128,8 @@ class _Validation:
 
     def run_model(self) -> None:
         manifest = self.find_version()
+        slices = [name for item in self.rules.thresholds.slices for name in item.by]
+        check_schema(manifest.schema, self.rules.task or manifest.task, slices)
         classes = tuple(manifest.schema.classes or ())
         try:
             model = ScoredModel.read(self.files.folder, self.rules.expected, scorer=self.files.scorer, classes=classes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -33,6 +36,16 @@ def test_numbers() -> None:
     assert found.std == pytest.approx(values.std(), rel=1e-9)
     assert found.quantiles[10] == pytest.approx(np.median(values), rel=1e-12)
     assert len(found.quantiles) == 21
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("largest", [1e200, np.finfo(np.float64).max])
+def test_sums_that_exceed_float64_give_no_mean_or_spread(largest: float) -> None:
+    values = np.array([1.0, largest, -largest, largest] * 10)
+    found = statistics({"x": (Column("x", "float64"), pa.array(values))}, step=3)["x"]
+    assert (found.min, found.max, found.std) == (-largest, largest, None)
+    assert found.mean is None or found.mean == pytest.approx(values.mean())
+    json.dumps(asdict(found), allow_nan=False)
 
 
 def test_few_values_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from mlengine.core.dataset import Column, Schema
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.reading import SplitReader
-from mlengine.validation.heldout import Heldout, _batch_rows, read_column, read_rows, write_heldout
+from mlengine.validation.heldout import Heldout, _batch_rows, check_schema, read_column, read_rows, write_heldout
 
 SCHEMA = Schema(
     (Column("id", "int64"), Column("x", "float32"), Column("t", "string"), Column("late", "string")),
@@ -84,6 +85,42 @@ def test_rows_that_were_not_counted_are_read_once(tmp_path: Path) -> None:
 def test_bad_rows_are_refused(tmp_path: Path, late: list[Any], rows: int, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         write(Split(table(late), rows), tmp_path)
+
+
+COLUMNS = (Column("x", "float32"), Column("v", "float32", (3,)), Column("t", "string"))
+
+
+@pytest.mark.parametrize(
+    ("target", "classes", "task", "slices", "message"),
+    [
+        (
+            "t",
+            ("a", "b"),
+            "regression",
+            (),
+            "needs a target with one number a row, and the target 't' is string with 2",
+        ),
+        ("v", None, "regression", (), "the target 'v' is float32"),
+        ("x", None, "multiclass", (), "needs a target with classes, and the target 'x' is float32 with no classes"),
+        ("t", ("a", "b", "c"), "binary", (), "needs a target with two classes, and the target 't' is string with 3"),
+        ("x", None, "regression", ("v",), "the column 'v' of a slice is a tensor of shape"),
+        ("x", None, "regression", ("w",), "no column 'w'"),
+        ("x", None, "regression", ("x",), "no column 'x'"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_the_validation_is_refused(
+    target: str, classes: tuple[str, ...] | None, task: str, slices: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        check_schema(Schema(COLUMNS, target=target, classes=classes), task, slices)
+
+
+def test_a_dataset_that_fits_is_accepted() -> None:
+    check_schema(Schema(COLUMNS, target="t", classes=("a", "b")), "binary", ("x",))
+    check_schema(Schema(COLUMNS, target="t", classes=("a", "b")), "multiclass")
+    check_schema(Schema(COLUMNS, target="x", classes=(0.0, 1.0)), "regression", ("t",))
+    check_schema(Schema(COLUMNS, target="v"), "none", ("x", "t"))
+    check_schema(Schema(COLUMNS), "none")
 
 
 def test_a_batch_has_a_bounded_size() -> None:

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlengine.core.dataset import FILE_FORMATS, HELDOUT_POLICIES, TASKS, Manifest
-from mlengine.core.errors import UsageError
+from mlengine.cli.options import reason
+from mlengine.core.dataset import DTYPES, FILE_FORMATS, HELDOUT_POLICIES, TASKS, Manifest
+from mlengine.core.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checks.add_argument(
         "--allow", action="append", default=[], metavar="CHECK", help="accept a failure of this check; needs --reason"
     )
-    checks.add_argument("--reason", default="", help="why the failure is accepted; recorded in the manifest")
+    checks.add_argument("--reason", type=reason, help="why the failure is accepted; recorded in the manifest")
 
 
 def register_version(storage: Storage, bucket: str, args: argparse.Namespace) -> Manifest:
@@ -92,11 +93,11 @@ def register_version(storage: Storage, bucket: str, args: argparse.Namespace) ->
             heldout_policy=args.heldout_policy,
             classes=tuple(args.classes.split(",")) if args.classes else None,
         ),
-        dtypes=_pairs(args.dtype, "--dtype COLUMN=TYPE"),
+        dtypes=_dtypes(args.dtype),
         rows=args.rows,
-        limits={name: _number(value, name) for name, value in _pairs(args.limit, "--limit CHECK=VALUE").items()},
+        limits=_limits(args.limit),
         allow=args.allow,
-        reason=args.reason,
+        reason=args.reason or "",
         own_checks=args.check,
         discard_partial=args.discard_partial,
     )
@@ -108,6 +109,25 @@ def register_version(storage: Storage, bucket: str, args: argparse.Namespace) ->
             return add(storage, bucket, args.name, args.version, path, options=options, progress=progress)
     finally:
         progress.clear()
+
+
+def _dtypes(words: list[str]) -> dict[str, str]:
+    found = _pairs(words, "--dtype COLUMN=TYPE")
+    for name, dtype in found.items():
+        if dtype not in DTYPES:
+            raise UsageError(f"--dtype {name}={dtype}: unknown type", hint=f"use one of {', '.join(DTYPES)}")
+    return found
+
+
+def _limits(words: list[str]) -> dict[str, float]:
+    from mlengine.datasets.checks import Limits
+
+    found = {name: _number(value, name) for name, value in _pairs(words, "--limit CHECK=VALUE").items()}
+    try:
+        Limits.of(found)
+    except DatasetError as error:
+        raise UsageError(f"--limit: {error.message}", hint=error.hint) from error
+    return found
 
 
 def _pairs(words: list[str], form: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ def _add(args: argparse.Namespace) -> int:
     from mlengine.datasets.version_hints import note_versions
     from mlengine.storage.client import Storage
 
-    if args.allow and not args.reason.strip():
+    if args.allow and not args.reason:
         raise UsageError("--allow needs a reason", hint='add --reason "…"; the manifest records it')
     if args.announce:
         _server(args)  # a wrong URL is an error before anything is registered

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.cli.options import Commands, add_bucket, add_command, add_port, bucket_of, count
-from mlengine.cli.output import say
-from mlengine.core.errors import UsageError
+from mlengine.cli.options import Commands, add_bucket, add_command, add_port, bucket_of, count, seconds
+from mlengine.cli.output import note, say
+from mlengine.core.errors import MlengineError, UsageError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
     add_port(parser, "--port", "port to listen on (default: 6006)", 6006)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
-        "--every", type=float, default=10.0, metavar="SECONDS", help="interval between updates (default: 10)"
+        "--every", type=seconds, default=10.0, metavar="SECONDS", help="interval between updates (default: 10)"
     )
     parser.add_argument("--dir", type=Path, help="keep the copies in this directory (default: a temporary directory)")
     add_bucket(parser)
@@ -68,7 +68,8 @@ def _show(args: argparse.Namespace, folder: Path) -> int:
             try:
                 return ExitCode.FAILED if process.wait(args.every) else ExitCode.OK
             except subprocess.TimeoutExpired:
-                mirror.sync(_jobs(storage, bucket, args, named))
+                jobs = _jobs_now(storage, bucket, args, named) or jobs
+                mirror.sync(jobs)
     finally:
         _end(process)
 
@@ -77,6 +78,17 @@ def _jobs(storage: Storage, bucket: str, args: argparse.Namespace, named: list[J
     from mlengine.clients.tensorboard import newest_jobs
 
     return named or newest_jobs(storage, bucket, args.model, args.last)
+
+
+def _jobs_now(storage: Storage, bucket: str, args: argparse.Namespace, named: list[JobDir]) -> list[JobDir]:
+    """As :func:`_jobs`; none while the bucket is temporarily unavailable."""
+    try:
+        return _jobs(storage, bucket, args, named)
+    except MlengineError as error:
+        if not error.retryable:
+            raise
+        note(f"mlengine: cannot list the jobs of {args.model}: {error.message}; trying again in {args.every:g} s")
+        return []
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

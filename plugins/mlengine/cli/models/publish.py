@@ -7,7 +7,7 @@ import argparse
 from mlengine.cli.documents import PublicationDocument
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.models.arguments import add_by, add_job, add_model, job_dir, user
-from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of
+from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, reason
 from mlengine.cli.output import say, say_json
 from mlengine.core.errors import MlengineError, UsageError
 from mlengine.promotion.outcome import Force
@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
     publication.add_argument(
         "--force", action="store_true", help="publish despite the verdict, dataset version, run or comparison"
     )
-    publication.add_argument("--reason", default="", help="reason for the history; required with --force")
+    publication.add_argument("--reason", type=reason, help="reason for the history; required with --force")
     add_by(publication)
     add_bucket(publication, "bucket of the model")
     add_json(publication)
@@ -39,7 +39,7 @@ def register(commands: Commands) -> None:
     back.add_argument(
         "--to", type=int, metavar="SERIAL", help="number in the history (default: the champion before this one)"
     )
-    back.add_argument("--reason", required=True, help="reason for the history")
+    back.add_argument("--reason", type=reason, required=True, help="reason for the history")
     add_by(back)
     add_bucket(back, "bucket of the model")
     back.set_defaults(handler=_rollback)
@@ -49,7 +49,7 @@ def _publish(args: argparse.Namespace) -> int:
     from mlengine.validation.report import load_report
 
     who = user(args)
-    if args.force and not args.reason.strip():
+    if args.force and not args.reason:
         raise UsageError("--force needs a reason", hint='add --reason "…"; the history keeps it')
     storage, bucket = Storage(), bucket_of(args)
     report = load_report(storage, job_dir(bucket, args.model, args.job))
@@ -59,7 +59,7 @@ def _publish(args: argparse.Namespace) -> int:
             hint=f"publish it as {report.model}, or choose another job",
         )
     force = Force(who, args.reason) if args.force else None
-    outcome = publish(storage, bucket, report, by=who, why=args.reason, force=force)
+    outcome = publish(storage, bucket, report, by=who, why=args.reason or "", force=force)
     detail = outcome.reason
     if args.json:
         document: PublicationDocument = {

@@ -19,10 +19,18 @@ def register(commands: Commands) -> None:
         "Register the champion in a model registry. Repeating the command does not register it twice.",
     )
     add_model(parser)
-    parser.add_argument("--registry", required=True, metavar="NAME", help="vertex or mlflow")
+    parser.add_argument("--registry", type=_registry, required=True, metavar="NAME", help="vertex or mlflow")
     add_set(parser, "an option of the registry, such as region=europe-west4; repeatable")
     add_bucket(parser, "bucket of the model")
     parser.set_defaults(handler=_register)
+
+
+def _registry(text: str) -> str:
+    from mlengine.promotion.registries import names
+
+    if text not in names():
+        raise argparse.ArgumentTypeError(f"no registry named {text!r}; the registries are {', '.join(names())}")
+    return text
 
 
 def _register(args: argparse.Namespace) -> int:
