@@ -94,9 +94,16 @@ def test_pictures_in_folders_of_classes(storage: Storage, bucket: str, tmp_path:
         ("dog", "heldout/dog/1.png"),
     ]
     assert rows[2]["image"] == b"\x89PNG\r\n\x1a\ntestdog0"
+    # The same pictures, with a place for each split.
+    heldout = str(tmp_path / "given" / "test")
+    apart = add(storage, bucket, tmp_path / "given" / "train", "v2", target=None, key=None, heldout=heldout)
+    assert apart.digest == manifest.digest
+    with pytest.raises(DatasetError, match="no held-out rows") as refused:
+        add(storage, bucket, tmp_path / "given" / "train", "v3", target=None, key=None)
+    assert "0.1" not in refused.value.hint, "no share of pictures can be held out"
     (tmp_path / "given" / "train" / "cat" / "1.png").write_bytes(b"text")
     with pytest.raises(DatasetError, match=r"train/cat/1\.png is not a picture: it begins with 74 65 78 74"):
-        add(storage, bucket, tmp_path / "given", "v2", target=None, key=None)
+        add(storage, bucket, tmp_path / "given", "v4", target=None, key=None)
 
 
 def test_opaque_files_have_checksums_and_no_rows(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 from mlengine.core import layout
 from mlengine.core.dataset import DataFile
 from mlengine.core.errors import DatasetError, StorageConflictError
-from mlengine.datasets.discovery import Found, split_of
+from mlengine.datasets.discovery import Found
 from mlengine.datasets.download import sha256_of
 from mlengine.datasets.formats import idx
 from mlengine.datasets.scan import Progress
 from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
+from mlengine.datasets.split_names import split_of_folder
 from mlengine.storage.client import Storage, crc32c_of
 
 _CHUNK = 1 << 20
@@ -146,7 +147,7 @@ class Contents:
 def stored_path(split: str, path: str) -> str:
     """The path of a file of a split in the manifest: below a folder of the split's name."""
     folders = path.split("/")
-    kept = folders[1:] if len(folders) > 1 and split_of(f"{folders[0]}/x") is not None else folders
+    kept = folders[1:] if len(folders) > 1 and split_of_folder(folders[0]) else folders
     return "/".join([split, *kept])
 
 

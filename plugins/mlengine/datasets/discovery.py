@@ -1,7 +1,7 @@
 """The files of a dataset in a directory or under a prefix, and the split that each belongs to.
 
-A file belongs to the split that a folder of its path names (``train/part-1.parquet``), or else the beginning of its own
-name (``train-images-idx3-ubyte.gz``, ``train.csv``). Without any such name, all files are training rows.
+The path of a file names its split (:mod:`~mlengine.datasets.split_names`). If no path does, all files are training
+rows.
 """
 
 from __future__ import annotations
@@ -15,16 +15,9 @@ from mlengine.core.dataset import FILE_FORMATS
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats import Format, format_named, format_of
 from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
+from mlengine.datasets.split_names import NAMES, split_of
 from mlengine.storage.client import Storage
 
-# What folders and files of a split are called.
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "heldout": ("heldout", "held-out", "holdout", "test", "testing", "t10k"),
-    "validation": ("validation", "valid", "val", "eval", "dev"),
-}
-_SPLITS = {name: split for split, names in NAMES.items() for name in names}
-_PREFIX = re.compile(rf"^({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?=[-_.])")
 # Left out wherever they are; and documents by their suffix, in versions of tables and pictures.
 _NO_DATA = re.compile(
     r"[._].*|(readme|licen[cs]e|copying|changelog)(\.(md|txt|rst|html|pdf))?|(croissant|manifest)\.json", re.I
@@ -166,16 +159,6 @@ def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[st
     if unknown:
         splits.setdefault("train", []).extend(unknown)
     return splits
-
-
-def split_of(path: str) -> str | None:
-    """The split that a path names; ``None`` if it names none."""
-    *folders, name = path.lower().split("/")
-    for folder in folders:
-        if folder in _SPLITS:
-            return _SPLITS[folder]
-    match = _PREFIX.match(name)
-    return _SPLITS[match[1]] if match else None
 
 
 def _prefixed(files: list[SourceFile], source: str) -> list[SourceFile]:

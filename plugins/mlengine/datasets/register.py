@@ -22,12 +22,13 @@ from mlengine.core.errors import DatasetError, StorageConflictError
 from mlengine.datasets import checks, croissant
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
 from mlengine.datasets.contents import Contents
-from mlengine.datasets.discovery import NAMES, Found, find
+from mlengine.datasets.discovery import Found, find
 from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.own_checks import run_own_checks
 from mlengine.datasets.roles import Roles, find_task, read_schema
 from mlengine.datasets.scan import Progress, Scan, SplitScan, no_progress, scan
 from mlengine.datasets.share import can_split, split_share
+from mlengine.datasets.split_names import NAMES
 from mlengine.storage.client import Storage
 
 ROWS = ("all", "sample", "none")
@@ -186,7 +187,8 @@ def _checked(
     if task != "none" and "heldout" not in found.splits:
         raise DatasetError(
             f"{found.root} has no held-out rows, which models are compared on",
-            hint="put them into a folder heldout/, or give --heldout PATH, or --heldout 0.1 for a tenth of the rows",
+            hint="put them into a folder heldout/, or give --heldout PATH"
+            + (", or --heldout 0.1 for a tenth of the rows" if can_split(found) else ""),
         )
     draft = Manifest(
         name=name,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlengine.core.errors import DatasetError
-from mlengine.datasets.discovery import find, split_of
+from mlengine.datasets.discovery import find
+from mlengine.datasets.split_names import split_of
 from mlengine.storage.client import Storage
 
 

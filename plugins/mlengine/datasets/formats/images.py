@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class: ``train/cat/1.jpg``.
+"""Pictures in a folder for each class: ``train/cat/1.jpg``, or ``cat/1.jpg`` in the place of a split.
 
 A row is the picture's bytes as stored (``image``), the folder's name (``label``) and the file's path (``path``, the
 key).
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats.base import Format
 from mlengine.datasets.sources import SourceFile
+from mlengine.datasets.split_names import split_of_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,10 +33,11 @@ class Images(Format):
 
         del dtypes
         for file in files:
-            if file.path.count("/") < 2:
+            if _label(file) is None:
                 raise DatasetError(
                     f"{file.where} is not in a folder named after its class",
-                    hint="arrange pictures as train/CLASS/NAME.jpg and heldout/CLASS/NAME.jpg",
+                    hint="arrange pictures as train/CLASS/NAME.jpg and heldout/CLASS/NAME.jpg, or as CLASS/NAME.jpg in "
+                    "two places: PATH and --heldout PATH",
                 )
         names = (("image", pa.binary()), ("label", pa.string()), ("path", pa.string()))
         return pa.schema([pa.field(name, kind, nullable=False) for name, kind in names])
@@ -58,13 +60,21 @@ class Images(Format):
         step = 1 if left is None else max(1, sum(file.size for file in files) // max(1, left))
         for file in files[::step]:
             content = _content(file) if "image" in schema.names else b""
-            held.append((content, file.path.split("/")[-2], file.path))
+            held.append((content, _label(file) or "", file.path))
             size += len(content)
             if len(held) >= rows or size >= _BATCH_BYTES:
                 yield _batch(held, schema)
                 held, size = [], 0
         if held:
             yield _batch(held, schema)
+
+
+def _label(file: SourceFile) -> str | None:
+    """The name of the file's folder; ``None`` if it is the folder of a split, or if there is none."""
+    *folders, _ = file.path.split("/")
+    if len(folders) == 1 and split_of_folder(folders[0]):
+        return None
+    return folders[-1] if folders else None
 
 
 def _batch(held: list[tuple[bytes, str, str]], schema: pa.Schema) -> pa.RecordBatch:
