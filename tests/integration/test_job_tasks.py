@@ -243,8 +243,9 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
     [
         lambda wait: wait.execute_complete(context("wait"), {"event": "ended"}),
         lambda wait: wait.execute(context("wait", try_number=2)),
+        lambda wait: wait.execute(context("wait", try_number=3, max_tries=3)),
     ],
-    ids=["the triggerer restarts", "Airflow retries the task"],
+    ids=["the triggerer restarts", "Airflow retries the task", "Airflow retries the task after a clear"],
 )
 def test_an_interruption_after_a_limit_makes_no_attempt(
     bucket: str, backend: ScriptedBackend, limit: str, goes_on: Callable[[TrainingJobSensor], object]
@@ -558,6 +559,7 @@ WAITS = {
     "first poke": lambda job: sensor(job, retries=2, deferrable=False).execute(context("wait")),
     "later poll": lambda job: sensor(job, retries=2).execute_complete(context("wait"), {"event": "ended"}),
     "retry by Airflow": lambda job: sensor(job, retries=2).execute(context("wait", try_number=2)),
+    "retry after a clear": lambda job: sensor(job, retries=2).execute(context("wait", try_number=3, max_tries=3)),
 }
 
 

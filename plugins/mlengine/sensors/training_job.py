@@ -339,8 +339,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             # Airflow calls on_kill from within the task's process, and the task continues.
             raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
         submitter = self._submitter(handle)
-        # A person who clears the task asks for another attempt. A clear changes max_tries, which is `retries` at first.
-        cleared = self._first_poll and context["ti"].max_tries != self.retries
+        # A person who clears the task asks for another attempt.
+        cleared = self._first_poll and self._is_first_try_after_clear(context)
         record = None if cleared else submitter.record(JobDir(handle.job_dir))
         if record and (why := cancelled_outside(record, status)):
             self._record_end(status)
@@ -359,6 +359,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             "%s: attempt %d continues from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
         return None
+
+    def _is_first_try_after_clear(self, context: Context) -> bool:
+        """Airflow sets ``max_tries`` to ``retries`` at first, and to ``try_number + retries`` when the task is cleared;
+        the next try then has a ``try_number`` that is one more.
+        """
+        ti = context["ti"]
+        return ti.max_tries != self.retries and ti.max_tries - ti.try_number >= self.retries - 1
 
     def _exceeded(self, record: JobRecord, status: JobStatus) -> str | None:
         """The limit for which this task cancelled the attempt, if it did and no fallback is left.
