@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
+from scripts import mnist
 from scripts import stack as stacks
 from scripts.stack import ROOT, Stack
 from uv import find_uv_bin
@@ -37,6 +38,7 @@ from mlengine.core.layout import JobDir
 from mlengine.runtime.env_allowlist import MARK
 from mlengine.runtime.processes import Process
 from mlengine.runtime.uv_env import uv_environment
+from mlengine.storage.client import Storage
 from mlengine.testing.airflow_api import DagRun
 from tests.support import ray_network
 from tests.support.local_jobs import until
@@ -301,6 +303,13 @@ def _fill_cache(folder: Path, env: Mapping[str, str]) -> None:
     shutil.rmtree(folder)
 
 
+def _register(storage: Storage, bucket: str, *, versions: object) -> list[str]:
+    """Register a tenth of the digits: what is tested is the way there."""
+    del versions
+    mnist.register(storage, bucket, mnist.files(), MONTH, train=6_000, heldout=1_000)
+    return [MONTH]
+
+
 @contextmanager
 def running(data: Path, seed: int | None = None, steps: int = 400) -> Iterator[Rounds]:
     """A stack and a cluster; at the end, nothing of both is left."""
@@ -315,7 +324,7 @@ def running(data: Path, seed: int | None = None, steps: int = 400) -> Iterator[R
             "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         }
         try:
-            with stacks.running(data, versions=[MONTH], env=env, settings=_SETTINGS, gcs_host=network.host) as stack:
+            with stacks.running(data, load=_register, env=env, settings=_SETTINGS, gcs_host=network.host) as stack:
                 _fill_cache(data / "filled", stack.env)
                 network.start({**stack.server.env, "UV_CACHE_DIR": stack.env["UV_CACHE_DIR"]}, CPUS)
                 stack.airflow.api.wait_for_dag(DAG)

@@ -135,9 +135,9 @@ class Airflow:
             with self._turn:
                 ended = [name for name, process in self.processes.items() if process.poll() is not None]
                 for name in ended if not over.is_set() else ():
-                    self._handlestop_all(name)
+                    self._restart_when_due(name)
 
-    def _handlestop_all(self, name: str) -> None:
+    def _restart_when_due(self, name: str) -> None:
         """Plan the restart of a component that has ended, or make it if it is due."""
         if name in self.failed:
             return
