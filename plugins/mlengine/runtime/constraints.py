@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -95,7 +94,9 @@ def read(filename: str, file: IO[bytes]) -> bytes | None:
             return _from_zip(filename, file)
         if filename.endswith(_TAR_SUFFIXES):
             return _from_tar(filename, file)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+    except ConstraintsError:
+        raise
+    except Exception as error:  # zipfile, tarfile and the decompressors raise various errors for invalid data
         raise ConstraintsError(f"{filename} is not a readable archive: {error}", "package the trainer again") from error
     return None
 

@@ -48,7 +48,7 @@ def declared(filename: str, file: IO[bytes]) -> Dependencies:
 
     Sdists of older build backends have them in ``pyproject.toml`` alone, so both places are read.
 
-    :raises Exception: one of :data:`mlengine.runtime.requires_python.UNREADABLE`: this is not an archive.
+    :raises UnreadableArchiveError: the file is not an archive, or is damaged.
     """
     files = dict(metadata_files(filename, file))
     requirements: dict[str, None] = {}

@@ -18,7 +18,7 @@ from mlengine.runtime.constraint_lines import ConstraintsError
 from mlengine.runtime.constraints import Constraints, of_packages
 from mlengine.runtime.dependencies import path_with_extra
 from mlengine.runtime.extras import extra_for
-from mlengine.runtime.requires_python import UNREADABLE, accepts, required
+from mlengine.runtime.requires_python import UnreadableArchiveError, accepts, required
 from mlengine.runtime.uv_env import install_options
 
 # Settings of uv that change which versions are installed. The first ones name files.
@@ -150,7 +150,7 @@ def _readable(package: Path) -> Iterator[None]:
     """:raises EnvironmentBuildError: the package could not be read."""
     try:
         yield
-    except UNREADABLE as error:
+    except (UnreadableArchiveError, OSError) as error:
         raise EnvironmentBuildError(
             f"{package.name} is not a readable archive: {error}", hint="package the trainer again"
         ) from error

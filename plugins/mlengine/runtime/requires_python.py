@@ -9,21 +9,23 @@ from __future__ import annotations
 import tarfile
 import tomllib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from email.parser import HeaderParser
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, Any
 
-# Exceptions of reading a file that is not an archive.
-UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError)
+
+class UnreadableArchiveError(Exception):
+    """A file is not an archive, or is damaged."""
 
 
 def required(filename: str, file: IO[bytes]) -> str | None:
     """``Requires-Python`` of an sdist or a wheel, such as ``>=3.8,<3.12``; ``None`` if it has none.
 
     An archive without metadata, such as the download of a repository, has it in ``pyproject.toml``.
+
+    :raises UnreadableArchiveError: the file is not an archive, or is damaged.
     """
     found = dict(metadata_files(filename, file))
     if not found:
@@ -58,7 +60,17 @@ def excluded(folder: Path, version: str) -> list[str]:
 
 
 def metadata_files(filename: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """The metadata of an sdist or a wheel, and its ``pyproject.toml``: their paths and contents."""
+    """The metadata of an sdist or a wheel, and its ``pyproject.toml``: their paths and contents.
+
+    :raises UnreadableArchiveError: the file is not an archive, or is damaged.
+    """
+    try:
+        yield from _metadata_files(filename, file)
+    except Exception as error:  # zipfile, tarfile and the decompressors raise various errors for invalid data
+        raise UnreadableArchiveError(str(error) or type(error).__name__) from error
+
+
+def _metadata_files(filename: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     if filename.endswith((".whl", ".zip")):
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -13,8 +15,8 @@ from mlengine.runtime import constraints
 from mlengine.runtime.constraint_lines import ConstraintsError
 
 
-def tar(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
+def tar(path: Path, files: dict[str, bytes], mode: Literal["w:gz", "w:xz"] = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -56,6 +58,27 @@ def test_a_broken_archive_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not an archive")
     with pytest.raises(ConstraintsError, match=f"{name} is not a readable archive"):
         read(tmp_path / name)
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    """Damaged in the middle, compressed in a way that is not supported, or encrypted."""
+    content = os.urandom(200_000)
+    path = tar(tmp_path / "t-1.tar.xz", {"t-1/data": content, "t-1/constraints.txt": b"yes==1"}, mode="w:xz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + bytes(100) + whole[len(whole) // 2 + 100 :])
+    with zipfile.ZipFile(tmp_path / "t-1.zip", "w") as archive:
+        archive.writestr("t-1/constraints.txt", "yes==1")
+    stored = (tmp_path / "t-1.zip").read_bytes()
+    entry = stored.index(b"PK\x01\x02")
+    for name, field, value in (("odd-1.zip", 10, 99), ("secret-1.zip", 8, 1)):
+        changed = bytearray(stored)
+        changed[entry + field] = value
+        if field == 8:  # as the header of the file itself says
+            changed[6] = value
+        (tmp_path / name).write_bytes(changed)
+    for name in ("t-1.tar.xz", "odd-1.zip", "secret-1.zip"):
+        with pytest.raises(ConstraintsError, match=f"{name} is not a readable archive"):
+            read(tmp_path / name)
 
 
 def test_those_of_all_packages_count(tmp_path: Path) -> None:

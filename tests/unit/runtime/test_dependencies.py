@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.runtime import dependencies, extras
-from mlengine.runtime.requires_python import UNREADABLE
+from mlengine.runtime.requires_python import UnreadableArchiveError
 
 METADATA = """\
 Metadata-Version: 2.4
@@ -84,5 +84,5 @@ def test_a_package_gets_the_extra_of_its_machine(tmp_path: Path) -> None:
 def test_a_package_without_dependencies() -> None:
     for files in ({"setup.py": ""}, {"pyproject.toml": "nonsense ["}, {"pyproject.toml": "project = 1"}):
         assert dependencies.declared("t-1.0.tar.gz", sdist(files)) == dependencies.Dependencies()
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(UnreadableArchiveError):
         dependencies.declared("t-1.0.tar.gz", io.BytesIO(b"no archive"))

@@ -19,7 +19,7 @@ from mlengine.core.errors import BackendError, ObjectMissingError, StorageError
 from mlengine.runtime import constraints
 from mlengine.runtime.constraint_lines import ConstraintsError, File
 from mlengine.runtime.dependencies import declared
-from mlengine.runtime.requires_python import UNREADABLE, accepts, required
+from mlengine.runtime.requires_python import UnreadableArchiveError, accepts, required
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _read(job_id: str, uri: str, storage: Reads) -> Package | None:
         raise BackendError(
             f"job {job_id}: there is no package {uri}", hint="package the trainer again, or correct packageUris"
         ) from error
-    except (StorageError, *UNREADABLE) as error:
+    except (StorageError, UnreadableArchiveError) as error:
         log.warning("job %s: what %s requires is not known: %s", job_id, uri, error)
         return None
 
