@@ -133,6 +133,32 @@ def test_tensors_and_lists_of_examples(storage: Storage, bucket: str, tmp_path: 
     ]
 
 
+def test_rows_of_examples_without_values(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """An empty list is a missing one, of scalars and of lists of a fixed length."""
+    rows: list[dict[str, Any]] = [
+        {
+            "pair": [1.0, n] if n % 2 else [],
+            "one": [float(n)] if n % 3 or n % 2 == 0 else [],
+            "left": n % 2,
+            "id": str(n),
+        }
+        for n in range(1, 31)
+    ]
+    for split, part in (("train", rows[:20]), ("heldout", rows[20:])):
+        (tmp_path / "given").mkdir(exist_ok=True)
+        (tmp_path / "given" / f"{split}.tfrecord").write_bytes(tables.tfrecord(part))
+    manifest = add(storage, bucket, tmp_path / "given", limits={"class-balance": 1})
+    assert manifest.schema.column("pair") == Column("pair", "float32", (2,), nullable=True)
+    assert manifest.schema.column("one") == Column("one", "float32", nullable=True)
+    found = read(storage, bucket, manifest, "heldout", tmp_path / "cache").to_pylist()
+    assert [row["pair"] for row in found] == [row["pair"] or None for row in rows[20:]]
+    assert [row["one"] for row in found] == [row["one"][0] if row["one"] else None for row in rows[20:]]
+    rows[300:] = [{**rows[0], "pair": [1.0, 2.0, 3.0], "id": "x"}]
+    (tmp_path / "given" / "train.tfrecord").write_bytes(tables.tfrecord([*rows[:20]] * 13 + rows[-1:]))
+    with pytest.raises(DatasetError, match="the feature 'pair' has 3 values in a row, 2 in the first rows"):
+        add(storage, bucket, tmp_path / "given", "v2", limits={"class-balance": 1}, rows="all")
+
+
 def test_a_replaced_object_is_found_without_reading_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
     prefix = upload(storage, tables.version(tmp_path / "given", "parquet"), f"{bucket}/raw/people")
     manifest = add(storage, bucket, prefix)

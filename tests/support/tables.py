@@ -84,6 +84,8 @@ def _example(row: Mapping[str, Any]) -> bytes:
 
 def _feature(value: Any) -> bytes:
     values = value if isinstance(value, list) else [value]
+    if not values:
+        return _field(2, b"")  # an empty list of floats
     if isinstance(values[0], str | bytes):
         return _field(1, b"".join(_field(1, one.encode() if isinstance(one, str) else one) for one in values))
     if isinstance(values[0], float):

@@ -365,7 +365,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         the next try then has a ``try_number`` that is one more.
         """
         ti = context["ti"]
-        return ti.max_tries != self.retries and ti.max_tries - ti.try_number >= self.retries - 1
+        most = ti.max_tries or 0
+        retries = self.retries or 0
+        return most != retries and most - ti.try_number >= retries - 1
 
     def _exceeded(self, record: JobRecord, status: JobStatus) -> str | None:
         """The limit for which this task cancelled the attempt, if it did and no fallback is left.

@@ -5,7 +5,7 @@
     length as uint64 · masked CRC32C of the length · record · masked CRC32C of the record      little endian, repeated
 
 A feature with one value in every row is a scalar, with ``n`` values in every row a list of ``n``, else a list of any
-length.
+length. Rows without a value of a scalar or of a list of ``n`` have a null there.
 """
 
 from __future__ import annotations
@@ -223,16 +223,19 @@ def _batch(rows: list[dict[str, tuple[str, list[Any]]]], schema: pa.Schema, wher
 
     arrays = []
     for field in schema:
-        nested = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
         values: list[Any] = [row.get(field.name, ("", None))[1] for row in rows]
-        if not nested:
-            wrong = next((value for value in values if value is not None and len(value) > 1), None)
+        if not pa.types.is_list(field.type):
+            size = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 1
+            wrong = next((value for value in values if value and len(value) != size), None)
             if wrong is not None:
                 raise DatasetError(
-                    f"{where}: the feature {field.name!r} has {len(wrong)} values in a row, one in the first rows",
+                    f"{where}: the feature {field.name!r} has {len(wrong)} values in a row, {size} in the first rows",
                     hint="write as many values in each row",
                 )
-            values = [value[0] if value else None for value in values]
+            if not pa.types.is_fixed_size_list(field.type):
+                values = [value[0] if value else None for value in values]
+            else:
+                values = [value or None for value in values]
         try:
             arrays.append(_array(values, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
