@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,8 @@ from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState
-from mlengine.runtime import json_files
-from mlengine.runtime.file_lock import held
+from mlengine.runtime import json_files, processes
+from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
 from tests.support import local_jobs as local
 
@@ -249,3 +251,100 @@ def test_a_full_disk_fails_the_job_and_says_so(
         (small_disk / "fill").write_bytes(b"x" * (2 << 20))
     with pytest.raises(BackendUnavailableError, match="free disk space"):
         backend.submit(local.submission(bucket, local.spec(actor), key="f" * 40))
+
+
+def test_a_job_of_another_version_keeps_no_other_waiting(make_backend: Make, actor: str, bucket: str) -> None:
+    """Its launcher has died, and its submission.json cannot be read."""
+    backend = make_backend()
+    old = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=FOR_EVER))), 1)
+    file = job_of(backend, old).submission_file
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps({**data, "spec": {**data["spec"], "module_of_another_version": 1}}))
+    os.kill(local.launcher_pid(backend, old), signal.SIGKILL)
+    new = backend.submit(local.submission(bucket, local.spec(actor), key="n" * 40))
+    assert local.until_ended(backend, new).state is JobState.SUCCEEDED
+    status = local.describe(backend, old)
+    assert (status.state, local.alive(backend, old)) == (JobState.FAILED, [])
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+    assert "its submission.json cannot be read" in status.failure.message
+    backend.cancel(old)
+
+
+def test_a_setting_that_is_not_valid_any_more_hides_no_job(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    handle = local.submission(bucket, local.spec(actor))
+    old = backend.submit(handle)
+    local.until_ended(backend, old)
+    job = job_of(backend, old)
+    data = json.loads(job.submission_file.read_text())
+    job.submission_file.write_text(json.dumps({**data, "settings": {**data["settings"], "max_restarts": "many"}}))
+    assert backend.jobs() == []
+    assert local.describe(backend, old).state is JobState.SUCCEEDED
+    job.state_file.unlink()
+    assert local.describe(backend, old).state in {JobState.FAILED, JobState.QUEUED, JobState.UNKNOWN}
+
+
+def test_a_job_whose_directory_is_deleted_ends(make_backend: Make, actor: str, bucket: str) -> None:
+    """Another attempt follows, which must not train at the same time."""
+    backend = make_backend()
+    handle = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=SAVES))), 1)
+    launcher = Process.of(local.launcher_pid(backend, handle))
+    assert launcher is not None
+    job = job_of(backend, handle)
+    shutil.rmtree(job.root)
+    status = local.describe(backend, handle)
+    assert status.state is JobState.UNKNOWN, "it is lost when nothing of it is left"
+    assert "was deleted" in (status.detail or "")
+    local.until(lambda: local.describe(backend, handle).state.terminal, "it ends")
+    assert processes.of_job(job.root) == []
+    status = local.describe(backend, handle)
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+    local.until(lambda: not launcher.alive(), "its launcher ends")
+
+
+def test_a_job_starts_although_its_state_is_read_meanwhile(
+    make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of the state may hold the file lock for a moment."""
+    backend = make_backend()
+    submission = local.submission(bucket, local.spec(actor))
+    job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
+    really = backend._launch
+
+    def launch(one: Job) -> None:
+        lock = FileLock.take(job.lock_file)
+        assert lock is not None
+        threading.Timer(0.3, lock.give_back).start()
+        really(one)
+
+    monkeypatch.setattr(backend, "_launch", launch)
+    handle = backend.submit(submission)
+    assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
+    assert starts(backend, handle) == 1
+
+
+def test_a_state_directory_that_cannot_be_written_says_what_to_do(
+    tmp_path: Path, make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_backend()
+    submission = local.submission(bucket, local.spec(actor))
+    denied = PermissionError(errno.EACCES, "Permission denied", "submission.json")
+    full = OSError(errno.ENOSPC, "No space left on device", "submission.json")
+    for error, hint in ((denied, "owner and permissions"), (full, "free disk space")):
+
+        def fail(_: Path, error: OSError = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(record, "read_json", fail)
+            with pytest.raises(BackendUnavailableError) as caught:
+                backend.submit(submission)
+        assert hint in caught.value.hint
+    handle = backend.submit(submission)
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "terminal", lambda job: fail(job.root))
+        with pytest.raises(BackendUnavailableError, match="cannot be cancelled in"):
+            backend.cancel(handle)
+    local.until_ended(backend, handle)

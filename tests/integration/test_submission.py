@@ -84,6 +84,39 @@ def test_a_retry_reattaches_and_a_finished_job_is_taken_over(
     assert len(scripted_backend.jobs) == 1
 
 
+def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has submitted attempt 1, and hangs before it records it, while others go on to attempt 2."""
+    submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
+    really = submitter._record
+    later: list[JobHandle] = []
+
+    def late(job_dir: JobDir, handle: JobHandle, decision: Decision) -> Any:
+        other = Submitter(storage, scripted_backend)
+        other.submit(intent)
+        scripted_backend.end(handle.name, JobState.FAILED, FailureCause.PREEMPTED)
+
+        def slow(*_: Any) -> None:
+            later.append(scripted_backend.live[0].handle)
+            raise Crashed
+
+        with monkeypatch.context() as patch, suppress(Crashed):
+            patch.setattr(other, "_record", slow)
+            other.submit(intent)
+        return really(job_dir, handle, decision)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submitter, "_record", late)
+        with pytest.raises(JobLostError, match="claimed again"):
+            submitter.submit(intent)
+    assert [handle.attempt for handle in later] == [2]
+    record = submitter.record(JobDir(later[0].job_dir))
+    assert (record.attempt, record.name) == (2, None)
+    assert submitter.submit(intent).handle == later[0]
+    assert [job.handle for job in scripted_backend.live] == later
+
+
 def test_a_cleared_task_trains_again_and_its_old_job_ends(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend
 ) -> None:

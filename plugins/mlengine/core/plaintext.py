@@ -44,6 +44,14 @@ def states(text: str) -> list[str]:
     return shown[::-1][::step][::-1] or [""]
 
 
+def overwritten(rest: bytes) -> int:
+    """The length of the overwritten states of an incomplete line: up to where the current state begins."""
+    end = rest.rfind(b"\r")
+    while end >= 0 and rest[end + 1 : end + 2] in {b"", b"\r", b"\n"}:
+        end = rest.rfind(b"\r", 0, end)
+    return end + 1 if rest[: end + 1].strip() else 0
+
+
 def lines(text: str) -> list[str]:
     """The lines of a message, with the states of each line. At least one."""
     return [line(state) for one in text.rstrip("\n").split("\n") for state in states(one)]

@@ -449,9 +449,12 @@ class Submitter:
         return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
-        """Step 7. If another process has recorded another job first, that one is used and this one is cancelled."""
+        """Step 7. If another process has recorded another job first, that one is used and this one is cancelled.
+
+        If another process has claimed a later attempt meanwhile, this one must not run, and is not recorded.
+        """
         record, generation = self._read(job_dir)
-        if record.name is None:
+        if record.name is None and record.attempt == handle.attempt:
             event = _event(decision.value, attempt=handle.attempt, name=handle.name)
             try:
                 self._storage.replace(
@@ -463,10 +466,10 @@ class Submitter:
         if record.name == handle.name:
             return self._decided(Submitted(handle, decision))
         winner = record.handle(job_dir.uri)
+        if handle.attempt < record.attempt or (winner is not None and handle.attempt == winner.attempt):
+            self._backend.cancel(handle)
         if winner is None:
             raise JobLostError(f"job {record.job_id} was claimed again while it was submitted", hint="try again")
-        if handle.attempt == winner.attempt:
-            self._backend.cancel(handle)
         return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
 
     def _read(self, job_dir: JobDir) -> tuple[JobRecord, int]:

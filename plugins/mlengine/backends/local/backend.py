@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.job_file import tiers
 from mlengine.core.spec import Role, TrainingSpec
-from mlengine.runtime import env_allowlist, interpreters, json_files
+from mlengine.runtime import env_allowlist, interpreters, json_files, processes
 from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
 _START_SECONDS = 60.0
 _LOCK_SECONDS = 5.0
+_LOCK_PAUSE = 0.1
 _FOLDER = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,200}")  # names come from job.json, which any trainer can write
 
 
@@ -62,18 +64,13 @@ class LocalBackend:
         """
         check_submission(submission)
         job = self._job(job_name(submission.key, submission.attempt))
-        stored = job.submission()
-        try:
+        with _accessible(f"{submission.job_id} cannot be written to {job.root}"):
+            stored = job.submission()
             if stored is None:
                 if gpus.needed(submission.spec):
                     gpus.check(submission.job_id, submission.spec, self._gpus())
                 stored = self._store(job, submission)
             self._launch(job)
-        except OSError as error:
-            raise BackendUnavailableError(
-                f"{submission.job_id} cannot be written to {job.root}: {error}",
-                hint="free disk space, then submit again",
-            ) from error
         return stored.handle
 
     def find(self, key: str) -> list[JobHandle]:
@@ -110,15 +107,19 @@ class LocalBackend:
     def cancel(self, handle: JobHandle) -> None:
         """Ask the launcher to cancel. If it has died, end the processes that it left.
 
-        :raises BackendUnavailableError: the job runs on another host.
+        :raises BackendUnavailableError: the job runs on another host, or the state directory cannot be written.
         """
+        with _accessible(f"job {handle.job_id} cannot be cancelled in {self.state_dir}"):
+            self._cancel(handle)
+
+    def _cancel(self, handle: JobHandle) -> None:
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
                 hint=f"on {other}, run: mlengine jobs cancel {handle.job_id}",
             )
         job = self._job(handle.name)
-        if job.submission() is None or job.terminal():
+        if not job.submission_file.exists() or job.terminal():
             return
         job.cancel_file.touch()
         if not held(job.lock_file):
@@ -251,6 +252,12 @@ class LocalBackend:
         stored = job.submission()
         if stored is not None:
             return JobStatus(handle, JobState.QUEUED, "the launcher is starting", created=stored.created)
+        if left := processes.of_job(job.root):
+            # Its launcher ends them, unless it has died too.
+            for process in left:
+                process.signal(signal.SIGTERM)
+            words = f"its directory {job.root} was deleted; {len(left)} processes are being ended"
+            return JobStatus(handle, JobState.UNKNOWN, words)
         failure = Failure(FailureCause.LOST, f"the local backend knows no job {handle.name} in {self.state_dir}")
         return JobStatus(handle, JobState.FAILED, failure.message, failure)
 
@@ -275,14 +282,17 @@ class LocalBackend:
         The file lock is taken here and inherited by the launcher, so it is held without a gap: of two processes that
         find the job at once, only one starts it.
         """
-        if _begun(job) or held(job.lock_file):
-            return
-        lock = FileLock.take(job.lock_file, wait=_LOCK_SECONDS)
-        if lock is None:
-            return
-        with lock:
-            if not _begun(job):
-                self._start(job, lock)
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _begun(job):
+            # A launcher that holds the lock writes a state soon. Others, who read the state, hold it for a moment.
+            lock = FileLock.take(job.lock_file, wait=_LOCK_PAUSE)
+            if lock is not None:
+                with lock:
+                    if not _begun(job):
+                        self._start(job, lock)
+                return
+            if time.monotonic() >= deadline:
+                return
 
     def _start(self, job: Job, lock: FileLock) -> None:
         package = Path(mlengine.__file__).parent.parent
@@ -308,6 +318,17 @@ class LocalBackend:
                 raise BackendUnavailableError(
                     f"the launcher of {job.name} cannot be started: {error}", hint=f"see {job.launcher_log}"
                 ) from error
+
+
+@contextlib.contextmanager
+def _accessible(what: str) -> Iterator[None]:
+    """:raises BackendUnavailableError: the state directory cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        hint = "free disk space" if full else "correct the setting local_state_dir, or its owner and permissions"
+        raise BackendUnavailableError(f"{what}: {error}", hint=f"{hint}; then try again") from error
 
 
 def _begun(job: Job) -> bool:

@@ -98,10 +98,14 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
         if rest and ((ended and len(data) < _CHUNK) or (len(rest) >= _PARTIAL and b"\r" not in rest)):
             texts += _states(rest)[len(texts) - limit :]
             begin = len(data)
-        elif shown := _shown(rest):
+        elif shown := plaintext.overwritten(rest):
             # A progress bar: its last complete state.
             texts.append(_states(rest[:shown])[-1])
             begin += shown
+        elif len(rest) == _CHUNK:
+            # Blanks that were overwritten, and a line that is longer than what is read at once.
+            texts += _states(rest)[len(texts) - limit :]
+            begin = len(data)
         break
     return texts, offset + begin, data.find(b"\n", begin) >= 0
 
@@ -117,14 +121,6 @@ def _plain(data: bytes, limit: int) -> tuple[list[str], int]:
             del texts[number:]
             break
     return texts, sum(map(len, texts)) + len(texts)
-
-
-def _shown(rest: bytes) -> int:
-    """The length of the overwritten states of an incomplete line: up to where the current state begins."""
-    end = rest.rfind(b"\r")
-    while end >= 0 and rest[end + 1 : end + 2] in {b"", b"\r", b"\n"}:
-        end = rest.rfind(b"\r", 0, end)
-    return end + 1 if rest[: end + 1].strip() else 0
 
 
 def _states(raw: bytes) -> list[str]:

@@ -14,11 +14,14 @@ from typing import Any
 
 from mlengine.backends.local import logs
 from mlengine.backends.local.queue import START_SECONDS, Queue
-from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.record import Job
+from mlengine.core.errors import BackendError
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.runtime import json_files, processes
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.processes import Process
+
+_GRACE_SECONDS = 10.0  # for the processes of a job whose settings cannot be read
 
 
 def reconcile(job: Job) -> dict[str, Any] | None:
@@ -26,28 +29,52 @@ def reconcile(job: Job) -> dict[str, Any] | None:
 
     Does nothing if the job has ended, or if its launcher is running or starting.
     """
-    if not job.root.is_dir():
-        return None  # taking the lock of an unknown job would create its directory
+    if _is_starting(job):
+        return None  # its submitter needs the lock
     lock = FileLock.take(job.lock_file)
     if lock is None:
         return job.state()
     with lock:
-        state, stored = job.state(), job.submission()
-        if stored is None or (state is not None and JobState(state["state"]).terminal):
+        state = job.state()
+        if (state is not None and JobState(state["state"]).terminal) or _is_starting(job):
             return state
-        if state is None and not job.cancel_file.exists() and time.time() - stored.created < START_SECONDS:
-            return None
+        created, grace, unreadable = _submitted(job)
         left = processes.of_job(job.root, _recorded(state))
-        if left and not _time_is_up(job, left, stored.settings.termination_grace_seconds):
+        if left and not _time_is_up(job, left, grace):
             words = f"the launcher died; {len(left)} of the job's processes are being ended"
-            return {**(state or {"state": JobState.QUEUED.value, "created": stored.created}), "detail": words}
+            return {**(state or {"state": JobState.QUEUED.value, "created": created}), "detail": words}
         processes.end_all(lambda: processes.of_job(job.root, _recorded(state)), 0.0)
-        last = _last_word(job, stored, state)
+        last = _last_word(job, created, state, unreadable)
         # If the disk is full, the returned state is still correct, and the next poll writes it.
         with contextlib.suppress(OSError):
             json_files.write_json(job.state_file, last)
             Queue(job.state_dir).leave(job.name)
         return last
+
+
+def _is_starting(job: Job) -> bool:
+    """Whether the job may still get a launcher, or is not submitted."""
+    if job.state() is not None:
+        return False
+    if not job.submission_file.exists():
+        return True
+    return not job.cancel_file.exists() and time.time() - _submitted(job)[0] < START_SECONDS
+
+
+def _submitted(job: Job) -> tuple[float, float, str]:
+    """When the job was submitted, the seconds that its processes have to save, and why its submission is unreadable.
+
+    A job that another version of mlengine has submitted must not keep the others waiting.
+    """
+    try:
+        stored = job.submission()
+    except BackendError as error:
+        with contextlib.suppress(OSError):
+            return job.submission_file.stat().st_mtime, _GRACE_SECONDS, error.message
+        return time.time(), _GRACE_SECONDS, error.message
+    if stored is None:
+        return time.time(), _GRACE_SECONDS, "its submission.json was deleted"
+    return stored.created, stored.settings.termination_grace_seconds, ""
 
 
 def _time_is_up(job: Job, left: list[Process], seconds: float) -> bool:
@@ -63,7 +90,7 @@ def _time_is_up(job: Job, left: list[Process], seconds: float) -> bool:
         return False
 
 
-def _last_word(job: Job, stored: Stored, state: dict[str, Any] | None) -> dict[str, Any]:
+def _last_word(job: Job, created: float, state: dict[str, Any] | None, unreadable: str) -> dict[str, Any]:
     if job.cancel_file.exists():
         failure = Failure(FailureCause.CANCELLED, "the job was cancelled")
         final = JobState.CANCELLED
@@ -71,9 +98,11 @@ def _last_word(job: Job, stored: Stored, state: dict[str, Any] | None) -> dict[s
         what = "the launcher never started" if state is None else f"the launcher died while {state['state']}"
         if job.orphans_file.exists():
             what += "; the processes that it left were ended"
+        if unreadable:
+            what += f"; {unreadable}"
         failure = Failure(FailureCause.LOST, what, log_tail=logs.last_lines(job.launcher_log))
         final = JobState.FAILED
-    base = state or {"created": stored.created}
+    base = state or {"created": created}
     return {**base, "state": final.value, "detail": failure.message, "failure": failure.to_json(), "ended": time.time()}
 
 

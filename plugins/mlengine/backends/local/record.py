@@ -27,7 +27,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.local.settings import Settings
-from mlengine.core.errors import BackendError, JobFileError
+from mlengine.core.errors import BackendError, MlengineError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.runtime.json_files import read_json
@@ -182,7 +182,7 @@ class Stored:
             settings = Settings.from_json(data["settings"])
             separate = data.get("separate_stderr", False)
             return cls(submission, settings, data["created"], data.get("host", ""), separate)
-        except (KeyError, TypeError, JobFileError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, MlengineError) as error:
             raise BackendError(
                 f"job {data.get('job_id', '(unknown)')}: its submission.json cannot be read: {error!r}",
                 hint="if another version of mlengine wrote it, use that version; otherwise submit the job again",

@@ -10,6 +10,7 @@ result to ``step.json``.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable
@@ -121,6 +122,11 @@ def main(argv: list[str]) -> int:
     except MlengineError as error:
         say(str(error))
         result = {"error": type(error).__name__, "message": str(error), "retryable": is_temporary(error)}
+    except OSError as error:
+        say(f"the step {verb} failed: {error}")
+        hint = "free disk space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"see {job.launcher_log}"
+        message = f"the step {verb} failed on this machine: {error}\n  What to do: {hint}"
+        result = {"error": type(error).__name__, "message": message, "retryable": True}
     if verb != "upload":  # its result is not read, and the job may be removed meanwhile
         write_json(job.step_file, result)
     return 1 if "error" in result else 0

@@ -46,7 +46,7 @@ class StateFile:
         if state.terminal:
             self._reserve.unlink(missing_ok=True)
         while not self._try():
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not self._job.root.is_dir():
                 return False
             time.sleep(1.0)
         return True

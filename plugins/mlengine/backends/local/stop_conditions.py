@@ -1,4 +1,4 @@
-"""What may end a job from outside: a cancellation, a deadline, or a signal to its launcher."""
+"""What may end a job from outside: a cancellation, a deadline, the loss of its files, or a signal to its launcher."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ class Orders:
                 self._cancelled = True
                 self._on_cancel()
             return Outcome.cancelled()
+        if not self._job.submission_file.exists():
+            # Others take the job for lost, and continue with another attempt.
+            return Outcome.because(FailureCause.LOST, f"the job's directory {self._job.root} was deleted")
         if self._waker.stopped:
             return Outcome.because(FailureCause.PREEMPTED, f"the launcher was stopped ({self._waker.stopped})")
         return self._late()

@@ -16,6 +16,7 @@ from mlengine.backends.ray.settings import json_setting
 from mlengine.core.errors import BackendError, SettingError
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_VALUE = re.compile(r"[ -~]*")  # of a header
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -42,15 +43,22 @@ class Access:
         """From arguments, connection and configuration.
 
         :raises BackendError: there is no address, or it is not the URL of a dashboard.
-        :raises SettingError: a header is not valid.
+        :raises SettingError: a header or the token is not valid.
         """
         found = settings.find("ray_address", address, extra)
         sent = {str(name): str(value) for name, value in json_setting("ray_headers", headers, extra).items()}
         for name, value in sent.items():
-            if not _HEADER.fullmatch(name) or not value.isprintable():
-                raise SettingError(f"ray_headers: {name!r} is not a header, or its value is not printable")
+            if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise SettingError(
+                    f"ray_headers: {name!r} is not a header, or its value has other characters than printable ASCII"
+                )
         secret = settings.get("ray_token", token, extra).strip()
         if secret:
+            if not _VALUE.fullmatch(secret):
+                raise SettingError(
+                    "ray_token has other characters than printable ASCII",
+                    hint="write the token alone, in one line",
+                )
             sent["Authorization"] = f"Bearer {secret}"
         return cls(_checked(found), sent)
 

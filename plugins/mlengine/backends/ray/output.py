@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from mlengine.core import plaintext
 
 _PARTIAL = 64 << 10  # a line longer than this is split
+_STATE_SECONDS = 5.0  # between two states of a progress bar
 
 
 class Lines:
@@ -12,9 +15,12 @@ class Lines:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._next_state = 0.0
 
     def add(self, data: bytes, *, ended: bool = False) -> list[str]:
         """The lines that ``data`` completes. A line that a progress bar has overwritten gives several.
+
+        While a progress bar changes, its latest state is a line from time to time.
 
         :param ended: there is no more output, so that the last line is complete.
         """
@@ -25,4 +31,8 @@ class Lines:
         lines: list[str] = []
         for raw in complete:
             lines += plaintext.states(raw.decode("utf-8", "replace"))
+        if (shown := plaintext.overwritten(self._rest)) and time.monotonic() >= self._next_state:
+            lines += plaintext.states(self._rest[:shown].decode("utf-8", "replace"))[-1:]
+            self._rest = self._rest[shown:]
+            self._next_state = time.monotonic() + _STATE_SECONDS
         return [plaintext.line(line) for line in lines]

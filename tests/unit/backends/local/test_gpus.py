@@ -80,6 +80,16 @@ def test_the_setting_counts_or_names_gpus(tmp_path: Path, monkeypatch: pytest.Mo
             find(wrong, visible)
 
 
+@pytest.mark.parametrize("setting", ["-1", "none", "all", "auto", "0,", "GPU-", "0 1"])
+def test_a_setting_that_is_no_list_of_gpus_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi, any word could be the name of a GPU
+    with pytest.raises(BackendError, match=f"local_gpus is '{setting}'") as caught:
+        find(setting)
+    assert "0 for none" in caught.value.hint
+
+
 def test_without_nvidia_smi_only_the_setting_knows_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find() == []

@@ -87,6 +87,22 @@ def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(j
     assert read_all(job, limit=3)[-2:] == [("chief-0", "step 999"), ("chief-0", "end")]
 
 
+def test_a_long_line_after_a_cleared_progress_bar_stops_no_log(job: Job) -> None:
+    """As of ``tqdm(leave=False)``, and a line that is longer than what is read at once."""
+    log = job.log("chief-0")
+    log.write_bytes(b"100 %\r")
+    with log.open("ab") as file:
+        file.write(b"   \r" + b"x" * 700_000 + b"\nepoch 2\nValueError: boom\n")
+    for ended in (False, True):
+        texts = [text for _, text in read_all(job, ended=ended)]
+        assert texts[-2:] == ["epoch 2", "ValueError: boom"]
+    log.write_bytes(b"   \r" + b"x" * 300_000)
+    page = logs.page(job, {}, 10, ended=False)
+    with log.open("ab") as file:
+        file.write(b"\nepoch 2\n")
+    assert logs.page(job, page.cursor, 10, ended=False).lines[-1].text == "epoch 2"
+
+
 def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:
     job.log("chief-0").write_bytes(b"one\nlast line")
     assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last line")]

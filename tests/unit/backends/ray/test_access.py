@@ -42,7 +42,14 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
     assert "hush" not in str(error.value)
 
 
-@pytest.mark.parametrize("headers", ["[]", "x", '{"a b": "1"}', '{"a": "1\\n2"}'])
+@pytest.mark.parametrize("token", ["abc\ndef", "abc€"])
+def test_a_token_that_no_header_can_have_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingError, match="ray_token") as error:
+        Access.find("http://head:8265", token=token)
+    assert "abc" not in str(error.value)
+
+
+@pytest.mark.parametrize("headers", ["[]", "x", '{"a b": "1"}', '{"a": "1\\n2"}', '{"a": "1€"}'])
 def test_headers_must_be_valid(headers: str) -> None:
     with pytest.raises(SettingError, match="ray_headers"):
         Access.find("http://head:8265", headers=headers)

@@ -109,3 +109,17 @@ def test_output_is_split_into_lines_as_it_arrives() -> None:
     assert lines.add(b"three\n\x1b[1mfour") == ["two", "three"]
     assert lines.add(b"", ended=True) == ["four"]
     assert lines.add(b"", ended=True) == []
+
+
+def test_a_progress_bar_is_seen_while_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mlengine.backends.ray.output.time.monotonic", lambda: now[0])
+    lines = Lines()
+    shown = []
+    for percent in range(101):
+        now[0] += 0.5
+        shown += lines.add(b"\r%3d %%" % percent)
+    shown += lines.add(b"\nend\n")
+    assert shown[0] == "  0 %"
+    assert shown[-2:] == ["100 %", "end"]
+    assert 8 <= len(shown) <= 22, "not each of the 101 states"
