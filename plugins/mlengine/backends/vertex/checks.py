@@ -6,6 +6,7 @@ is merely unwise goes through.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -76,7 +77,7 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
     if wrong:
         return wrong
     strategy = scheduling.get("strategy", "STANDARD")
-    timeout = float(str(scheduling.get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")).rstrip("s"))
+    timeout = float(str(scheduling.get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")).rstrip("s")) or math.inf
     affinities = [pool["machineSpec"].get("reservationAffinity", {}) for pool in pools]
     reserved = any(one.get("reservationAffinityType", "NO_RESERVATION") != "NO_RESERVATION" for one in affinities)
     persistent = spec.get("persistentResourceId")

@@ -20,10 +20,11 @@ from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.backends.vertex.texts import Texts, single_tf_config
 from mlengine.core.expansion import escape
 from mlengine.core.job_file import tiers, tpus, worker_pools
+from mlengine.core.job_file.located import camel
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 DEFAULT_PYTHON = "3.11"
-_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+_OLDEST_MINOR = 10  # of Python 3: the start command and the packages of today need it
 # Where an ML Engine job file describes the container of a role.
 _CONFIGS = {
     Role.CHIEF: "masterConfig",
@@ -54,13 +55,6 @@ def written_job(spec: TrainingSpec) -> dict[str, Any]:
     return {name: value for name, value in job.items() if name not in {"displayName", "labels"}}
 
 
-def camel(data: Any) -> Any:
-    """Keys in camelCase all the way down."""
-    if isinstance(data, Mapping):
-        return {re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value) for name, value in data.items()}
-    return [camel(item) for item in data] if isinstance(data, list | tuple) else data
-
-
 def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None and value not in ({}, [], "")}
 
@@ -71,7 +65,7 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
     machine, more = tiers.with_built_in(machine, machine_type)
     notes += more
     written = _written_pool(pool, submission.spec)
-    machine_spec = {**written.get("machineSpec", {}), "machineType": machine_type}
+    machine_spec = {**_machine_as_written(written, pool), "machineType": machine_type}
     if machine.accelerator_type:
         machine_spec["acceleratorType"] = machine.accelerator_type
         machine_spec["acceleratorCount"] = max(1, machine.accelerator_count)
@@ -93,14 +87,27 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
     return without_empty(spec), notes + more
 
 
+def _machine_as_written(written: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
+    """The job file's ``machineSpec``, unless the pool has another machine or other accelerators by now."""
+    machine: Mapping[str, Any] = written.get("machineSpec", {})
+    count = int(machine.get("acceleratorCount", 0))
+    accelerator = machine.get("acceleratorType") if count else None
+    asked = (machine.get("machineType"), accelerator, count if accelerator else 0)
+    return dict(machine) if asked == (pool.machine_type, pool.accelerator_type, pool.accelerator_count) else {}
+
+
 def _written_pool(pool: Pool, spec: TrainingSpec) -> dict[str, Any]:
-    """What the job file says of this pool, in Vertex AI's words."""
-    written = written_job(spec).get("workerPoolSpecs", [])
-    place = POOL_ROLES.index(pool.role)
-    if place < len(written):
-        return dict(written[place] or {})
-    config = spec.source.get(_CONFIGS[pool.role]) or {}
-    container = {"command": config.get("containerCommand"), "args": config.get("containerArgs")}
+    """What the job file says of this pool, in Vertex AI's words. A pool that it does not have is like the chief's."""
+    if worker_pools.is_vertex(spec.source):
+        written = written_job(spec).get("workerPoolSpecs", [])
+        place = POOL_ROLES.index(pool.role)
+        if place < len(written) and written[place]:
+            return dict(written[place])
+        return {name: value for name, value in written[0].items() if name != "machineSpec"}
+    config = spec.source.get(_CONFIGS[pool.role]) or spec.source.get(_CONFIGS[Role.CHIEF]) or {}
+    # The chief's arguments are the spec's, which may have been replaced.
+    args = None if config == spec.source.get(_CONFIGS[Role.CHIEF]) else config.get("containerArgs")
+    container = {"command": config.get("containerCommand"), "args": args}
     return without_empty({"diskSpec": config.get("diskConfig"), "containerSpec": without_empty(container)})
 
 
@@ -127,6 +134,8 @@ def _task(
         package |= {"args": [*texts.of(spec.args), *job_dir], "env": texts.env(options, with_tf_config=True)}
         return {"pythonPackageSpec": package}, _own_start(spec)
     image, notes = _image(pool, spec, options)
+    if pool.image_uri and written.get("containerSpec", {}).get("command"):
+        notes.append("the container's command is not used: the job has packages, and runs their module in the image")
     streams = _streams_to_tensorboard(spec, options)
     texts = Texts(submission, our_start=True, tensorboard=streams)
     # The same plan for every pool; the chief's image, as the chief says what was installed.
@@ -166,8 +175,8 @@ def _image(pool: Pool, spec: TrainingSpec, options: VertexOptions) -> tuple[str,
     """The image that the start command runs in: the job file's, the setting's, or plain Python."""
     if pool.image_uri or options.image_uri:
         return str(pool.image_uri or options.image_uri), []
-    wanted = spec.python_version
-    version = wanted if wanted in _PYTHONS else DEFAULT_PYTHON
-    if wanted in {None, version}:
-        return f"python:{version}-slim", []
-    return f"python:{version}-slim", [f"pythonVersion {wanted} is not offered any more; Python {version} runs the job"]
+    wanted = spec.python_version or DEFAULT_PYTHON
+    release = re.fullmatch(r"3\.(\d+)(\.\d+)?", wanted)
+    if release and int(release[1]) >= _OLDEST_MINOR:
+        return f"python:{wanted}-slim", []
+    return f"python:{DEFAULT_PYTHON}-slim", [f"there is no Python {wanted}; Python {DEFAULT_PYTHON} runs the job"]

@@ -7,6 +7,7 @@ machine type or accelerator, take precedence. What has no price is named in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Estimate:
 
     @property
     def usd(self) -> float:
-        return self.usd_per_hour * self.hours
+        return self.usd_per_hour * self.hours if self.usd_per_hour else 0.0
 
     def __str__(self) -> str:
         missing = ", ".join(self.unpriced)
@@ -42,6 +43,8 @@ class Estimate:
         source = vertex_machines.price_source()
         listed = "your own prices" if self.own else f"list prices of {source.region}, read {source.read}"
         more = f", without {missing}, for which no price is known" if self.unpriced else ""
+        if self.hours == math.inf:
+            return f"any amount: {self.usd_per_hour:,.2f} USD an hour, without a time limit{more} ({listed})"
         return (
             f"at most {self.usd:,.2f} USD: {self.usd_per_hour:,.2f} USD an hour for up to {self.hours:g} h{more} "
             f"({listed})"
@@ -76,7 +79,8 @@ def estimate(body: Mapping[str, Any], prices: Mapping[str, float]) -> Estimate:
             total += _machine(machine, known, prices).times(int(pool.get("replicaCount", 1)))
     timeout = body["jobSpec"].get("scheduling", {}).get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")
     own = all(name in prices for name in total.names)
-    return Estimate(total.usd, float(str(timeout).rstrip("s")) / 3600, tuple(dict.fromkeys(total.unpriced)), own)
+    hours = float(str(timeout).rstrip("s")) / 3600 or math.inf  # 0 is no limit
+    return Estimate(total.usd, hours, tuple(dict.fromkeys(total.unpriced)), own)
 
 
 def _machine(machine: Mapping[str, Any], known: Mapping[str, float], prices: Mapping[str, float]) -> _Cost:

@@ -15,9 +15,11 @@ from typing import Any
 from mlengine.backends import Submission
 from mlengine.backends.vertex import accelerator_env, fallbacks
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import camel, without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
+from mlengine.core.errors import BackendError
 from mlengine.core.expansion import escape
+from mlengine.core.job_file.located import camel
 from mlengine.core.spec import TrainingSpec
 
 KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"
@@ -45,14 +47,15 @@ def key_label(key: str) -> str:
 
 
 def label_value(text: str) -> str:
-    """``text`` as a label's value: lower case, ``a-z 0-9 _ -``, at most 63."""
-    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:_LABEL_LIMIT]
+    """``text`` as a label's value: lower case, letters of any language, digits, ``_ -``, at most 63."""
+    return re.sub(r"[^\w-]", "_", text.lower())[:_LABEL_LIMIT]
 
 
 def custom_job(submission: Submission, options: VertexOptions) -> Request:
     """What is sent to create the job.
 
     :param options: of the job; those of the submission's fallback go over them.
+    :raises BackendError: ``raw`` sets what identifies the job.
     """
     options = fallbacks.options_of(options, submission.fallback)
     pools, notes = worker_pool_specs(submission, options)
@@ -81,11 +84,31 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
         "jobSpec": without_empty(job_spec),
         "labels": labels(submission, options),
     }
-    key = options.encryption_key or (source.get("encryptionConfig") or {}).get("kmsKeyName")
-    if key:
+    written = source.get("encryptionConfig") or camel(source).get("encryptionSpec") or {}
+    if key := options.encryption_key or written.get("kmsKeyName"):
         body["encryptionSpec"] = {"kmsKeyName": key}
+    _check_raw(submission.job_id, options.raw)
     merged = fallbacks.apply(merge(body, options.raw), options, submission.fallback)
     return Request(accelerator_env.add_to(merged), (*notes, *fallbacks.notes(options, submission.fallback)))
+
+
+def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
+    """:raises BackendError: the job would not be found again, and a second one would be submitted."""
+    job_spec, labels = raw.get("jobSpec") or {}, raw.get("labels") or {}
+    snake = [name for name in (*raw, *job_spec) if "_" in name]
+    if snake:
+        raise BackendError(f"job {job_id}: raw has {snake[0]}", hint="write the API's names in camelCase, as jobSpec")
+    for path, given in (
+        ("displayName", raw),
+        ("baseOutputDirectory", job_spec),
+        (KEY_LABEL, labels),
+        (ATTEMPT_LABEL, labels),
+    ):
+        if path in given:
+            raise BackendError(
+                f"job {job_id}: raw sets {path}, by which the job is found again",
+                hint=f"remove {path} from raw; mlengine sets it",
+            )
 
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
@@ -133,9 +156,10 @@ def _written(spec: TrainingSpec) -> dict[str, Any]:
 def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any]:
     written = _written(submission.spec)
     timeout = options.timeout_seconds or submission.spec.max_running_seconds
-    # ML Engine's word for machines that may be taken away.
-    cheap = (submission.spec.source.get("scheduling") or {}).get("strategy") == "LOW_COST"
-    strategy = "FLEX_START" if options.flex_start else "SPOT" if options.spot or cheap else written.get("strategy")
+    given = (submission.spec.source.get("scheduling") or {}).get("strategy") or written.get("strategy")
+    # The word of the time of ML Engine for machines that may be taken away.
+    strategy = "SPOT" if given == "LOW_COST" and not written else given
+    strategy = "FLEX_START" if options.flex_start else "SPOT" if options.spot else strategy
     # Only flex-start has such a limit. With the other strategies, the wait cancels the job (LeavesWaitLimit).
     written.pop("maxWaitDuration", None)
     wait = max_wait_seconds(submission.spec, options) if strategy == "FLEX_START" else None

@@ -13,6 +13,11 @@ from mlengine.core.job_file.located import Located, did_you_mean
 from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, is_machine_type
 from mlengine.core.layout import split_uri
 
+# The enum of CustomJob's Scheduling.
+_STRATEGIES = ("STRATEGY_UNSPECIFIED", "ON_DEMAND", "LOW_COST", "STANDARD", "SPOT", "FLEX_START")
+# ML Engine named slices of a pod.
+_PODS = {"TPU_V2_POD": "TPU_V2", "TPU_V3_POD": "TPU_V3"}
+
 
 def machine_type(field: Located) -> str:
     """ML Engine's name or Compute Engine's."""
@@ -30,10 +35,42 @@ def accelerator(kind: Located | None, count: Located | None) -> tuple[str | None
             return None, 0
         raise alone.error("is given alone", "an accelerator has a type and a count; write both, or neither")
     name = kind.text()
+    if name == "ACCELERATOR_TYPE_UNSPECIFIED" and count.integer(limits.accelerator_count) == 0:
+        return None, 0
+    name = _PODS.get(name, name)
     if name not in ACCELERATORS and not re.fullmatch(r"(NVIDIA|TPU|AMD|INTEL)_[A-Z0-9_]+", name):
         raise kind.error(f"is not an accelerator: {name!r}", did_you_mean(name, ACCELERATORS))
     number = count.integer(limits.accelerator_count)
     return (name, number) if number else (None, 0)
+
+
+def strategy(field: Located) -> str:
+    """How the service gets the machines of a job."""
+    name = field.text()
+    if name not in _STRATEGIES:
+        raise field.error(f"is not a strategy: {name!r}", did_you_mean(name, _STRATEGIES))
+    return name
+
+
+def disk(field: Located) -> None:
+    """The boot disk of a replica.
+
+    :raises JobFileError: a field is unknown, or has another type.
+    """
+    found = field.fields(("bootDiskType", "bootDiskSizeGb"))
+    if "bootDiskType" in found:
+        found["bootDiskType"].text()
+    if "bootDiskSizeGb" in found:
+        found["bootDiskSizeGb"].integer(limits.boot_disk_gb)
+
+
+def encryption(field: Located) -> str | None:
+    """The customer-managed key that encrypts a job.
+
+    :raises JobFileError: it has another field than ``kmsKeyName``, or another type.
+    """
+    found = field.fields(("kmsKeyName",))
+    return found["kmsKeyName"].text() if "kmsKeyName" in found else None
 
 
 def image(field: Located) -> str:

@@ -150,6 +150,17 @@ class Located:
         return duration
 
 
+def camel(data: Any) -> Any:
+    """The names of fields in camelCase, all the way down; a field that is null is left out."""
+    if isinstance(data, Mapping):
+        return {
+            re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value)
+            for name, value in data.items()
+            if value is not None
+        }
+    return [camel(item) for item in data] if isinstance(data, list | tuple) else data
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The hint for an unknown word: the nearest one, or all there are."""
     names = sorted(known)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mlengine.core import limits
 from mlengine.core.job_file import fields as jobfields
-from mlengine.core.job_file.located import Located, did_you_mean
+from mlengine.core.job_file.located import Located, camel, did_you_mean
 from mlengine.core.job_file.merge import PREFIXES, SHAPE, merge
 from mlengine.core.job_file.tiers import CUSTOM, TIER_NAMES, TIERS
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -17,7 +17,12 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 MIN_WAIT_SECONDS = 1800
 
 _CONFIGS = tuple(f"{prefix}Config" for prefix in PREFIXES.values())
-_PASSED_ON = ("network", "serviceAccount", "enableWebAccess", "encryptionConfig")
+_PASSED_ON: Mapping[str, Callable[[Located], Any]] = {
+    "network": Located.text,
+    "serviceAccount": Located.text,
+    "enableWebAccess": Located.flag,
+    "encryptionConfig": jobfields.encryption,
+}
 _REFUSED = {
     "hyperparameters": "train with fixed args instead: one DAG run is one trial",
     "nasJobSpec": "remove it; architecture search ended with its service",
@@ -43,13 +48,18 @@ def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
             raise fields[refused].error("is not supported", hint)
     name = tier(fields["scaleTier"]) if "scaleTier" in fields else "BASIC"
     pools = _custom_pools(fields) if name == CUSTOM else _tier_pools(name, fields)
+    found = {"module": "", **plain(fields)}
+    _check_containers(fields, pools)
+    own_args = _chief_args(fields)
+    if own_args is not None:
+        found["args"] = own_args
     return TrainingSpec(
-        **{"module": "", **plain(fields)},
+        **found,
         pools=pools,
         primary_name=_primary_name(fields, pools[0]),
         single_replica_tf_config=True,
         scale_tier=name,
-        source={key: item.version() if key in _VERSIONS else item.plain() for key, item in fields.items()},
+        source={key: item.version() if key in _VERSIONS else camel(item.plain()) for key, item in fields.items()},
         **_limits(fields.get("scheduling")),
     )
 
@@ -133,6 +143,39 @@ def _config(field: Located | None) -> dict[str, Any]:
     return found
 
 
+def _chief_args(fields: Mapping[str, Located]) -> tuple[str, ...] | None:
+    """The chief's ``containerArgs``: the arguments of a container, as ``args`` are those of a module."""
+    config = fields["masterConfig"].fields(_CONFIG_FIELDS) if "masterConfig" in fields else {}
+    if "containerArgs" not in config:
+        return None
+    if "args" in fields:
+        raise config["containerArgs"].error(
+            "is given as well as args", "keep one: containerArgs with an image's own command, args with pythonModule"
+        )
+    return jobfields.args(config["containerArgs"])
+
+
+def _check_containers(fields: Mapping[str, Located], pools: Sequence[Pool]) -> None:
+    """Check what is passed on to the service as it is written.
+
+    :raises JobFileError: a field has another type, or a container has a command and no image.
+    """
+    images = {pool.role: pool.image_uri for pool in pools}
+    for name, reader in _PASSED_ON.items():
+        if name in fields:
+            reader(fields[name])
+    for role, prefix in PREFIXES.items():
+        field = fields.get(f"{prefix}Config")
+        config = field.fields(_CONFIG_FIELDS) if field is not None else {}
+        for name in ("containerCommand", "containerArgs"):
+            if name in config:
+                jobfields.args(config[name])
+                if role in images and not images[role]:
+                    raise config[name].error("is given without an image", "add imageUri, or use pythonModule and args")
+        if "diskConfig" in config:
+            jobfields.disk(config["diskConfig"])
+
+
 def _primary_name(fields: Mapping[str, Located], chief: Pool) -> str:
     """What ``useChiefInTfConfig`` says; else ``master`` for runtimes up to 2.0, for images, and for no runtime at all.
 
@@ -168,6 +211,10 @@ def _limits(field: Located | None) -> dict[str, Any]:
             raise fields["maxWaitTime"].error(
                 f"is {fields['maxWaitTime'].raw}", f'"{MIN_WAIT_SECONDS}s" is the least the service takes'
             )
+    if "strategy" in fields:
+        jobfields.strategy(fields["strategy"])
+    if "resilientToWorkerRestart" in fields:
+        fields["resilientToWorkerRestart"].flag()
     if "priority" in fields:
         fields["priority"].integer(limits.priority)
     return found

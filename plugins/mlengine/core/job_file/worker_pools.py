@@ -7,7 +7,7 @@ Every pool must run the same command, as ML Engine's did; images and machines ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlengine.core import limits
@@ -33,6 +33,14 @@ _MACHINE = (
 _PACKAGE = ("executorImageUri", "packageUris", "pythonModule", "args", "env")
 _CONTAINER = ("imageUri", "command", "args", "env")
 _SCHEDULING = ("timeout", "restartJobOnWorkerRestart", "strategy", "disableRetries", "maxWaitDuration")
+_PASSED_ON: Mapping[str, Callable[[Located], Any]] = {
+    **dict.fromkeys(
+        ("serviceAccount", "network", "tensorboard", "experiment", "experimentRun", "persistentResourceId"),
+        Located.text,
+    ),
+    **dict.fromkeys(("enableWebAccess", "enableDashboardAccess"), Located.flag),
+    "reservedIpRanges": Located.texts,
+}
 _ROLES = tuple(Role)
 
 
@@ -57,6 +65,11 @@ def read(root: Located) -> TrainingSpec:
     commands: dict[str, dict[str, tuple[Located, Any]]] = {}
     pools = _pools(fields["workerPoolSpecs"], commands)
     common = {what: jobfields.same_everywhere(values, what) for what, values in commands.items()}
+    for name, reader in _PASSED_ON.items():
+        if name in fields:
+            reader(fields[name])
+    if "encryptionSpec" in outer:
+        jobfields.encryption(outer["encryptionSpec"])
     output = fields["baseOutputDirectory"].fields(("outputUriPrefix",)) if "baseOutputDirectory" in fields else {}
     return TrainingSpec(
         module=common.get("pythonModule") or "",
@@ -94,6 +107,8 @@ def _pool(role: Role, item: Located, fields: Mapping[str, Located]) -> Pool:
     if "machineSpec" not in fields:
         raise item.error("has no machineSpec", "add 'machineSpec: {machineType: n1-standard-4}'")
     machine = fields["machineSpec"].fields(_MACHINE)
+    if "diskSpec" in fields:
+        jobfields.disk(fields["diskSpec"])
     if "machineType" not in machine:
         raise fields["machineSpec"].error("has no machineType", "for example 'machineType: n1-standard-4'")
     kind, number = jobfields.accelerator(machine.get("acceleratorType"), machine.get("acceleratorCount"))
@@ -136,5 +151,7 @@ def _limits(field: Located | None) -> dict[str, Any]:
     """Vertex AI's 0 means without a limit."""
     fields = field.fields(_SCHEDULING) if field is not None else {}
     names = {"timeout": "max_running_seconds", "maxWaitDuration": "max_wait_seconds"}
+    if "strategy" in fields:
+        jobfields.strategy(fields["strategy"])
     limits = {names[name]: item.seconds() for name, item in fields.items() if name in names}
     return {name: value for name, value in limits.items() if value}

@@ -300,3 +300,8 @@ def test_without_a_limit_the_service_s_own_counts() -> None:
     spec = TrainingSpec("t", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
     request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://bkt/m/j", spec))
     assert "up to 168 h" in request.notes[-1]
+
+
+def test_a_job_without_a_time_limit_exceeds_every_cap() -> None:
+    with pytest.raises(BackendError, match=r"may cost any amount: .* USD an hour, without a time limit"):
+        prepare(raw={"jobSpec": {"scheduling": {"timeout": "0s"}}}, cost_cap_usd=1e9)

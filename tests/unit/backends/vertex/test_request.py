@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.errors import BackendError
 from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
-from mlengine.core.spec import TrainingSpec
+from mlengine.core.spec import Role, TrainingSpec
 from mlengine.emulator import vertex_jobs
 
 CUSTOM = """
@@ -324,7 +325,7 @@ def test_labels_are_legal_and_ours_win() -> None:
         "dag": "retrain_mnist",
         "mlengine-key": "k" + "a" * 40,
         "mlengine-attempt": "2",
-        "team": "gr__e_1",
+        "team": "größe_1",
     }
     assert len(label_value("x" * 100)) == 63
 
@@ -372,3 +373,101 @@ def test_unknown_options_are_named() -> None:
 
 def test_merge_replaces_lists_of_another_length() -> None:
     assert merge({"a": [{"x": 1}], "b": {"c": 1}}, {"a": [1, 2], "b": {"d": 2}}) == {"a": [1, 2], "b": {"c": 1, "d": 2}}
+
+
+CONTAINER = """
+trainingInput:
+  scaleTier: CUSTOM
+  master_type: n1-standard-4
+  master_config:
+    image_uri: gcr.io/p/trainer:1
+    container_command: [python, -m, task]
+    container_args: [--epochs, "5"]
+    disk_config: {boot_disk_size_gb: 500}
+  encryption_config: {kms_key_name: projects/p/locations/l/keyRings/r/cryptoKeys/k}
+  scheduling: {strategy: SPOT}
+"""
+POOLS = """
+displayName: x
+encryptionSpec: {kms_key_name: projects/p/locations/l/keyRings/r/cryptoKeys/k}
+jobSpec:
+  scheduling: null
+  workerPoolSpecs:
+  - machineSpec: {machineType: n1-standard-8, acceleratorType: NVIDIA_TESLA_T4, acceleratorCount: 1}
+    replicaCount: 1
+    containerSpec: {imageUri: "gcr.io/p/trainer:1", command: [python, -m, task], args: [--epochs, "5"]}
+    diskSpec: null
+"""
+
+
+def test_a_containers_arguments_are_replaced_as_the_operator_says() -> None:
+    spec = parse.load(CONTAINER)
+    assert pool(submit(spec), 0)["containerSpec"]["args"][:2] == ["--epochs", "5"]
+    changed = parse.override(spec, args=[*spec.args, "--data-dir", "gs://bkt/datasets/mnist/v1"])
+    args = pool(submit(changed), 0)["containerSpec"]["args"]
+    assert args == ["--epochs", "5", "--data-dir", "gs://bkt/datasets/mnist/v1", "--job-dir", "gs://bkt/mnist/mnist_1"]
+
+
+def test_snake_case_is_read_at_every_level() -> None:
+    body = submit(parse.load(CONTAINER))
+    assert pool(body, 0)["containerSpec"]["command"] == ["python", "-m", "task"]
+    assert pool(body, 0)["diskSpec"] == {"bootDiskSizeGb": 500}
+    assert body["encryptionSpec"] == {"kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}
+
+
+def test_the_key_of_vertex_ais_format_encrypts_the_job() -> None:
+    assert submit(parse.load(POOLS))["encryptionSpec"] == {
+        "kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+    }
+
+
+@pytest.mark.parametrize("strategy", ["SPOT", "FLEX_START"])
+def test_a_strategy_is_passed_on_in_both_formats(strategy: str) -> None:
+    for text in (
+        CONTAINER.replace("SPOT", strategy),
+        POOLS.replace("scheduling: null", f"scheduling: {{strategy: {strategy}}}"),
+    ):
+        assert submit(parse.load(text))["jobSpec"]["scheduling"]["strategy"] == strategy
+
+
+def test_another_tier_has_no_accelerators_of_the_file() -> None:
+    package = "pythonPackageSpec: {packageUris: [gs://bkt/p/t-1.0.tar.gz], pythonModule: t.task}"
+    module = re.sub(r"containerSpec: .*", package, POOLS)
+    spec = parse.load(module)
+    assert pool(submit(spec), 0)["machineSpec"]["acceleratorType"] == "NVIDIA_TESLA_T4"
+    assert pool(submit(parse.override(spec, scale_tier="BASIC")), 0)["machineSpec"] == {"machineType": "n1-standard-4"}
+
+
+@pytest.mark.parametrize("text", [CONTAINER, POOLS])
+def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
+    body = submit(parse.override(parse.load(text), counts={Role.WORKER: 2}))
+    chief, worker = pool(body, 0), pool(body, 1)
+    for name in ("imageUri", "command", "args"):
+        assert worker["containerSpec"][name] == chief["containerSpec"][name]
+    assert worker.get("diskSpec") == chief.get("diskSpec")
+    assert "acceleratorType" not in worker["machineSpec"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ({"displayName": "job1"}, "displayName"),
+        ({"jobSpec": {"baseOutputDirectory": {"outputUriPrefix": "gs://b/j"}}}, "baseOutputDirectory"),
+        ({"labels": {"mlengine-key": "k1"}}, "mlengine-key"),
+        ({"labels": {"mlengine-attempt": "1"}}, "mlengine-attempt"),
+        ({"job_spec": {}}, "job_spec"),
+        ({"jobSpec": {"worker_pool_specs": []}}, "worker_pool_specs"),
+    ],
+)
+def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path: str) -> None:
+    """A job that is not found again would be submitted twice, and paid for twice."""
+    with pytest.raises(BackendError, match=f"raw (sets|has) {path}"):
+        submit(parse.load(CUSTOM), raw=raw)
+
+
+@pytest.mark.parametrize(
+    ("version", "image"), [("3.14", "python:3.14-slim"), ("3.11.2", "python:3.11.2-slim"), ("3.7", "python:3.11-slim")]
+)
+def test_the_image_has_the_python_of_the_file(version: str, image: str) -> None:
+    spec = parse.load(CUSTOM.replace("  region:", f'  pythonVersion: "{version}"\n  region:'))
+    assert pool(submit(spec), 0)["containerSpec"]["imageUri"] == image

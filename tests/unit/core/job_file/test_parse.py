@@ -488,3 +488,62 @@ DOCS = Path(__file__).parents[4] / "docs" / "job-file.md"
 def test_the_examples_of_the_docs_are_job_files(example: str) -> None:
     spec = parse.load(example)
     assert (spec.module, spec.count(Role.WORKER)) == ("trainer.task", 2)
+
+
+CONTAINER = """\
+trainingInput:
+  scaleTier: CUSTOM
+  masterType: n1-standard-4
+  masterConfig:
+    imageUri: gcr.io/p/t:1
+    containerArgs: [--epochs, "5"]
+"""
+POOLS = """\
+workerPoolSpecs:
+- machineSpec: {machineType: n1-standard-4}
+  pythonPackageSpec: {pythonModule: t.task}
+"""
+
+
+def test_the_arguments_of_the_chiefs_container_are_the_specs() -> None:
+    assert parse.load(CONTAINER).args == ("--epochs", "5")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CONTAINER + "  args: [--x]\n", "masterConfig.containerArgs: is given as well as args"),
+        (CONTAINER.replace("    imageUri: gcr.io/p/t:1\n", ""), "containerArgs: is given without an image"),
+        (CONTAINER + "    containerCommand: python -m x\n", "containerCommand: must be a list"),
+        (CONTAINER + "    diskConfig: {bootDiskSize: 500}\n", "did you mean bootDiskSizeGb"),
+        (CONTAINER + "    diskConfig: {bootDiskSizeGb: 100GB}\n", "bootDiskSizeGb: must be an integer"),
+        (CONTAINER + "    diskConfig: 100\n", "diskConfig: must be a mapping"),
+        (CONTAINER + "  encryptionConfig: projects/p\n", "encryptionConfig: must be a mapping"),
+        (CONTAINER + "  serviceAccount: [a@b]\n", "serviceAccount: must be a string"),
+        (CONTAINER + "  enableWebAccess: 'false'\n", "enableWebAccess: must be true or false"),
+        (CONTAINER + "  network: 5\n", "network: must be a string"),
+        (CONTAINER + "  scheduling: {strategy: BOGUS}\n", "strategy: is not a strategy"),
+        (CONTAINER + "  scheduling: {resilientToWorkerRestart: 17}\n", "must be true or false"),
+        (POOLS + "scheduling: {strategy: [SPOT]}\n", "strategy: must be a string"),
+        (POOLS + "  diskSpec: 100\n", "diskSpec: must be a mapping"),
+        (POOLS + "serviceAccount: 5\n", "serviceAccount: must be a string"),
+        (POOLS + "reservedIpRanges: all\n", "reservedIpRanges: must be a list"),
+    ],
+)
+def test_what_is_passed_on_to_the_service_has_the_right_types(text: str, message: str) -> None:
+    with pytest.raises(JobFileError, match=r"job file:\d+: ") as caught:
+        parse.load(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "expected"),
+    [
+        ("ACCELERATOR_TYPE_UNSPECIFIED", 0, (None, 0)),
+        ("TPU_V2_POD", 32, ("TPU_V2", 32)),
+        ("NVIDIA_TESLA_T4", 1, ("NVIDIA_TESLA_T4", 1)),
+    ],
+)
+def test_ml_engines_names_of_accelerators(kind: str, count: int, expected: tuple[str | None, int]) -> None:
+    (chief,) = parse.load(f"{CONTAINER}    acceleratorConfig: {{type: {kind}, count: {count}}}\n").pools
+    assert (chief.accelerator_type, chief.accelerator_count) == expected
