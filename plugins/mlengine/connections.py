@@ -12,6 +12,7 @@ from typing import Any
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend, connected_backend
+from mlengine.core.arguments import mapping
 from mlengine.core.errors import SettingError, StorageError
 from mlengine.core.layout import bucket_uri
 from mlengine.storage.client import Storage
@@ -50,8 +51,16 @@ class CloudAccess:
         return connected_backend(
             self.setting("backend", name),
             resolve_connection(self.gcp_conn_id),
-            **{**where, **(self.backend_options or {})},
+            **{**where, **self.options},
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The backend's options.
+
+        :raises MlengineError: they are not a mapping.
+        """
+        return mapping("backend_options", self.backend_options)
 
     def setting(self, name: str, argument: object = None) -> str:
         """A setting, with this connection's extra, by the rule of :mod:`mlengine.settings`."""

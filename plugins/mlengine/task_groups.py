@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import TaskGroup, XComArg
 
 from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError, MlengineError
@@ -39,7 +39,7 @@ class RetrainingTaskGroup(TaskGroup):
     :param model: the model's name: its folder in the bucket.
     :param trainer: the trainer's package dir or project dir, or built archives; relative to the DAG's file.
     :param job_file: path of a YAML job file, relative to the DAG's file, or its content.
-    :param module: the module to run, such as ``trainer.task``, if the job file does not name one.
+    :param module: the module to run, such as ``trainer.task``, instead of the job file's ``pythonModule``.
     :param requirements: of a trainer that is a package dir, as in a requirements file; a project has its own.
     :param dataset: the name of a dataset. The version for the run is resolved first, and its URI is passed to the
         trainer as ``dataset_arg``. Without a dataset, the trainer finds its own data.
@@ -117,8 +117,8 @@ class RetrainingTaskGroup(TaskGroup):
         group_id: str = "retrain",
         *,
         model: str,
-        trainer: str | Path | Sequence[str | Path],
-        job_file: str | Path | Mapping[str, Any],
+        trainer: str | Path | Sequence[str | Path] | XComArg,
+        job_file: str | Path | Mapping[str, Any] | XComArg,
         module: str | None = None,
         requirements: Sequence[str] | None = None,
         dataset: str | None = None,
@@ -156,12 +156,14 @@ class RetrainingTaskGroup(TaskGroup):
         validation_memory_limit_gib: float | None = None,
         publish: bool = True,
         on_not_published: str | None = None,
-        registries: Sequence[str | Mapping[str, Any]] = (),
+        registries: Sequence[str | Mapping[str, Any]] | XComArg = (),
         task_args: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
             raise JobFileError(f"args is a string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
+        if isinstance(registries, str):
+            raise MlengineError(f"registries is a string: {registries!r}", hint=f"give a list: [{registries!r}]")
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -186,7 +188,7 @@ class RetrainingTaskGroup(TaskGroup):
                     "submit",
                     trained,
                     job=self.prepare.output,
-                    job_file=dict(job_file) if isinstance(job_file, Mapping) else str(job_file),
+                    job_file=str(job_file) if isinstance(job_file, Path) else job_file,
                     module=module,
                     package=self.package.output,
                     dataset=self.dataset.output if self.dataset else None,
@@ -246,7 +248,7 @@ class RetrainingTaskGroup(TaskGroup):
                 )
             if self.publish and registries:
                 self.register = RegisterModelOperator(
-                    **own.of("register", stored, job=self.publish.output, registries=[*registries])
+                    **own.of("register", stored, job=self.publish.output, registries=registries)
                 )
         own.check_all_used()
 
@@ -275,9 +277,11 @@ def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _paths(trainer: str | Path | Sequence[str | Path]) -> str | list[str]:
-    """Paths as strings, because they are templates."""
-    return str(trainer) if isinstance(trainer, str | Path) else [str(one) for one in trainer]
+def _paths(trainer: Any) -> Any:
+    """Paths as strings, because they are templates; the output of a task and mapped values as they are."""
+    if isinstance(trainer, list | tuple):
+        return [_paths(one) for one in trainer]
+    return str(trainer) if isinstance(trainer, Path) else trainer
 
 
 def _version(dataset: ResolveDatasetOperator | None) -> str:

@@ -205,6 +205,32 @@ def test_environment_variables_of_a_job_are_named_and_not_shown(
     assert "hunter2" not in text
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"environment": [1]}, {"champion": 5}, {"metrics": {"accuracy": "x"}}, {"baseline": 5}, {"checks": 5}],
+    ids=str,
+)
+def test_an_invalid_report_hides_no_job(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], damage: dict[str, Any]
+) -> None:
+    """A trainer may write into its job dir."""
+    job_dir = sample_jobs.job("mnist_1")
+    raw = json.loads(sample_jobs.storage.read(job_dir.report))
+    sample_jobs.storage.write(job_dir.report, json.dumps({**raw, **damage}).encode())
+    claim = json.loads(sample_jobs.storage.read(job_dir.claim))
+    claim["spec"]["env"] = 5
+    sample_jobs.storage.write(job_dir.claim, json.dumps(claim).encode())
+    answer = visit().get("api/jobs/mnist/mnist_1")
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_request_that_is_invalid_says_why(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": ""})
+    assert (answer.status_code, sorted(answer.json())) == (422, ["error", "hint"])
+    assert answer.json()["error"].startswith("reason: ")
+
+
 def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     job_dir = sample_jobs.job("mnist_1")
     chief = [f"line {at} of the chief" for at in range(30_000)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseSensorOperator, TaskGroup
+from airflow.sdk import task as make_task
 from jinja2 import Environment, StrictUndefined
 
 from mlengine.assets import champions_alias
@@ -230,6 +231,19 @@ def test_it_is_a_task_group_like_others() -> None:
 def test_arguments_that_are_one_string_are_refused() -> None:
     with pytest.raises(JobFileError, match="args is a string: '--epochs 5'"):
         group(args="--epochs 5")
+
+
+def test_registries_as_one_string_are_refused() -> None:
+    with pytest.raises(MlengineError, match="registries is a string: 'mlflow'"):
+        group(registries="mlflow")
+
+
+def test_paths_and_registries_may_be_the_output_of_a_task() -> None:
+    with DAG("d") as dag:
+        made = make_task(task_id="make")(lambda: "job.yaml")()
+        RetrainingTaskGroup(model="m", trainer=made, job_file=made, registries=made)
+    for name in ("package", "submit", "register"):
+        assert "make" in dag.get_task(f"retrain.{name}").upstream_task_ids
 
 
 def test_it_needs_a_dag() -> None:

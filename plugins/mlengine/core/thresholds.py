@@ -34,6 +34,9 @@ class WhenUndecided(StrEnum):
     ACCEPT = "accept"
 
 
+_MIN_ROWS = 100  # of a slice whose metric is checked
+
+
 @dataclass(frozen=True)
 class MetricThreshold:
     """The thresholds of one metric.
@@ -79,7 +82,7 @@ class SliceThreshold:
     metric: str
     min: float | None = None
     max: float | None = None
-    min_rows: int = 100
+    min_rows: int = _MIN_ROWS
 
     def to_json(self) -> dict[str, Any]:
         data = {"by": list(self.by), "metric": self.metric, "min": self.min, "max": self.max, "min_rows": self.min_rows}
@@ -151,6 +154,8 @@ class Thresholds:
         metrics: dict[str, MetricThreshold] = {}
         known = {item.name for item in fields(cls)} - {"metrics", "slices"}
         for name, value in (data or {}).items():
+            if name in {"slices", "confidence", "undecided"} and _is_empty(value):
+                continue
             if name == "slices":
                 plain["slices"] = _slices(value)
             elif name in known:
@@ -210,13 +215,17 @@ def _slices(value: Any) -> tuple[SliceThreshold, ...]:
             raise MlengineError(
                 f"threshold slices has {item!r}", hint=f"each has {', '.join(sorted(names))}; by and metric are needed"
             )
-        by = (item["by"],) if isinstance(item["by"], str) else tuple(str(name) for name in item["by"])
+        by = (item["by"],) if isinstance(item["by"], str) else item["by"]
+        if not isinstance(by, Sequence):
+            raise MlengineError(f"threshold slices.by is {by!r}", hint='write the columns: "by": ["carrier"]')
+        by = tuple(str(name) for name in by)
         metric = str(item["metric"])
         info(metric)
         least, most = (_number(f"slices.{side}", item.get(side)) for side in ("min", "max"))
-        found.append(
-            SliceThreshold(by, metric, least, most, int(_number("slices.min_rows", item.get("min_rows")) or 100))
-        )
+        rows = _number("slices.min_rows", item.get("min_rows"))
+        if rows is not None and rows < 1:
+            raise MlengineError(f"threshold slices.min_rows is {item['min_rows']!r}", hint="write 1 or more")
+        found.append(SliceThreshold(by, metric, least, most, _MIN_ROWS if rows is None else int(rows)))
     return tuple(found)
 
 
@@ -234,8 +243,13 @@ def _plain(name: str, value: Any) -> Any:
     return int(number) if name == "size_bytes" and number is not None else number
 
 
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is given: an empty field of the trigger form is text."""
+    return value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"})
+
+
 def _number(name: str, value: Any) -> float | None:
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
+    if _is_empty(value):
         return None
     try:
         number = float(str(value))

@@ -173,5 +173,9 @@ class BackendOperator(MlengineOperator):
     def access(self) -> CloudAccess:
         """Credentials, settings and location of this task."""
         return CloudAccess(
-            self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
+            self.gcp_conn_id,
+            self.impersonation_chain,
+            self.project_id,
+            self.region,
+            self.backend_options,
         )

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlengine.core.arguments import items
 from mlengine.core.xcoms import PackageXCom
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.lineage import tasks as lineage
@@ -64,7 +65,7 @@ class PackageTrainerOperator(MlengineOperator):
             storage=self.access.storage(),
             staging=self.access.bucket(self.bucket),
             module=self.module or None,
-            requirements=self.requirements or (),
+            requirements=items("requirements", self.requirements or ()),
         )
         self._log_package(packaged)
         result = packaged.to_json()

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 
 from mlengine.connections import resolve_connection
+from mlengine.core.arguments import items
 from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.lineage import tasks as lineage
@@ -52,7 +53,8 @@ class RegisterModelOperator(MlengineOperator):
         self.bucket = bucket
 
     def execute(self, context: Context) -> RegistrationXCom:  # noqa: ARG002
-        registries = connect_all(self.registries, resolve_connection(self.gcp_conn_id), self.impersonation_chain)
+        wanted = items("registries", self.registries)
+        registries = connect_all(wanted, resolve_connection(self.gcp_conn_id), self.impersonation_chain)
         job = self.returned_or_uri("job", "job_dir")
         job_dir = job_dir_of(job)
         parent, model, _ = job_dir.uri.rsplit("/", 2)

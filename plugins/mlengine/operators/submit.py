@@ -14,6 +14,7 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine.backends import CapsCluster, TrainingBackend, find_attempts
+from mlengine.core.arguments import flag, mapping
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
@@ -155,7 +156,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
                 **spec.labels,
-                **{str(name): str(value) for name, value in (self.labels or {}).items()},
+                **{str(name): str(value) for name, value in mapping("labels", self.labels).items()},
             },
             earlier=tuple(replace(earlier, run_uid=key.run_uid) for earlier in earlier_keys(context)),
             requested=requested,
@@ -191,7 +192,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
         """An accepted job with the same inputs, if there is one and it may be reused."""
         digest = intent.inputs.get("digest")
-        if not digest or str(self.force_retrain).strip().lower() in {"true", "1", "yes"}:
+        if not digest or flag("force_retrain", self.force_retrain):
             return None
         from mlengine.validation import cache
 
@@ -215,7 +216,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         from mlengine.packaging.job_module import check_job_module
 
         try:
-            check_job_module(spec, self.access.storage(), self.backend_options or {})
+            check_job_module(spec, self.access.storage(), self.access.options)
         except StorageError as error:
             # The job may be running already, so that this must not fail the submission.
             self.log.warning("Could not check whether the packages have module %s: %s", spec.module, error.message)
@@ -262,15 +263,16 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
 
     def _requested(self) -> TrainingSpec:
         """The job file, overridden by this task's arguments."""
-        if isinstance(self.args, str):
-            raise JobFileError(f"args is a string: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
+        if isinstance(self.args, str | Mapping):
+            kind = "a string" if isinstance(self.args, str) else "a mapping"
+            raise JobFileError(f"args is {kind}: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
         spec = parse.load(self._job_file())
         return parse.override(
             spec,
             args=self._args(spec),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
-            counts=_counts(self.replica_counts),
+            counts=_counts(mapping("replica_counts", self.replica_counts)),
             package_uris=(self.returned_or_none("package", "package_uris") or {}).get("package_uris"),
         )
 

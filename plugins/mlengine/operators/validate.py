@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from mlengine.core.arguments import flag, items, mapping, positive
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
@@ -34,6 +35,9 @@ from mlengine.validation.usage import job_usage
 from mlengine.validation.validation import validate
 
 ON_REJECT = ("skip", "fail", "continue")
+
+
+_TIME_LIMIT_SECONDS = 600.0
 
 
 class ValidateModelOperator(BackendOperator):
@@ -92,6 +96,8 @@ class ValidateModelOperator(BackendOperator):
         "on_reject",
         "require_comparison",
         "replace_report",
+        "time_limit_seconds",
+        "memory_limit_gib",
         "model",
         "bucket",
     )
@@ -116,8 +122,8 @@ class ValidateModelOperator(BackendOperator):
         replace_report: bool | str = False,
         model: str | None = None,
         bucket: str | None = None,
-        time_limit_seconds: float = 600.0,
-        memory_limit_gib: float | None = 4.0,
+        time_limit_seconds: float | str = _TIME_LIMIT_SECONDS,
+        memory_limit_gib: float | str | None = 4.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -127,6 +133,7 @@ class ValidateModelOperator(BackendOperator):
         self.thresholds = thresholds
         self.serving_signature = serving_signature
         self.validation_level = validation_level
+        items("extra_checks", extra_checks)  # an error of the DAG file, rather than after the training
         self.extra_checks = extra_checks
         self.scorer = scorer
         self.prediction_task = prediction_task
@@ -175,7 +182,7 @@ class ValidateModelOperator(BackendOperator):
             self._with_usage(finished),
             rules,
             local_environment(storage, finished.package_uris, env=finished.env),
-            replace_report=_is_true("replace_report", self.replace_report) or self._trained_by_this_run(),
+            replace_report=flag("replace_report", self.replace_report) or self._trained_by_this_run(),
         )
 
     def _trained_by_this_run(self) -> bool:
@@ -213,14 +220,18 @@ class ValidateModelOperator(BackendOperator):
         """
         if self.on_reject not in ON_REJECT:
             raise MlengineError(f"on_reject={self.on_reject!r}", hint=f"write one of {', '.join(ON_REJECT)}")
-        memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
+        seconds = positive("time_limit_seconds", self.time_limit_seconds)
+        memory = positive("memory_limit_gib", self.memory_limit_gib)
         return Rules(
             scope=Scope.parse(self.validation_level),
-            thresholds=Thresholds.from_json(self.thresholds),
-            expected=ServingSignature.from_json(self.serving_signature),
-            limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
+            thresholds=Thresholds.from_json(mapping("thresholds", self.thresholds)),
+            expected=ServingSignature.from_json(mapping("serving_signature", self.serving_signature)),
+            limits=Limits(
+                seconds=_TIME_LIMIT_SECONDS if seconds is None else seconds,
+                memory_bytes=None if memory is None else int(memory * 1024**3),
+            ),
             extra_checks=tuple(self.extra_checks),
-            require_comparison=_is_true("require_comparison", self.require_comparison),
+            require_comparison=flag("require_comparison", self.require_comparison),
             scorer=self.scorer or "",
             task=check_task(self.prediction_task or ""),
         )
@@ -238,18 +249,6 @@ class ValidateModelOperator(BackendOperator):
         self.log.info("verdict: %s", report.verdict.decision.value)
         for reason in report.verdict.reasons:
             self.log.info("  %s", reason)
-
-
-def _is_true(name: str, value: bool | str) -> bool:
-    """The value of a templated boolean argument.
-
-    :raises MlengineError: the value is not a boolean.
-    """
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return known[str(value).strip().lower()]
-    except KeyError:
-        raise MlengineError(f"{name}={value!r}", hint="write True or False") from None
 
 
 def _uris(value: Any) -> tuple[str, ...]:

@@ -392,7 +392,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 impersonation_chain=self.impersonation_chain,
                 project_id=self.project_id,
                 region=self.region,
-                backend_options=dict(self.backend_options or {}),
+                backend_options=self.access.options,
                 poll_interval_seconds=self.access.number("poll_interval_seconds", self.poll_interval_seconds),
                 progress_interval_seconds=self.access.number(
                     "progress_interval_seconds", self.progress_interval_seconds

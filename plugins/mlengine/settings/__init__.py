@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.core.errors import SettingError
-from mlengine.settings.airflow_cfg import config_file, expand, section
+from mlengine.settings.airflow_cfg import config_file, expand, option
 from mlengine.settings.definitions import SETTINGS, Setting
 from mlengine.settings.secret_sources import of_backend, of_command
 
@@ -75,13 +75,13 @@ def _configured(setting: Setting) -> tuple[str, str]:
             if (source := variable + suffix) in os.environ:
                 return fetch(os.environ[source], source), source
     file = config_file()
-    values = section(file)
-    if setting.sensitive and not values.get(name):
+    value = option(file, name)
+    if setting.sensitive and not value:
         for suffix, fetch in _FETCH.items():
-            if given := values.get(name + suffix.lower()):
+            if given := option(file, name + suffix.lower()):
                 source = f"[mlengine] {name}{suffix.lower()} in {file}"
                 return fetch(given, source), source
-    return values.get(name, ""), f"[mlengine] {name} in {file}"
+    return value, f"[mlengine] {name} in {file}"
 
 
 def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from mlengine.core.errors import SettingError
 
 _SECTION = re.compile(r"^\[mlengine\][^\n]*\n(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
+_NAME = "mlengine"
 _DEEPEST = 16  # a variable whose value names itself would never end
 
 
@@ -26,26 +26,42 @@ def airflow_home() -> Path:
     return Path(expand(os.environ.get("AIRFLOW_HOME") or "~/airflow"))
 
 
-def section(file: Path) -> Mapping[str, str]:
-    """``[mlengine]`` of a configuration file; empty if there is no such file."""
+def option(file: Path, name: str) -> str:
+    """An option of ``[mlengine]`` in a configuration file; empty if it is not there.
+
+    Errors do not show values: they may be secrets.
+
+    :raises SettingError: the file or the option cannot be read.
+    """
     try:
         stat = file.stat()
     except OSError:
-        return {}
-    return _parsed(file, stat.st_mtime_ns, stat.st_size)
+        return ""
+    parser = _parsed(file, stat.st_mtime_ns, stat.st_size)
+    try:
+        return expand(parser.get(_NAME, name, fallback=""))
+    except configparser.InterpolationError as error:
+        raise SettingError(
+            f"{name} in [{_NAME}] of {file} has a % that refers to nothing", hint="write %% for a % sign"
+        ) from error
 
 
 @lru_cache(maxsize=8)
-def _parsed(file: Path, modified: int, size: int) -> Mapping[str, str]:  # noqa: ARG001 they tell versions apart
+def _parsed(file: Path, modified: int, size: int) -> configparser.ConfigParser:  # noqa: ARG001 they tell versions apart
     parser = configparser.ConfigParser()
     try:
         # Only this section: configparser takes 30 ms for the thousands of lines that a generated file has.
         for match in _SECTION.finditer(file.read_text(encoding="utf-8") + "\n"):
             parser.read_string(f"[mlengine]\n{match[1]}")
-        values = dict(parser["mlengine"]) if parser.has_section("mlengine") else {}
+    except configparser.ParsingError as error:
+        lines = ", ".join(str(number - 1) for number, _ in error.errors)
+        raise SettingError(
+            f"{file} cannot be read: line {lines} of its section [{_NAME}] is not 'name = value'",
+            hint="correct the line",
+        ) from None
     except (OSError, ValueError, configparser.Error) as error:
-        raise SettingError(f"{file} cannot be read: {error}", hint="correct its section [mlengine]") from error
-    return {name: expand(value) for name, value in values.items()}
+        raise SettingError(f"{file} cannot be read: {error}", hint=f"correct its section [{_NAME}]") from error
+    return parser
 
 
 def expand(value: str) -> str:

@@ -6,7 +6,7 @@ Every field has a default that suits a model whose inputs are named as the datas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -76,7 +76,7 @@ class ServingSignature:
 
         :raises ModelError: a field is unknown, a tensor is invalid, or a tensor's name is not in the signature.
         """
-        given = dict(data or {})
+        given = {name: value for name, value in (data or {}).items() if value is not None}
         known = {item.name for item in fields(cls)}
         if unknown := sorted(given.keys() - known):
             raise ModelError(
@@ -86,7 +86,7 @@ class ServingSignature:
         for side in ("inputs", "outputs"):
             if given.get(side) is not None:
                 given[side] = _tensors(side, given[side])
-        given |= {name: tuple(given[name]) for name in _PATTERNS if name in given}
+        given |= {name: _patterns(name, given[name]) for name in _PATTERNS if name in given}
         if "activation" in given:
             given["activation"] = _activation(given["activation"])
         if isinstance(given.get("scale"), str):  # a template gives strings
@@ -135,6 +135,15 @@ class ServingSignature:
                 " division would truncate the values",
                 hint="omit scale; the model then gets the values unchanged",
             )
+
+
+def _patterns(field: str, value: Any) -> tuple[str, ...]:
+    """:raises ModelError: it is no list: of a string, each letter would be a pattern."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise ModelError(
+            f"{field} of the serving signature is {value!r}", hint=f'write a list: "{field}": ["ReadFile"]'
+        )
+    return tuple(str(one) for one in value)
 
 
 def _tensors(side: str, data: Any) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from mlengine.core.errors import (
@@ -78,7 +79,11 @@ def make_app() -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(guard.reader)],
-        exception_handlers={HTTPException: _http_error, MlengineError: _mlengine_error},
+        exception_handlers={
+            HTTPException: _http_error,
+            MlengineError: _mlengine_error,
+            RequestValidationError: _invalid_request,
+        },
     )
     app.include_router(routes.router)
     for name in _STATIC:
@@ -106,6 +111,13 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     ):
         return RedirectResponse(guard.login_url(str(request.url)), 303)
     return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code)
+
+
+async def _invalid_request(_: Request, error: RequestValidationError) -> Response:
+    """Name the first wrong field of a request. The page shows error and hint."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return JSONResponse({"error": f"{field}: {first['msg']}", "hint": f"correct {field}"}, 422)
 
 
 async def _mlengine_error(_: Request, error: MlengineError) -> Response:

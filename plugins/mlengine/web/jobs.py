@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,14 @@ from mlengine.core.errors import BackendError, BackendUnavailableError, Mlengine
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check
-from mlengine.job_index.reading import Claimed
+from mlengine.job_index.reading import INVALID, Claimed
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
-from mlengine.validation.report import load_report
+from mlengine.validation.report import Report, load_report
 from mlengine.validation.report_tables import metrics
+
+log = logging.getLogger(__name__)
 
 LOG_LINES = 500
 _UNAVAILABLE_WAIT = 5.0  # seconds
@@ -145,16 +148,25 @@ def _offsets(found: Any) -> dict[str, int]:
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that the page shows. Of environment variables only the names: values may be secrets."""
     wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
-    return {name: spec[name] for name in wanted if spec.get(name)} | {"env": sorted(spec.get("env") or ())}
+    env = spec.get("env")
+    return {name: spec[name] for name in wanted if spec.get(name)} | {
+        "env": sorted(map(str, env)) if isinstance(env, Mapping) else []
+    }
 
 
 def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
+    """What the page shows of ``report.json``; ``None`` if there is none, or if it is invalid."""
     try:
-        report = load_report(storage, job_dir)
+        return _shown(load_report(storage, job_dir))
     except MlengineError as error:
         if error.retryable:
             raise
-        return None
+    except INVALID as error:  # a trainer may write there
+        log.warning("%s is invalid: %r", job_dir.report, error)
+    return None
+
+
+def _shown(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict.decision.value,
         "reasons": list(report.verdict.reasons),

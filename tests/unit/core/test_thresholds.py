@@ -49,6 +49,12 @@ def test_an_empty_value_disables_a_threshold(empty: Any) -> None:
     assert Thresholds.from_json({"accuracy": empty}) == Thresholds() == Thresholds.from_json(None)
 
 
+@pytest.mark.parametrize("empty", [None, "", "None"])
+@pytest.mark.parametrize("name", ["slices", "confidence", "undecided", "latency_ms"])
+def test_an_empty_field_of_the_form_is_the_default(name: str, empty: str | None) -> None:
+    assert Thresholds.from_json({name: empty}) == Thresholds.from_json({})
+
+
 def test_several_slices_and_one_column() -> None:
     read = Thresholds.from_json({"slices": [{"by": "carrier", "metric": "f1", "min": 0.5}] * 2})
     assert read.slices == (SliceThreshold(("carrier",), "f1", min=0.5),) * 2
@@ -127,10 +133,12 @@ def test_thresholds_of_version_0_1() -> None:
         ({"accuracy": {"max_regression": "two %"}}, "accuracy.max_regression is not a number: 'two '", ""),
         ({"slices": "carrier"}, "threshold slices is 'carrier'", '"by"'),
         ({"slices": {"by": ["carrier"]}}, "threshold slices has", "by and metric are needed"),
+        ({"slices": {"by": 5, "metric": "f1"}}, "threshold slices.by is 5", '"by"'),
+        ({"slices": {"by": "c", "metric": "f1", "min_rows": 0}}, "slices.min_rows is 0", "1 or more"),
+        ({"slices": {"by": "c", "metric": "f1", "min_rows": -5}}, "slices.min_rows is -5", "1 or more"),
         ({"slices": {"by": ["carrier"], "metric": "auc"}}, "unknown metric or threshold: auc", ""),
         ({"slices": {"by": ["c"], "metric": "f1", "floor": 1}}, "threshold slices has", "min_rows"),
         ({"confidence": 0.5}, "confidence=0.5", "between 0.5 and 1"),
-        ({"confidence": None}, "confidence=None", ""),
         ({"latency_ms": -1}, "latency_ms is negative: -1", "0 or more"),
         ({"undecided": "maybe"}, "undecided='maybe'", "reject or accept"),
     ],

@@ -114,7 +114,7 @@ def test_the_file_has_another_place(config: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("content", [b"[mlengine]\nnonsense\n", b"[mlengine]\nbucket = %(x\n", b"[mlengine]\n\xff\xfe"])
 def test_a_file_that_cannot_be_read_is_named(config: Path, content: bytes) -> None:
     config.write_bytes(content)
-    with pytest.raises(SettingError, match=r"airflow\.cfg cannot be read"):
+    with pytest.raises(SettingError, match=r"airflow\.cfg (cannot be read|has a %)"):
         settings.get("bucket")
 
 
@@ -181,3 +181,21 @@ class TestSecrets:
     def test_only_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND_CMD", "echo vertex")
         assert settings.get("backend") == "local"
+
+
+def test_a_percent_sign_in_one_option_hides_no_other_and_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "airflow.cfg").write_text("[mlengine]\nray_token = abc%SECRET\nbucket = gs://bkt\n")
+    monkeypatch.setenv("AIRFLOW_CONFIG", str(tmp_path / "airflow.cfg"))
+    for name in ("BUCKET", "RAY_TOKEN"):
+        monkeypatch.delenv(f"AIRFLOW__MLENGINE__{name}", raising=False)
+    assert settings.get("bucket") == "gs://bkt"
+    with pytest.raises(SettingError, match="ray_token in ") as caught:
+        settings.get("ray_token")
+    assert "SECRET" not in str(caught.value)
+    assert "%%" in caught.value.hint
+    (tmp_path / "airflow.cfg").write_text("[mlengine]\nbucket = gs://bkt\nSECRET\n")
+    with pytest.raises(SettingError, match="line 2 of its section") as caught:
+        settings.get("bucket")
+    assert "SECRET" not in str(caught.value)

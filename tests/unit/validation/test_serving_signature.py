@@ -71,3 +71,16 @@ def test_a_scale_from_a_template(scale: object, read: float | None) -> None:
 def test_an_inconsistent_signature_is_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         ServingSignature.from_json(data)
+
+
+@pytest.mark.parametrize("field", ["denied_ops", "allowed_ops", "allowed_devices"])
+@pytest.mark.parametrize("value", ["ReadFile", 5, {"ReadFile": 1}])
+def test_patterns_are_a_list(field: str, value: object) -> None:
+    """Of a string, each letter would be a pattern, and nothing would be denied."""
+    with pytest.raises(ModelError, match=f"{field} of the serving signature is"):
+        ServingSignature.from_json({field: value})
+
+
+def test_a_field_that_is_null_has_its_default() -> None:
+    empty = dict.fromkeys(("denied_ops", "columns", "activation", "scale", "inputs"))
+    assert ServingSignature.from_json(empty) == ServingSignature()

@@ -136,6 +136,7 @@ function confirmChange({ title, text, yes, no }, act) {
   box.querySelector("form").onsubmit = async (event) => {
     if (event.submitter?.value !== "yes") return;
     event.preventDefault();
+    if (!why.value.trim()) { error.textContent = "Write a reason."; return; }
     button.disabled = true;
     try { await act(why.value.trim()); box.close(); show(); } catch (problem) { error.textContent = problem.message; } finally { button.disabled = false; }
   };

@@ -460,7 +460,7 @@ def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
     ],
 )
 def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path: str) -> None:
-    """A job that is not found again would be submitted twice, and paid for twice."""
+    """A job that is not found again would be submitted twice, and billed twice."""
     with pytest.raises(BackendError, match=f"raw (sets|has) {path}"):
         submit(parse.load(CUSTOM), raw=raw)
 

@@ -1,0 +1,73 @@
+"""Reads arguments of operators that may be templates: a template gives text where a DAG file gives a value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlengine.core.errors import MlengineError
+
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0", "none", ""})
+_NATIVE = "set render_template_as_native_obj=True on the DAG"
+
+
+def flag(name: str, value: object) -> bool:
+    """A boolean. An empty field of the trigger form is false.
+
+    :raises MlengineError: the value is not a boolean.
+    """
+    text = str(value).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise MlengineError(f"{name}={value!r}", hint="write True or False")
+    return text in _TRUE
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping, or a JSON object in a string. Empty if there is none.
+
+    :raises MlengineError: the value is something else.
+    """
+    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise MlengineError(
+                f"{name} is a string: {value!r}",
+                hint=f"give a mapping; for a template, add | tojson to it, or {_NATIVE}",
+            ) from error
+    if not isinstance(value, Mapping):
+        raise MlengineError(f"{name} is not a mapping: {value!r}", hint='write {"name": value}')
+    return dict(value)
+
+
+def items(name: str, value: Any) -> tuple[Any, ...]:
+    """The items of a list.
+
+    :raises MlengineError: the value is a string, a mapping or no list.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise MlengineError(f"{name} is not a list: {value!r}", hint=f"give a list; for a template, {_NATIVE}")
+    return tuple(value)
+
+
+def positive(name: str, value: Any) -> float | None:
+    """A number above 0; ``None`` if there is none.
+
+    :raises MlengineError: the value is not such a number.
+    """
+    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise MlengineError(f"{name}={value!r}", hint="write a number above 0")
+    return number
