@@ -7,16 +7,13 @@ A job with packages and a ``jobDir`` is a plain training: a module, args and ``-
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.core.errors import EmulatorApiError, JobFileError
-from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file import parse
-from mlengine.core.job_file.located import from_python
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.emulator import field_errors
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
@@ -116,15 +113,8 @@ def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
 
 
 def _container_words(spec: TrainingSpec, owner: str, name: str) -> list[str]:
-    """A list of strings in a replica's configuration, whose names are in camelCase or snake_case.
+    """A list of strings in a replica's configuration.
 
     :param owner: the name of the configuration.
     """
-    config = spec.source.get(owner) or {}
-    value = config.get(name, config.get(re.sub("[A-Z]", lambda hit: "_" + hit[0].lower(), name)))
-    if value is None:
-        return []
-    try:
-        return list(job_fields.args(from_python(value, "job", f"trainingInput.{owner}.{name}")))
-    except JobFileError as error:
-        raise field_errors.mlengine_of(error) from error
+    return list((spec.source.get(owner) or {}).get(name, ()))

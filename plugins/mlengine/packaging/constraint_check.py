@@ -10,7 +10,6 @@ import io
 from collections.abc import Iterable
 
 from mlengine.core.errors import PackageError
-from mlengine.packaging.archive import readable
 from mlengine.packaging.source_tree import SourceTree
 from mlengine.runtime.constraint_lines import ConstraintsError, File, normal_name
 from mlengine.runtime.constraints import NAME, merge, read
@@ -28,11 +27,10 @@ def of_archive(filename: str, where: str, data: bytes) -> File | None:
     :param where: the archive's name in error messages.
     :raises PackageError: it is too large, or cannot be read.
     """
-    with readable(where):
-        try:
-            content = read(filename, io.BytesIO(data))
-        except ConstraintsError as error:
-            raise PackageError(str(error), hint=error.hint) from error
+    try:
+        content = read(filename, io.BytesIO(data), where)
+    except ConstraintsError as error:
+        raise PackageError(str(error), hint=error.hint) from error
     return None if content is None else File(f"{where}: {NAME}", content)
 
 

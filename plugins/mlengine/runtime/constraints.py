@@ -82,39 +82,42 @@ def package_name(filename: str) -> str:
     return normal_name(filename.rpartition("-")[0] or filename)
 
 
-def read(filename: str, file: IO[bytes]) -> bytes | None:
+def read(filename: str, file: IO[bytes], where: str = "") -> bytes | None:
     """The content of ``<name>-<version>/constraints.txt``; ``None`` if there is none, as in every wheel.
 
     :param filename: of the sdist or wheel.
     :param file: its content.
+    :param where: its name in error messages, if not ``filename``.
     :raises ConstraintsError: the archive is not readable, or the file in it is too large.
     """
     try:
         if filename.endswith(".zip"):
-            return _from_zip(filename, file)
+            return _from_zip(where or filename, file)
         if filename.endswith(_TAR_SUFFIXES):
-            return _from_tar(filename, file)
+            return _from_tar(where or filename, file)
     except ConstraintsError:
         raise
     except Exception as error:  # zipfile, tarfile and the decompressors raise various errors for invalid data
-        raise ConstraintsError(f"{filename} is not a readable archive: {error}", "package the trainer again") from error
+        raise ConstraintsError(
+            f"{where or filename} is not a readable archive: {error}", "package the trainer again"
+        ) from error
     return None
 
 
-def _from_zip(filename: str, file: IO[bytes]) -> bytes | None:
+def _from_zip(where: str, file: IO[bytes]) -> bytes | None:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if _is_constraints(info.filename):
-                _check_size(filename, info.file_size)
+                _check_size(where, info.file_size)
                 return archive.read(info)
     return None
 
 
-def _from_tar(filename: str, file: IO[bytes]) -> bytes | None:
+def _from_tar(where: str, file: IO[bytes]) -> bytes | None:
     with tarfile.open(fileobj=file) as archive:
         for member in archive:
             if member.isfile() and _is_constraints(member.name):
-                _check_size(filename, member.size)
+                _check_size(where, member.size)
                 content = archive.extractfile(member)
                 return None if content is None else content.read()
     return None
@@ -125,6 +128,6 @@ def _is_constraints(name: str) -> bool:
     return len(parts) == 2 and parts[1] == NAME
 
 
-def _check_size(filename: str, size: int) -> None:
+def _check_size(where: str, size: int) -> None:
     if size > MAX_BYTES:
-        raise ConstraintsError(f"{filename}: {NAME} has {size} bytes, {MAX_BYTES} at most", FREEZE)
+        raise ConstraintsError(f"{where}: {NAME} has {size} bytes, {MAX_BYTES} at most", FREEZE)

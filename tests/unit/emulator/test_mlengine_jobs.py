@@ -85,11 +85,10 @@ def test_an_image_runs_its_command(names: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("config", [{"containerCommand": 5}, {"containerCommand": "sh"}, {"containerCommand": [5]}])
 def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
-    read, spec = mlengine_jobs.read(image(**config))
     with pytest.raises(
         EmulatorApiError, match=r"Field: job\.training_input\.master_config\.container_command(\[0\])? Error: "
     ):
-        mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+        mlengine_jobs.read(image(**config))
 
 
 def test_an_image_that_contains_its_command_is_rejected() -> None:
