@@ -10,6 +10,7 @@ from google.auth.credentials import AnonymousCredentials
 
 from mlengine import cli
 from mlengine.champions.history import Champion, current
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.connections import forget_connections
 from mlengine.core.errors import PublishError, RegistryError
 from mlengine.emulator.projects import location_name
@@ -172,8 +173,10 @@ def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> No
     command = ["models", "register", "mnist", "--registry", "vertex", *options, "--bucket", elsewhere.bench.bucket]
     assert cli.main(command) == 0
     assert f"a: registered as version 1 of {elsewhere.name} in vertex" in capsys.readouterr().out
-    assert cli.main([*command[:4], "sagemaker", *command[5:]]) == 1
-    assert "use one of: mlflow, vertex" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as refused:
+        cli.main([*command[:4], "sagemaker", *command[5:]])
+    assert refused.value.code == ExitCode.USAGE
+    assert "the registries are mlflow, vertex" in capsys.readouterr().err
 
 
 def test_the_account_and_the_key_of_an_upload(elsewhere: Elsewhere) -> None:

@@ -80,6 +80,18 @@ def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
     return call(*arguments, **more)
 
 
+def lost_its_retry(job: Job) -> bool:
+    """Whether Airflow has failed the wait, instead of retrying it, because its database (SQLite) was locked.
+
+    That is what the API server of Airflow 3.3.2 does after any error of the database.
+    """
+    assert job.run is not None
+    path = f"dags/{job.run.dag_id}/dagRuns/{job.run.run_id}/taskInstances/wait"
+    instance = persist(job.live_airflow.api.call, "GET", path)["id"]
+    lines = job.live_airflow.airflow.log_file("api-server").read_text(errors="replace").splitlines()
+    return any("Setting the task to failed" in line and instance in line for line in lines)
+
+
 @dataclass
 class Job:
     """A submitted job and, once a run waits for it, that run."""
