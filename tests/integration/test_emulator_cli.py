@@ -294,7 +294,7 @@ def test_the_emulator_as_a_process(
     jobs = f"{command.url}/v1/projects/p/jobs"
     rejected = requests.get(jobs, timeout=60)
     assert (rejected.status_code, rejected.json()["error"]["status"]) == (503, "UNAVAILABLE")
-    assert requests.get(jobs, timeout=60).json() == {"jobs": []}
+    assert requests.get(jobs, timeout=60).json() == {}
     unused = requests.get(f"{command.url}/faults", timeout=60).json()["unused"]
     assert [fault["method"] for fault in unused] == ["GetOperation"]
     wrong = requests.post(

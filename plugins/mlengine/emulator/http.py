@@ -143,6 +143,14 @@ def page(
     return items[begin:end], following
 
 
+def list_response(name: str, items: Sequence[Mapping[str, Any]], token: str) -> dict[str, Any]:
+    """A page of a list. As in all JSON of Google's services, what is empty is left out.
+
+    :param token: of the next page; empty on the last.
+    """
+    return {**({name: list(items)} if items else {}), **({"nextPageToken": token} if token else {})}
+
+
 def page_size(size: Any) -> int:
     """A page size as a query parameter or a JSON field has it; 0 if none is given.
 

@@ -96,8 +96,10 @@ def list_entries(
     entries, last = _page(journal, streams, query)
     if last is None and not all(collected):
         last = query.after or _START
-    token = f',"nextPageToken":"{_token(last, query.digest)}"' if last else ""
-    return Rendered(f'{{"entries":[{",".join(entries)}]{token}}}')
+    # Empty fields are left out, as in list_response(); entries are JSON already.
+    fields = [f'"entries":[{",".join(entries)}]'] if entries else []
+    fields += [f'"nextPageToken":"{_token(last, query.digest)}"'] if last else []
+    return Rendered(f"{{{','.join(fields)}}}")
 
 
 def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from mlengine.core.errors import EmulatorApiError, JobFileError
 from mlengine.core.job import JobState
 from mlengine.core.job_file import parse
 from mlengine.emulator import field_errors, mlengine_jobs
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, list_response
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.records import MLENGINE, Record
 
@@ -54,7 +54,7 @@ class MlengineApi(JobApi):
         request.only("filter", "pageSize", "pageToken")
         jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, *parent_of(request))]
         found, token = self._page(request, jobs)
-        return {"jobs": list(found), **({"nextPageToken": token} if token else {})}
+        return list_response("jobs", found, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
         """projects.jobs.cancel."""

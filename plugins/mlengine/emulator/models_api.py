@@ -15,7 +15,7 @@ from typing import Any
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import rfc3339
 from mlengine.emulator import field_errors, filters, messages, vertex_checks
-from mlengine.emulator.http import Request, page
+from mlengine.emulator.http import Request, list_response, page
 from mlengine.emulator.job_api import parent_of
 from mlengine.emulator.models import Model, ModelStore, Version
 from mlengine.emulator.projects import location_name, project_number
@@ -130,8 +130,7 @@ class ModelsApi:
             matching = [version for version in model.versions if condition.matches(_labels_of(version))]
             matching = _ordered(matching, query.get("orderBy", ""))
             found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE, default=_DEFAULT_PAGE)
-            response: dict[str, Any] = {"models": [mask.apply(version) for version in found]}
-            return {**response, "nextPageToken": token} if token else response
+            return list_response("models", [mask.apply(version) for version in found], token)
 
     def merge_aliases(self, request: Request) -> dict[str, Any]:
         """MergeVersionAliases: an alias moves to this version; ``-ALIAS`` removes it."""

@@ -16,7 +16,7 @@ from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.core.times import rfc3339
 from mlengine.emulator import messages, pipeline_checks
 from mlengine.emulator.engine import Engine
-from mlengine.emulator.http import Request, status_of
+from mlengine.emulator.http import Request, list_response, status_of
 from mlengine.emulator.job_api import JobApi, parent_of
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import Pipeline, PipelineStore
@@ -91,8 +91,8 @@ class PipelinesApi(JobApi):
         pipelines.sort(key=lambda found: (found.created, found.id), reverse=True)
         rendered = [_render(pipeline, record) for pipeline, record in self._current(pipelines)]
         selected, token = self._page(request, rendered)
-        response: dict[str, Any] = {"trainingPipelines": [_response(mask.apply(found), request) for found in selected]}
-        return {**response, "nextPageToken": token} if token else response
+        found = [_response(mask.apply(pipeline), request) for pipeline in selected]
+        return list_response("trainingPipelines", found, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
         """CancelTrainingPipeline: cancels the job."""

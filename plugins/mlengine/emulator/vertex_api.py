@@ -13,7 +13,7 @@ from mlengine.core.errors import EmulatorApiError
 from mlengine.core.job import JobState
 from mlengine.core.times import rfc3339
 from mlengine.emulator import messages, vertex_checks, vertex_jobs
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, list_response
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.objects import ObjectCopies
 from mlengine.emulator.projects import location_name
@@ -73,8 +73,7 @@ class VertexApi(JobApi):
         selected = [mask.apply(job) for job in found]
         if request.enums_as_numbers:
             selected = [messages.with_numbers(job, messages.custom_job_type()) for job in selected]
-        response: dict[str, Any] = {"customJobs": selected}
-        return {**response, "nextPageToken": token} if token else response
+        return list_response("customJobs", selected, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
         """CancelCustomJob."""

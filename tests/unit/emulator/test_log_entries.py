@@ -49,7 +49,7 @@ def request(**more: Any) -> dict[str, Any]:
 
 
 def texts(answer: dict[str, Any]) -> list[str]:
-    return [entry["jsonPayload"]["message"] for entry in answer["entries"]]
+    return [entry["jsonPayload"]["message"] for entry in answer.get("entries", ())]
 
 
 def pages(journal: Journal, **more: Any) -> list[list[str]]:
