@@ -10,16 +10,20 @@ from typing import Any
 from mlengine.core.errors import MlengineError
 
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
-_FALSE = frozenset({"false", "f", "no", "n", "off", "0", "none", ""})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_EMPTY = frozenset({"", "none"})
 _NATIVE = "set render_template_as_native_obj=True on the DAG"
 
 
-def flag(name: str, value: object) -> bool:
-    """A boolean. An empty field of the trigger form is false.
+def flag(name: str, value: object, *, default: bool | None = None) -> bool:
+    """A boolean.
 
+    :param default: for an empty field of the trigger form; without it, that is an error.
     :raises MlengineError: the value is not a boolean.
     """
     text = str(value).strip().lower()
+    if text in _EMPTY and default is not None:
+        return default
     if text not in _TRUE | _FALSE:
         raise MlengineError(f"{name}={value!r}", hint="write True or False")
     return text in _TRUE

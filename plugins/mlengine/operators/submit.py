@@ -192,7 +192,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
         """An accepted job with the same inputs, if there is one and it may be reused."""
         digest = intent.inputs.get("digest")
-        if not digest or flag("force_retrain", self.force_retrain):
+        if not digest or flag("force_retrain", self.force_retrain, default=False):
             return None
         from mlengine.validation import cache
 

@@ -182,7 +182,7 @@ class ValidateModelOperator(BackendOperator):
             self._with_usage(finished),
             rules,
             local_environment(storage, finished.package_uris, env=finished.env),
-            replace_report=flag("replace_report", self.replace_report) or self._trained_by_this_run(),
+            replace_report=flag("replace_report", self.replace_report, default=False) or self._trained_by_this_run(),
         )
 
     def _trained_by_this_run(self) -> bool:

@@ -15,9 +15,17 @@ def test_what_is_true(value: object) -> None:
     assert flag("force_retrain", value)
 
 
-@pytest.mark.parametrize("value", [False, "false", "off", "n", "f", "0", 0, "", "None", None])
+@pytest.mark.parametrize("value", [False, "false", "off", "n", "f", "0", 0])
 def test_what_is_false(value: object) -> None:
     assert not flag("force_retrain", value)
+
+
+@pytest.mark.parametrize("value", ["", " ", "None", None])
+def test_an_empty_field_is_the_default_or_an_error(value: object) -> None:
+    assert not flag("force_retrain", value, default=False)
+    assert flag("x", value, default=True)
+    with pytest.raises(MlengineError, match="require_comparison="):
+        flag("require_comparison", value)
 
 
 @pytest.mark.parametrize("value", ["maybe", "{{ params.f }}", 1.0, 2, []])

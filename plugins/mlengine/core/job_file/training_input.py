@@ -50,7 +50,7 @@ def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
     pools = _custom_pools(fields) if name == CUSTOM else _tier_pools(name, fields)
     found = {"module": "", **plain(fields)}
     _check_containers(fields, pools)
-    own_args = _chief_args(fields)
+    own_args = None if "args" in given else _chief_args(fields)
     if own_args is not None:
         found["args"] = own_args
     return TrainingSpec(

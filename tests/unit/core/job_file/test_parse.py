@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mlengine.core.errors import JobFileError
 from mlengine.core.job_file import parse
+from mlengine.core.job_file.located import from_python
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 ARTICLE = """\
@@ -506,7 +507,11 @@ workerPoolSpecs:
 
 
 def test_the_arguments_of_the_chiefs_container_are_the_specs() -> None:
-    assert parse.load(CONTAINER).args == ("--epochs", "5")
+    spec = parse.load(CONTAINER)
+    assert spec.args == ("--epochs", "5")
+    assert parse.override(spec, args=["--x"]).args == ("--x",)
+    given = {"args": from_python(["--x"], "the command line", "args")}
+    assert parse.load(CONTAINER, given=given).args == ("--x",)
 
 
 @pytest.mark.parametrize(
