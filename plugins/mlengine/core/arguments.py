@@ -34,7 +34,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 
     :raises MlengineError: the value is something else.
     """
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
+    if _is_empty(value):
         return {}
     if isinstance(value, str):
         try:
@@ -66,7 +66,7 @@ def positive(name: str, value: Any) -> float | None:
 
     :raises MlengineError: the value is not such a number.
     """
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
+    if _is_empty(value):
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -75,3 +75,8 @@ def positive(name: str, value: Any) -> float | None:
     if not 0 < number < math.inf:
         raise MlengineError(f"{name}={value!r}", hint="write a number above 0")
     return number
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is given: an empty field of the trigger form, or the missing result of a task, is a string."""
+    return value is None or (isinstance(value, str) and value.strip() in {"", "None"})

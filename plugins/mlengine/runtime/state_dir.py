@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,3 +19,8 @@ def state_dir(given: str | Path | None = None) -> Path:
     if os.environ.get("AIRFLOW_HOME"):
         return Path(os.environ["AIRFLOW_HOME"]).expanduser().absolute() / "mlengine"
     return Path.home() / ".local" / "state" / "mlengine"
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether a file could not be written because the disk, or the user's quota on it, is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}

@@ -175,7 +175,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     @contextmanager
     def _skipped_if_soft(self) -> Iterator[None]:
-        """``soft_fail`` and ``never_fail``: Airflow's sensor heeds them in some places only."""
+        """``soft_fail`` and ``never_fail``: Airflow's sensor heeds them in some places only.
+
+        Within :func:`job_ends_with_task`, which then ends the job of a skipped task, whatever tries are left.
+        """
         try:
             yield
         except (AirflowSkipException, AirflowRescheduleException):

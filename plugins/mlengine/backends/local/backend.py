@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -30,6 +29,7 @@ from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files, processes
 from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
+from mlengine.runtime.state_dir import disk_is_full
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
 _START_SECONDS = 60.0
@@ -326,8 +326,11 @@ def _accessible(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        hint = "free disk space" if full else "correct the setting local_state_dir, or its owner and permissions"
+        hint = (
+            "free disk space"
+            if disk_is_full(error)
+            else "correct the setting local_state_dir, or its owner and permissions"
+        )
         raise BackendUnavailableError(f"{what}: {error}", hint=f"{hint}; then try again") from error
 
 

@@ -26,8 +26,7 @@ _NO_DEVICES = 6  # nvidia-smi's exit code
 _CARD = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[^)\s]+)\)")
 _MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)\s]+)\)")
 HIDE_ALL = "-1"
-# Of local_gpus: a number, or a list of indices and UUIDs.
-_SETTING = re.compile(r"\s*(\d+|(GPU|MIG)-[^,\s]+)\s*(,\s*(\d+|(GPU|MIG)-[^,\s]+)\s*)*")
+_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # of a GPU in local_gpus
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def find(setting: str, env: Mapping[str, str]) -> list[Gpu]:
     :param env: the environment of the process that submits.
     :raises BackendError: the driver does not respond, the setting is invalid, or it names GPUs that are not visible.
     """
-    if setting and not _SETTING.fullmatch(setting):
+    if setting and not all(map(_NAME.fullmatch, _names(setting))):
         raise BackendError(
             f"local_gpus is {setting!r}",
             hint="write a number, indices such as 0,2, or UUIDs such as GPU-…; 0 for none; nothing for all",

@@ -10,7 +10,6 @@ result to ``step.json``.
 
 from __future__ import annotations
 
-import errno
 import re
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.json_files import write_json
+from mlengine.runtime.state_dir import disk_is_full
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
 
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
         result = {"error": type(error).__name__, "message": str(error), "retryable": is_temporary(error)}
     except OSError as error:
         say(f"the step {verb} failed: {error}")
-        hint = "free disk space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"see {job.launcher_log}"
+        hint = "free disk space" if disk_is_full(error) else f"see {job.launcher_log}"
         message = f"the step {verb} failed on this machine: {error}\n  What to do: {hint}"
         result = {"error": type(error).__name__, "message": message, "retryable": True}
     if verb != "upload":  # its result is not read, and the job may be removed meanwhile
