@@ -102,7 +102,7 @@ class CloudAccess:
     def _extra(self, name: str, argument: object) -> Mapping[str, Any]:
         """The connection's extra. The connection is not read if it cannot have the setting."""
         connection = resolve_connection(self.gcp_conn_id)
-        if argument not in (None, "") or connection is None or not settings.SETTINGS[name].extra:
+        if settings.is_given(argument) or connection is None or not settings.SETTINGS[name].extra:
             return {}
         return connection_extra(connection)
 

@@ -10,7 +10,10 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from fastapi.testclient import TestClient
 
+from mlengine import connections
+from mlengine.backends import TrainingBackend
 from mlengine.champions import history
+from mlengine.core.errors import BackendError
 from mlengine.core.job import JobRecord, JobState
 from mlengine.web import guard
 from tests.support.page_client import BUTTON, champion
@@ -29,6 +32,25 @@ def test_a_cancellation_is_done_and_written_down(sample_jobs: SampleJobs, visit:
     again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
     assert again.status_code == 409
     assert len(JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history) == 3
+
+
+def test_a_backend_that_cannot_be_used_is_tried_again(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    works = connections.CloudAccess.backend
+
+    def fails(self: connections.CloudAccess, name: str | None = None) -> TrainingBackend:
+        raise BackendError(f"{name} has no project", hint="set vertex_project")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connections.CloudAccess, "backend", fails)
+        answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"})
+        assert answer.status_code == 409
+        assert answer.json() == {"error": "memory has no project", "hint": "set vertex_project"}
+    assert connections.CloudAccess.backend is works
+    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"})
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:

@@ -79,6 +79,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         "replica_counts",
         "backend",
         "labels",
+        "max_attempts",
         "force_retrain",
     )
     template_fields_renderers = {"job_file": "yaml", "args": "json", "replica_counts": "json"}  # noqa: RUF012
@@ -98,7 +99,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         scale_tier: str | None = None,
         replica_counts: Mapping[str, Any] | None = None,
         backend: str | None = None,
-        max_attempts: int | None = None,
+        max_attempts: int | str | None = None,
         force_retrain: bool | str = "{{ params.get('force_retrain') or '' }}",
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,

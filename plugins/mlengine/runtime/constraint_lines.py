@@ -18,7 +18,8 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", 
 
 _REQUIREMENT = re.compile(
     r"""(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?) \s* (?:\[[^\]]*\])? \s*
-    (?P<version>@ \s* \S+ | \(? \s* (?:(?:===|==|~=|!=|<=|>=|<|>) \s* [^\s,;()<>=!~]+ \s* ,? \s*)* \)?) \s*
+    (?P<version>@ \s* \S+
+      | \(? \s* (?:(?:===|==|~=|!=|<=|>=|<|>) \s* (?:\d+!)? [^\s,;()<>=!~]+ \s* ,? \s*)* \)?) \s*
     (?:; \s* (?P<marker>.+))?""",
     re.VERBOSE,
 )

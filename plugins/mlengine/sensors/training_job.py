@@ -35,6 +35,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
+from mlengine import settings
 from mlengine.backends import LogPage, TrainingBackend
 from mlengine.core.errors import (
     BackendUnavailableError,
@@ -97,7 +98,17 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     deferral by itself.
     """
 
-    template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
+    # "job" is the last one: from then on, a killed task cancels its job, for which it needs the others.
+    template_fields: Sequence[str] = (
+        *BackendOperator.template_fields,
+        "poll_interval_seconds",
+        "progress_interval_seconds",
+        "queued_timeout_seconds",
+        "running_timeout_seconds",
+        "max_attempts",
+        "retry_backoff_seconds",
+        "job",
+    )
     operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
@@ -106,12 +117,12 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         *,
         job: JobXCom | XComArg | str,
         deferrable: bool | None = None,
-        poll_interval_seconds: float | None = None,
-        progress_interval_seconds: float | None = None,
-        queued_timeout_seconds: float | None = None,
-        running_timeout_seconds: float | None = None,
-        max_attempts: int | None = None,
-        retry_backoff_seconds: float | None = None,
+        poll_interval_seconds: float | str | None = None,
+        progress_interval_seconds: float | str | None = None,
+        queued_timeout_seconds: float | str | None = None,
+        running_timeout_seconds: float | str | None = None,
+        max_attempts: int | str | None = None,
+        retry_backoff_seconds: float | str | None = None,
         mode: str = "reschedule",
         **kwargs: Any,
     ) -> None:
@@ -162,7 +173,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     def _poke_interval(self) -> float:
         """Without a triggerer: Airflow's ``poke_interval``, unless an argument or a setting gives another one."""
         access = self.access
-        if self.poll_interval_seconds is not None:
+        if settings.is_given(self.poll_interval_seconds):
             return access.number("poll_interval_seconds", self.poll_interval_seconds)
         if not self._own_poke_interval and access.configured("poll_interval_seconds"):
             return access.number("poll_interval_seconds")
@@ -453,7 +464,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
         most = self._max_wait_seconds()
         queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
-        configured = self.queued_timeout_seconds is not None or self.access.configured("queued_timeout_seconds")
+        configured = settings.is_given(self.queued_timeout_seconds) or self.access.configured("queued_timeout_seconds")
         if most is not None and not configured:
             queued = math.inf  # the default is for jobs without a limit of their own
         running = self.access.number("running_timeout_seconds", self.running_timeout_seconds)

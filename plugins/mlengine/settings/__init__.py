@@ -28,7 +28,7 @@ from mlengine.settings.airflow_cfg import config_file, expand, option
 from mlengine.settings.definitions import SETTINGS, Setting
 from mlengine.settings.secret_sources import of_backend, of_command
 
-__all__ = ["SETTINGS", "Found", "Setting", "find", "get", "get_float", "get_int"]
+__all__ = ["SETTINGS", "Found", "Setting", "find", "get", "get_float", "get_int", "is_given"]
 
 _FETCH: Mapping[str, Callable[[str, str], str]] = {"_CMD": of_command, "_SECRET": of_backend}
 
@@ -45,13 +45,13 @@ class Found:
 def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> Found:
     """The value of a setting as a string, and its source.
 
-    :param argument: what the caller was given; ``None`` and the empty string mean that nothing was given.
+    :param argument: what the caller was given, if :func:`is_given`.
     :param extra: the extra of the connection that is in use, if any.
     :raises KeyError: there is no such setting.
     :raises SettingError: ``airflow.cfg`` cannot be read, or a secret cannot be fetched.
     """
     setting = SETTINGS[name]
-    if argument not in (None, ""):
+    if is_given(argument):
         return Found(str(argument), f"the argument {name}")
     for key in setting.extra:
         if extra and extra.get(key) not in (None, ""):
@@ -87,6 +87,11 @@ def _configured(setting: Setting) -> tuple[str, str]:
 def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> str:
     """The value of a setting as a string: see :func:`find`."""
     return find(name, argument, extra).value
+
+
+def is_given(argument: object) -> bool:
+    """Whether an argument has a value. A template gives the text ``None`` for a missing one."""
+    return argument not in (None, "", "None")
 
 
 def get_float(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> float:

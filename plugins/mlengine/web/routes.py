@@ -12,7 +12,7 @@ from mlengine import settings
 from mlengine.backends import TrainingBackend
 from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
-from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.errors import BackendError, MlengineError, StorageError
 from mlengine.core.job import JobState, JobStatus, dag_of
 from mlengine.core.layout import JobDir
 from mlengine.job_index.reading import Claimed, CurrentJob, read_claim
@@ -113,10 +113,7 @@ def report(user: ReaderDep, model: str, job_id: str, theme: str = "") -> Respons
 def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, Any]:
     job = _job(user, model, job_id)
     guard.require_change(user, job.row.dag_id)
-    name = job.claim.record.backend
-    backend = _backend(name)
-    if backend is None:
-        raise HTTPException(409, f"the API server cannot reach the backend {name!r}")
+    backend = _connected(job.claim.record.backend)
     actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
     return {"row": _job(user, model, job_id).row.to_json()}
 
@@ -236,17 +233,27 @@ def _bucket() -> str:
     return CloudAccess().bucket()
 
 
-@lru_cache(maxsize=8)
 def _backend(name: str) -> TrainingBackend | None:
-    """The backend as Airflow's configuration describes it, without the options of a DAG."""
+    """:func:`_connected`; ``None`` if that fails."""
     try:
-        return CloudAccess().backend(name) if name else None
+        return _connected(name)
     except MlengineError:
         return None
+
+
+@lru_cache(maxsize=8)
+def _connected(name: str) -> TrainingBackend:
+    """The backend as Airflow's configuration describes it, without the options of a DAG. A failure is not kept.
+
+    :raises MlengineError: the job was not submitted, the backend does not exist, or its settings are invalid.
+    """
+    if not name:
+        raise BackendError("the job was not submitted to a backend")
+    return CloudAccess().backend(name)
 
 
 def clear_caches() -> None:
     """Drop the index, the backends and the champions, so that changed settings take effect. For tests."""
     models.champions.clear()
     _index.cache_clear()
-    _backend.cache_clear()
+    _connected.cache_clear()

@@ -8,6 +8,7 @@ import jinja2
 import pytest
 from airflow.sdk import DAG, Param
 
+from mlengine import settings
 from mlengine.core.errors import JobFileError
 from mlengine.core.spec import Role
 from mlengine.operators import submit
@@ -106,6 +107,23 @@ def test_an_undefined_name_is_an_error(native: bool) -> None:
         operator = make("prepare", model="{{ params.value }}")
     with pytest.raises(jinja2.UndefinedError):
         render(operator, params={})
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "text"])
+def test_numbers_of_submit_and_wait_are_templates(native: bool) -> None:
+    names = ["max_attempts", "queued_timeout_seconds", "running_timeout_seconds", "retry_backoff_seconds"]
+    names += ["poll_interval_seconds", "progress_interval_seconds"]
+    for value in (7, 7.0, "7", None, ""):
+        with DAG("d", schedule=None, render_template_as_native_obj=native):
+            wait = render(
+                make("wait", **dict.fromkeys(names, "{{ params.value }}")),
+                params={"value": value},
+            )
+            submit_task = render(make("submit", max_attempts="{{ params.value }}"), params={"value": value})
+        for task, name in [(submit_task, "max_attempts"), *[(wait, name) for name in names]]:
+            expected = float(settings.SETTINGS[name].default) if value in (None, "") else 7.0
+            assert task.access.number(name, getattr(task, name)) == expected
+        assert wait._poke_interval() == (wait.poke_interval if value in (None, "") else 7.0)
 
 
 @pytest.mark.parametrize("stage", NEEDED)

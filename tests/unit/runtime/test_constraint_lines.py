@@ -183,3 +183,8 @@ def test_what_is_no_text_is_refused() -> None:
 def test_a_long_line_is_read_in_no_time() -> None:
     with pytest.raises(ConstraintsError):
         texts("six" + "==1" * 5000 + " x")
+
+
+@pytest.mark.parametrize("line", ["acme==1!2.0", "acme>=1!2.0,<2!0", "acme!=1!2.0", "acme<=1!2.0.post1"])
+def test_a_version_may_have_an_epoch(line: str) -> None:
+    assert texts(line) == [line]

@@ -49,7 +49,8 @@ def test_argument_then_connection_then_variable_then_file_then_default(
         assert settings.get(setting.name, None, {name: connection}) == connection
         assert settings.get(setting.name, argument, {name: connection}) == argument
     assert settings.get(setting.name, argument) == argument
-    assert settings.get(setting.name, "", {"unrelated": "x"}) == variable
+    for empty in ("", "None"):
+        assert settings.get(setting.name, empty, {"unrelated": "x"}) == variable
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)

@@ -6,7 +6,7 @@ Typed fields for what people ask for; :attr:`VertexOptions.raw` for everything e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Self
 
 from mlengine.core.errors import BackendError
@@ -43,7 +43,8 @@ class VertexOptions:
     :param fallbacks: what to request instead, in this order, if machines are missing: mappings with the fields of
         :mod:`mlengine.backends.vertex.fallbacks`.
     :param labels: added to those of the job file. :param env: added to those of the job file.
-    :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item.
+    :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item;
+        ``None`` removes a field.
     :param accelerator_checks: refuse a job whose packages or image cannot use its accelerators; if false, only warn.
     :param cost_cap_usd: refuse a job whose estimate is higher.
     :param prices: USD an hour by machine type or accelerator, in place of the list this project carries. The price of
@@ -133,9 +134,20 @@ def _value(item: Field[Any], given: Any) -> Any:
         import yaml
 
         value = yaml.safe_load(given)
+    if value is None:
+        return item.default if item.default_factory is MISSING else item.default_factory()
     wrong = isinstance(value, bool) and kind in {"int", "float"}
-    if value is not None and (wrong or not isinstance(value, _TYPES[kind])):
+    if isinstance(value, Mapping) and "float" in str(item.type):
+        wrong = not all(isinstance(one, int | float) and not isinstance(one, bool) for one in value.values())
+    if wrong or not isinstance(value, _TYPES[kind]) or not _names_are_text(value):
         raise BackendError(
             f"the vertex setting {item.name} must be {item.type}, not {given!r}", hint=f"correct {item.name}"
         )
     return value
+
+
+def _names_are_text(value: Any) -> bool:
+    """Whether all names of mappings are strings: in YAML, numbers and truth values can be names, too."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _names_are_text(item) for name, item in value.items())
+    return not isinstance(value, list | tuple) or all(map(_names_are_text, value))

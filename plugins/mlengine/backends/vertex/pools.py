@@ -160,7 +160,7 @@ def _task(
 
 def _streams_to_tensorboard(spec: TrainingSpec, options: VertexOptions) -> bool:
     """Whether the service uploads event files to a TensorBoard instance, as they are written."""
-    raw = options.raw.get("jobSpec", {})
+    raw = options.raw.get("jobSpec") or {}
     return bool(options.tensorboard or written_job(spec).get("tensorboard") or raw.get("tensorboard"))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import accelerator_env, fallbacks
+from mlengine.backends.vertex import accelerator_env, fallbacks, request_types
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
@@ -55,8 +55,9 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     """What is sent to create the job.
 
     :param options: of the job; those of the submission's fallback go over them.
-    :raises BackendError: ``raw`` sets what identifies the job.
+    :raises BackendError: ``raw`` sets what identifies the job, or a field has the wrong type.
     """
+    _check_raw(submission.job_id, options.raw)
     options = fallbacks.options_of(options, submission.fallback)
     pools, notes = worker_pool_specs(submission, options)
     source = submission.spec.source
@@ -87,14 +88,20 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     written = source.get("encryptionConfig") or camel(source).get("encryptionSpec") or {}
     if key := options.encryption_key or written.get("kmsKeyName"):
         body["encryptionSpec"] = {"kmsKeyName": key}
-    _check_raw(submission.job_id, options.raw)
-    merged = fallbacks.apply(merge(body, options.raw), options, submission.fallback)
+    merged = merge(body, options.raw)
+    request_types.check_complete(submission.job_id, merged)
+    merged = fallbacks.apply(merged, options, submission.fallback)
     return Request(accelerator_env.add_to(merged), (*notes, *fallbacks.notes(options, submission.fallback)))
 
 
 def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
-    """:raises BackendError: the job would not be found again, and a second one would be submitted."""
-    job_spec, labels = raw.get("jobSpec") or {}, raw.get("labels") or {}
+    """:raises BackendError: a field has the wrong type, or the job would not be found again and be submitted twice."""
+    request_types.check(job_id, raw, "raw")
+    job_spec, labels = raw.get("jobSpec") or {}, raw.get("labels", {})
+    if labels is None:
+        raise BackendError(
+            f"job {job_id}: raw removes the labels, by which the job is found again", hint="remove labels from raw"
+        )
     snake = [name for name in (*raw, *job_spec) if "_" in name]
     if snake:
         raise BackendError(f"job {job_id}: raw has {snake[0]}", hint="write the API's names in camelCase, as jobSpec")
@@ -122,20 +129,31 @@ def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``: dicts key by key, lists of the same length item by item, all else replaced."""
+    """``over`` laid on ``base``: dicts key by key, lists of the same length item by item, all else replaced.
+
+    ``None`` removes a field, as ``null`` does in the API's JSON.
+    """
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
             merged[name] = merge(old, value)
         elif isinstance(old, list) and isinstance(value, list) and len(old) == len(value):
             merged[name] = [
-                merge(a, b) if isinstance(a, Mapping) and isinstance(b, Mapping) else b
+                merge(a, b) if isinstance(a, Mapping) and isinstance(b, Mapping) else _without_null(b)
                 for a, b in zip(old, value, strict=True)
             ]
         else:
-            merged[name] = value
+            merged[name] = _without_null(value)
     return merged
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    return [_without_null(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def max_wait_seconds(spec: TrainingSpec, options: VertexOptions) -> float | None:

@@ -25,7 +25,7 @@ from mlengine.core.job_file.json_text import from_json
 from mlengine.core.job_file.located import MAX_CHARACTERS, Located, from_python, from_yaml
 from mlengine.core.job_file.merge import PREFIXES, SHAPE
 from mlengine.core.job_file.tiers import CUSTOM, TIERS
-from mlengine.core.spec import Role, TrainingSpec
+from mlengine.core.spec import Pool, Role, TrainingSpec
 
 
 def load(
@@ -112,7 +112,8 @@ def override(
 ) -> TrainingSpec:
     """What is given replaces the file's whole field, as gcloud's flags did: ``args`` replace all args, never append.
 
-    :param scale_tier: that tier's cluster; ``CUSTOM`` keeps the cluster there is, for ``counts`` to change.
+    :param scale_tier: that tier's cluster, in which each role keeps its image; ``CUSTOM`` keeps the whole cluster, for
+        ``counts`` to change.
     :param counts: the same machines in other numbers, which makes a tier CUSTOM. A role that is new gets the chief's
         machine type and image.
     :raises JobFileError: for what a job file may not say either, and if the spec has no module then (:func:`check`).
@@ -122,7 +123,9 @@ def override(
     changed = replace(spec, **training_input.plain(from_python(given, "override").fields(training_input.PLAIN)))
     if scale_tier is not None:
         tier = training_input.tier(from_python(scale_tier, "override", "scaleTier"))
-        changed = replace(changed, scale_tier=tier, pools=spec.pools if tier == CUSTOM else TIERS[tier])
+        changed = replace(
+            changed, scale_tier=tier, pools=spec.pools if tier == CUSTOM else _tier_pools(tier, spec.pools)
+        )
     if counts is not None:
         changed = replace(changed.with_counts(counts), scale_tier=changed.scale_tier and CUSTOM)
     check(changed)
@@ -151,6 +154,12 @@ def _read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
     if "ray" in fields:
         spec = replace(spec, ray=ray_section.read(fields["ray"]))
     return replace(spec, labels=jobfields.labels(fields["labels"])) if "labels" in fields else spec
+
+
+def _tier_pools(tier: str, pools: Sequence[Pool]) -> tuple[Pool, ...]:
+    """The machines of a tier with the images of ``pools``; a role that they do not have runs the chief's image."""
+    images = {pool.role: pool.image_uri for pool in pools}
+    return tuple(replace(pool, image_uri=images.get(pool.role, pools[0].image_uri)) for pool in TIERS[tier])
 
 
 def _shape(spec: TrainingSpec) -> dict[str, Any]:

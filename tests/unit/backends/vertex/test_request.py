@@ -439,6 +439,18 @@ def test_another_tier_has_no_accelerators_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("text", [CONTAINER, POOLS])
+def test_another_tier_keeps_the_container(text: str) -> None:
+    body = submit(parse.override(parse.load(text), scale_tier="STANDARD_1"))
+    expected = submit(parse.load(text))["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
+    pools = body["jobSpec"]["workerPoolSpecs"]
+    assert [found["replicaCount"] for found in pools] == ["1", "4", "3"]
+    assert {found["machineSpec"]["machineType"] for found in pools} == {"n1-standard-8", "n1-standard-4"}
+    for found in pools:
+        assert found["containerSpec"]["imageUri"] == expected["imageUri"]
+        assert found["containerSpec"]["args"] == expected["args"]
+
+
+@pytest.mark.parametrize("text", [CONTAINER, POOLS])
 def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
     body = submit(parse.override(parse.load(text), counts={Role.WORKER: 2}))
     chief, worker = pool(body, 0), pool(body, 1)
