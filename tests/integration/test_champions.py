@@ -261,10 +261,23 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     assert bench.publish(report, force=Force("anna", "checked by hand")).published
 
 
-def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"checks": "files"},
+        {"checks": "files", "metrics": {}, "task": "", "thresholds": Thresholds()},
+        {"checks": "all", "metrics": {}, "task": "none", "thresholds": Thresholds()},
+    ],
+    ids=["max_regression", "files", "no task"],
+)
+def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(
+    bench: Bench, given: dict[str, Any]
+) -> None:
     """Two concurrent first runs with models that do not run. Neither had a champion to compare with."""
-    first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
+    first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), **given}
     one, other = bench.job("one", **first), bench.job("other", **first)
+    for report in (one, other):
+        bench.storage.delete(JobDir(report.job_dir).predictions)
     assert bench.publish(one).published
     assert bench.publish(other).decision is PublishDecision.NOT_COMPARED
     assert bench.publish(bench.job("third", **{**first, "champion": {}}, require_comparison=False)).published
@@ -362,6 +375,41 @@ def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=9)
     # The next model is published as usual.
     assert bench.publish(bench.job("d")).published
+
+
+def test_a_champion_that_exported_again_is_another_model(bench: Bench) -> None:
+    """Its job dir has another model since the validation of the job that is published now."""
+    bench.publish(bench.job("champion", accuracy=0.9))
+    late = bench.job("late", accuracy=0.9)
+    better = bench.job("champion", accuracy=0.99)
+    bench.storage.write(better.model_uri + "/saved_model.pb", b"exported again")
+    bench.publish(replace(better, fingerprint=resolve(bench.storage, better.model_uri).fingerprint))
+    assert bench.serials() == [(1, "champion"), (2, "champion")]
+    assert bench.publish(late).decision is PublishDecision.WORSE
+    known = {name: value for name, value in late.champion.items() if name != "fingerprint"}  # a report of version 0.1
+    assert bench.publish(replace(late, champion=known)).decision is PublishDecision.WORSE
+
+
+def test_rollback_to_an_entry_outside_the_history_is_refused(bench: Bench) -> None:
+    first = bench.publish(bench.job("a")).champion
+    assert first is not None
+    lost = replace(first, serial=2, job_id="lost", previous=1)
+    bench.storage.create(layout.champion_entry(bench.bucket, "mnist", 2), lost.to_bytes())
+    bench.publish(bench.job("b"))
+    assert bench.serials() == [(1, "a"), (3, "b")]
+    with pytest.raises(PublishError, match="model mnist has no champion with serial 2") as caught:
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=2)
+    assert caught.value.hint == "see mlengine models history mnist"
+
+
+def test_rollback_to_an_earlier_entry_of_the_same_model_is_refused(bench: Bench) -> None:
+    again = bench.job("a")
+    bench.publish(again)
+    bench.publish(bench.job("b"))
+    assert bench.publish(again, force=Force("anna", "b is slow")).published
+    with pytest.raises(PublishError, match="a is already the champion of mnist"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=1)
+    assert rollback(bench.storage, bench.bucket, "mnist", by="anna", why="a is bad").job_id == "b"
 
 
 def test_rollback_to_a_model_that_is_gone_is_refused(bench: Bench) -> None:

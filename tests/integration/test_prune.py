@@ -13,6 +13,7 @@ from mlengine.champions.history import Action, Champion
 from mlengine.cli import main
 from mlengine.cli.jobs import prune
 from mlengine.core import layout
+from mlengine.core.errors import BackendError
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
@@ -73,7 +74,7 @@ def judge(storage: Storage, job_dir: JobDir, decision: Decision) -> None:
 
 
 def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None, model: str = "m") -> Champion:
-    bucket = job_dir.uri.rsplit("/", 2)[0]
+    bucket = "gs://" + layout.split_uri(job_dir.uri)[0]
     entry = Champion(
         serial=serial,
         model=model,
@@ -201,6 +202,73 @@ def test_the_champion_of_another_model_stays(storage: Storage, bucket: str, back
     crown(storage, made, 1, None, model="m-prod")
     assert main(["jobs", "prune", "--bucket", bucket, "--model", "m", "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == {"elsewhere"}
+
+
+def test_a_dir_with_another_job_in_it_stays(
+    storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(storage, job(storage, bucket, backend, "outer"), Decision.REJECTED)
+    judge(storage, job(storage, bucket, backend, "failed"), Decision.REJECTED)
+    inner, champion = job(storage, bucket, backend, "outer/inner"), job(storage, bucket, backend, "failed/champion")
+    crown(storage, champion, 1, None)
+    storage.delete(champion.claim)  # known by the history alone
+    before = {stat.uri for stat in storage.ls(bucket)}
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert {stat.uri for stat in storage.ls(bucket)} == before
+    assert f"/m/outer: it contains another job: {inner.claim}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["published", "pointer", "written"])
+def test_what_is_published_or_written_meanwhile_stays(
+    storage: Storage,
+    bucket: str,
+    backend: MemoryBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+) -> None:
+    """Deleting many job dirs takes minutes."""
+    made = {name: job(storage, bucket, backend, name) for name in ("first", "second")}
+    really = prune.remove
+
+    def remove(storage: Storage, old: prune.OldJob) -> bool:
+        if change == "written":
+            storage.write(made["second"].report, b"{}")
+        else:
+            crown(storage, made["second"], 1, None, model="another")
+            if change == "pointer":
+                storage.delete(layout.champion_entry(bucket, "another", 1))
+        return really(storage, old)
+
+    monkeypatch.setattr(prune, "remove", remove)
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    out, err = capsys.readouterr()
+    assert dirs(storage, bucket) == {"second"}
+    assert "/m/second: it was " + ("written to" if change == "written" else "published") + " meanwhile" in err
+    assert "deleted 1 job dir, " in out
+
+
+def test_a_backend_that_cannot_be_used_here_keeps_its_jobs_only(
+    storage: Storage,
+    bucket: str,
+    backend: MemoryBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job(storage, bucket, backend, "old")
+    moved = job(storage, bucket, backend, "moved")
+    claim = json.loads(storage.read(moved.claim))
+    storage.write(moved.claim, json.dumps({**claim, "backend": "gone"}).encode())
+
+    def get(name: str) -> MemoryBackend:
+        if name == "gone":
+            raise BackendError("no backend named 'gone'")
+        return backend
+
+    monkeypatch.setattr(prune, "Backends", lambda _: SimpleNamespace(get=get))
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert dirs(storage, bucket) == {"moved"}
+    assert "/m/moved: no backend named 'gone'" in capsys.readouterr().err
 
 
 def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(

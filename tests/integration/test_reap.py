@@ -107,6 +107,39 @@ def test_a_submission_that_was_never_recorded_is_found(
     assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
 
 
+def test_jobs_that_cannot_be_checked_stop_no_other(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {name: submit(storage, bucket, name) for name in ("a", "gone", "owner", "index", "spec", "refuses")}
+    airflow_stub.runs = dict.fromkeys(made, "failed")
+
+    def change(job: str, **fields: Any) -> None:
+        claim = json.loads(storage.read(made[job].claim))
+        storage.write(made[job].claim, json.dumps({**claim, **fields}).encode())
+
+    def refuse(**_: Any) -> MemoryBackend:
+        raise BackendUnavailableError("no answer")
+
+    backends.register("refuses", refuse)
+    change("gone", backend="not registered")
+    change("owner", owner={"dag_id": "dag"})
+    change("index", owner={"dag_id": "dag", "run_id": "index", "task_id": "submit", "map_index": "x"})
+    change("spec", spec={}, name=None)
+    change("refuses", backend="refuses")
+    assert reap(bucket, "--yes") == 1
+    out, err = capsys.readouterr()
+    assert "requested the cancellation of 1 active job" in out
+    assert [job.handle.job_id for job in backend.jobs if job.state is JobState.CANCELLED] == ["job_a"]
+    for why in (
+        "skipped the jobs of backend not registered, job_gone: no backend named 'not registered'",
+        "skipped the jobs of backend refuses, job_refuses: no answer",
+        f"skipped {made['owner'].claim}: its owner has no valid run_id and no valid task_id",
+        f"skipped {made['index'].claim}: its owner has no valid map_index",
+        f"skipped {made['spec'].claim}: not a training spec",
+    ):
+        assert why in err
+
+
 def test_a_cancellation_that_fails_stops_no_other(
     storage: Storage,
     bucket: str,

@@ -12,12 +12,12 @@ from mlengine import cli
 from mlengine.champions.history import Champion, current
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.connections import forget_connections
-from mlengine.core.errors import PublishError, RegistryError
+from mlengine.core.errors import MlengineError, PublishError, RegistryError
 from mlengine.emulator.projects import location_name
 from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
 from mlengine.promotion.publish import rollback
-from mlengine.promotion.registries import Registered
+from mlengine.promotion.registries import Registered, vertex
 from mlengine.promotion.registries.follow import Registration, follow
 from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
@@ -194,6 +194,47 @@ def test_the_account_and_the_key_of_an_upload(elsewhere: Elsewhere) -> None:
     (model,) = _googles_client(elsewhere.service).list_model_versions(name=elsewhere.name)
     assert model.encryption_spec.kms_key_name == key
     assert model.container_spec.image_uri == IMAGE
+
+
+def test_labels_of_raw_do_not_hide_a_version(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    elsewhere.settings |= {"raw": {"labels": {"team": "vision", "mlengine-key": "x"}}, "labels": '{"cost": "ml"}'}
+    for created in (True, False):
+        (registered,) = elsewhere.follow().registered
+        assert (registered.version, registered.created) == ("1", created)
+    (model,) = _googles_client(elsewhere.service).list_model_versions(name=elsewhere.name)
+    assert {name: model.labels[name] for name in ("team", "cost")} == {"team": "vision", "cost": "ml"}
+
+
+def test_a_model_that_another_process_creates_meanwhile(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere.publish("a")
+    elsewhere.follow()
+    elsewhere.publish("b")
+    exists, answers = vertex._Model.exists, [False]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vertex._Model, "exists", lambda model: answers.pop() if answers else exists(model))
+        with pytest.raises(RegistryError, match=r"another process created .* first") as caught:
+            elsewhere.follow()
+    assert caught.value.retryable
+    elsewhere.follow()
+    assert set(elsewhere.versions()) == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (5, "not a model registry: 5"),
+        (None, "not a model registry: None"),
+        ({"kind": "vertex", "image_uri": "x", "labels": "team"}, "labels is a string: 'team'"),
+        ({"kind": "vertex", "image_uri": "x", "container": "8501"}, "container is not a mapping: 8501"),
+        ({"kind": "vertex", "image_uri": "x", "raw": ["a"]}, "raw is not a mapping: "),
+        ({"kind": "vertex", "raw": {"containerSpec": 1}}, "containerSpec of raw is not a mapping: 1"),
+    ],
+)
+def test_settings_of_another_type_are_refused(wanted: Any, message: str) -> None:
+    with pytest.raises(MlengineError, match=message):
+        registries.connect(wanted)
 
 
 def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:

@@ -124,3 +124,22 @@ def test_a_server_that_is_not_there_is_tried_again_later(bench: Bench, monkeypat
     with pytest.raises(RegistryError, match="MLflow") as caught:
         follow(bench.storage, bench.bucket, "mnist", [registry(f"http://127.0.0.1:{free_port()}", bench)])
     assert caught.value.retryable
+
+
+def test_without_a_server_nothing_is_registered(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """MLflow's client would create a database in the working directory."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    bench.publish(bench.job("a"))
+    with pytest.raises(RegistryError, match="no MLflow server") as caught:
+        follow(bench.storage, bench.bucket, "mnist", [MlflowRegistry()])
+    assert not caught.value.retryable
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_invalid_address_of_the_server_stops_no_other_registry(bench: Bench, server: str) -> None:
+    bench.publish(bench.job("a"))
+    with pytest.raises(RegistryError, match="foo"):
+        follow(bench.storage, bench.bucket, "mnist", [MlflowRegistry(tracking_uri="foo://x"), registry(server, bench)])
+    assert int(aliased(server, bench).version) == 1

@@ -97,6 +97,7 @@ class Champion:
             "job_id": self.job_id,
             "job_dir": self.job_dir,
             "model_uri": self.model_uri,
+            "fingerprint": self.fingerprint,
             "metric": self.metric,
             "metric_value": self.metric_value,
             "dataset_version": self.version,

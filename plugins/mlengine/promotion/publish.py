@@ -9,9 +9,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
-from mlengine.champions.history import Action, Champion, entry, pointer, swap
+from mlengine.champions.history import Action, Champion, chain, entry, pointer, swap
 from mlengine.core.errors import PublishError
 from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.rules import check_published_files, check_validated_files, refusal
@@ -94,8 +95,8 @@ def rollback(
                 f"the champion of {model} has changed: it is {champion.job_id}, serial {champion.serial}",
                 hint="reload the page, and decide again",
             )
-        target = _before(storage, bucket, model, champion) if to is None else entry(storage, bucket, model, to)
-        if target.origin == champion.origin:
+        target = _before(storage, bucket, model, champion) if to is None else _in_history(storage, bucket, champion, to)
+        if (target.job_dir, target.fingerprint) == (champion.job_dir, champion.fingerprint):
             raise PublishError(f"{target.job_id} is already the champion of {model}", hint="choose another serial")
         check_published_files(storage, target)
         new = replace(
@@ -119,6 +120,21 @@ def rollback(
 def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
     """The task without its generation, which changes when the task is cleared."""
     return {name: value for name, value in publisher.items() if name != "generation"}
+
+
+def _in_history(storage: Storage, bucket: str, champion: Champion, serial: int) -> Champion:
+    """The entry with that serial.
+
+    :raises PublishError: there is none, or it never took effect, because another model was published first.
+    """
+    entries = takewhile(lambda one: one.serial >= serial, chain(storage, bucket, champion))
+    found = next((one for one in entries if one.serial == serial), None)
+    if found is None:
+        raise PublishError(
+            f"model {champion.model} has no champion with serial {serial}",
+            hint=f"see mlengine models history {champion.model}",
+        )
+    return found
 
 
 def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Champion:

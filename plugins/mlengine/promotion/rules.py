@@ -98,7 +98,8 @@ def _older(report: Report, champion: Champion) -> Outcome | None:
 
 def _compared_again(storage: Storage, report: Report, champion: Champion) -> Outcome | None:
     """Compare with a champion that was published after the validation, by the stored predictions of both models."""
-    if report.champion.get("model_uri") == champion.model_uri:
+    known = report.champion
+    if (known.get("model_uri"), known.get("fingerprint")) == (champion.model_uri, champion.fingerprint):
         return None  # the same model as in the validation, after a rollback
     mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
@@ -125,7 +126,9 @@ def _not_compared(report: Report, champion: Champion, why: str) -> Outcome | Non
 
 
 def _compares(report: Report) -> bool:
-    """Whether the thresholds ask for a comparison of quality."""
+    """Whether a comparison of quality is asked for: the rule of ``Evaluation.comparable``, for a stored report."""
+    if not report.metrics:
+        return True
     thresholds = report.thresholds.for_task(report.task) if report.task else report.thresholds.metrics
     return any(item.max_regression is not None for item in thresholds.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,6 @@ def test_prune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     monkeypatch.setattr(prune, "_models", lambda *_: ["mnist"])
     monkeypatch.setattr(prune, "old_jobs", lambda *_: [prune.OldJob(job_dir, objects)])
     monkeypatch.setattr(prune, "may_go", lambda *_: True)
-    monkeypatch.setattr(prune, "referred_to", lambda *_: set())
+    monkeypatch.setattr(prune, "References", lambda *_: SimpleNamespace(read=set))
     assert main(["jobs", "prune", "--bucket", BUCKET, "--older-than", "30"]) == 0
     assert capsys.readouterr().out == documented_output("mlengine jobs prune --older-than 30")

@@ -6,10 +6,13 @@ is kept, including models that were not validated. (A lifecycle rule of the buck
 Without ``--yes``, the command only lists what it would delete. Packages, dataset versions and the history of champions
 are kept.
 
-Only objects of the job are deleted. A job dir that was not empty before the job claimed it is kept with everything that
-the job added. In a dir that no job claimed, only the empty objects ``train/.keep`` and ``model/.keep`` are deleted.
+A job dir is deleted with everything that was put into it since the job claimed it. If it was not empty before that, or
+contains another job, all of it is kept. In a dir that no job claimed, only the empty objects ``train/.keep`` and
+``model/.keep`` are deleted.
 
-If a backend does not answer, nothing is deleted. A job whose result is unknown is kept.
+If a backend does not answer, nothing is deleted. A job is kept if its result is unknown or its backend cannot be used
+here. A job that was published, or a dir that was written to, while the command ran is kept too: both are read again
+before each deletion.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlengine.backends import TrainingBackend
-from mlengine.champions.history import Champion
+from mlengine.champions.history import Champion, current
 from mlengine.cli.documents import PrunedDocument
 from mlengine.cli.jobs.reap import Backends, elsewhere
 from mlengine.cli.options import Commands, add_backend_options, add_bucket, add_command, add_json, bucket_of, count
@@ -48,6 +51,8 @@ _ABOUT = """\
 List the job dirs of rejected, failed, cancelled and never submitted jobs that nothing refers to; --yes deletes them.
 Accepted and unvalidated models, champions, packages and dataset versions are always kept.
 """
+# Below a job dir, the claim of another job.
+_OTHER_JOB = re.compile(r"^/.+/job\.json$")
 # The names that PrepareJobDirOperator gives: digits of the key, and a number if the name was taken.
 _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{8}(_[0-9]+)?")
 
@@ -99,18 +104,18 @@ def register(commands: Commands) -> None:
 def _prune(args: argparse.Namespace) -> int:
     storage, backends, bucket = Storage(), Backends(args), bucket_of(args)
     before = time.time() - args.older_than * _DAY
-    models = _models(storage, bucket)
+    references = References(storage, bucket)
     found = [
         old
-        for model in ([args.model] if args.model else models)
+        for model in ([args.model] if args.model else _models(storage, bucket))
         for old in old_jobs(storage, bucket, model, before)
         if may_go(storage, backends.get, old)
     ]
-    kept = referred_to(storage, bucket, models)  # read last, to see what was published meanwhile
-    found = [old for old in found if old.job_dir.uri not in kept]
+    kept = references.read()  # read last, to see what was published meanwhile
+    found = [old for old in found if not _is_or_contains(old.job_dir.uri, kept)]
     if not args.json:
         _print(found)
-    deleted = [old for old in found if remove(storage, old)] if args.yes else []
+    deleted = [old for old in found if _remove(storage, references, old)] if args.yes else []
     if args.json:
         say_json([_document(old, deleted=old in deleted) for old in found])
     elif args.yes and found:
@@ -199,21 +204,50 @@ def _is_followed(name: str, names: Container[str]) -> bool:
     return f"{name}_2" in names or (number.isdecimal() and f"{first}_{int(number) + 1}" in names)
 
 
-def referred_to(storage: Storage, bucket: str, models: Sequence[str]) -> set[str]:
+class References:
     """The job dirs of all past and present champions, and of jobs that later runs may reuse.
 
-    :param models: all models of the bucket, because a job may be published under another model's name.
-    :raises PublishError: an entry of a history cannot be read, so it is unknown what must be kept.
+    Reads all models of the bucket, because a job may be published under another model's name. An entry that was read
+    once is not read again, because it is replaced by an object of another generation.
     """
-    kept = set()
-    for model in models:
-        for stat in storage.ls(layout.champion_entries(bucket, model)):
-            kept.add(Champion.from_bytes(storage.read(stat.uri), stat.uri).job_dir)
+
+    def __init__(self, storage: Storage, bucket: str) -> None:
+        self._storage, self._bucket = storage, bucket
+        self._known: dict[tuple[str, int], str] = {}  # entry and generation → job dir
+
+    def read(self) -> set[str]:
+        """The URIs at present.
+
+        :raises PublishError: an entry of a history cannot be read, so it is unknown what must be kept.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(self._of_model, _models(self._storage, self._bucket)))
+        return {uri.rstrip("/") for uris in found for uri in uris}
+
+    def _of_model(self, model: str) -> list[str]:
+        storage, bucket = self._storage, self._bucket
+        champion = current(storage, bucket, model)
+        kept = [
+            self._job_dir(stat, lambda data, uri: Champion.from_bytes(data, uri).job_dir)
+            for stat in storage.ls(layout.champion_entries(bucket, model))
+        ]
+        if champion is not None:
+            kept.append(champion.job_dir)
         for stat in storage.ls(layout.validated_entries(bucket, model)):
-            data = storage.read(stat.uri)
             with suppress(MlengineError):  # a damaged entry is never reused
-                kept.add(cache.Entry.from_bytes(data).job_dir)
-    return {uri.rstrip("/") for uri in kept}
+                kept.append(self._job_dir(stat, lambda data, _: cache.Entry.from_bytes(data).job_dir))
+        return kept
+
+    def _job_dir(self, stat: ObjectStat, parse: Callable[[bytes, str], str]) -> str:
+        key = (stat.uri, stat.generation)
+        if key not in self._known:
+            self._known[key] = parse(self._storage.read(stat.uri), stat.uri)
+        return self._known[key]
+
+
+def _is_or_contains(uri: str, job_dirs: Iterable[str]) -> bool:
+    """Whether one of the job dirs is ``uri``, or lies in it."""
+    return any(one == uri or one.startswith(f"{uri}/") for one in job_dirs)
 
 
 def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
@@ -222,20 +256,25 @@ def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: Old
         return True  # never submitted, or left by an interrupted deletion
     try:
         record = JobRecord.from_bytes(storage.read(old.job_dir.claim))
-        if not record.found_empty:
-            note(f"kept {old.job_dir.uri}: it was not empty when the job started")
-            return False
-        if any(stat.uri == old.job_dir.report for stat in old.objects):
+        why = _why_not_own(old, record)
+        if not why and any(stat.uri == old.job_dir.report for stat in old.objects):
             return load_report(storage, old.job_dir).verdict.decision is Decision.REJECTED
+        why = why or _not_failed(backend(record.backend), record, old.job_dir)
     except MlengineError as error:
         if error.retryable:
             raise
-        note(f"kept {old.job_dir.uri}: {error.message}")
-        return False
-    why = _not_failed(backend(record.backend), record, old.job_dir)
+        why = error.message
     if why:
         note(f"kept {old.job_dir.uri}: {why}")
     return not why
+
+
+def _why_not_own(old: OldJob, record: JobRecord) -> str:
+    """Why the dir has more than the job's own objects; empty if it has not."""
+    if not record.found_empty:
+        return "it was not empty when the job started"
+    other = next((stat.uri for stat in old.objects if _OTHER_JOB.search(stat.uri.removeprefix(old.job_dir.uri))), None)
+    return f"it contains another job: {other}" if other else ""
 
 
 def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> str:
@@ -247,6 +286,21 @@ def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) ->
         return "its job belongs to another host"
     state = backend.describe([handle])[0].state
     return "" if state.terminal and state is not JobState.SUCCEEDED else f"its job is {state.value}"
+
+
+def _remove(storage: Storage, references: References, old: OldJob) -> bool:
+    """:func:`remove`, unless the job was published, or its dir was written to, since it was listed."""
+    written = {(stat.uri, stat.generation) for stat in old.objects}
+    if old.journal is not None:
+        written.add((old.journal.uri, old.journal.generation))
+    now = {(stat.uri, stat.generation) for stat in storage.ls(old.job_dir.uri + "/")}
+    if old.claimed and now != written:
+        note(f"kept {old.job_dir.uri}: it was written to meanwhile")
+        return False
+    if _is_or_contains(old.job_dir.uri, references.read()):
+        note(f"kept {old.job_dir.uri}: it was published meanwhile")
+        return False
+    return remove(storage, old)
 
 
 def remove(storage: Storage, old: OldJob) -> bool:

@@ -4,8 +4,9 @@ A task that ends almost always cancels its job (``docs/operations.md`` lists the
 others: it reads the claims in the bucket, asks the backends which of these jobs are active, and asks Airflow's REST API
 whether their runs and tasks are. Without ``--yes``, it only lists the orphans.
 
-If Airflow does not answer, no job is cancelled. Jobs of another Airflow are ignored, and so are jobs of ``mlengine jobs
-train`` and ``mlengine jobs rerun``, which a person manages. Jobs of another host are skipped: run the command there.
+If Airflow does not answer, no job is cancelled. If a backend does not answer, its jobs are skipped, and the exit code
+is 1. Jobs of another Airflow are ignored, and so are jobs of ``mlengine jobs train`` and ``mlengine jobs rerun``, which
+a person manages. Jobs of another host are skipped: run the command there.
 """
 
 from __future__ import annotations
@@ -82,9 +83,11 @@ def _reap(args: argparse.Namespace) -> int:
     bucket = bucket_of(args)
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), Backends(args)
-    active = _of_installation(
-        active_jobs(backends.get, claims(storage, bucket, args.model)), airflow, args.installation
-    )
+    skipped: list[str] = []
+    active = active_jobs(backends.get, claims(storage, bucket, args.model, skipped), skipped)
+    active = _of_installation(active, airflow, args.installation)
+    for message in skipped:
+        note(f"skipped {message}")
     dags = {str(job.record.owner["dag_id"]) for job in active}
     if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
         raise MlengineError(
@@ -106,7 +109,7 @@ def _reap(args: argparse.Namespace) -> int:
     if args.yes and not all(cancelled):
         note(f"mlengine: {_jobs(cancelled.count(False))} not cancelled; run the command again")
         return ExitCode.FAILED
-    return ExitCode.OK
+    return ExitCode.FAILED if skipped else ExitCode.OK
 
 
 def _cancel(storage: Storage, backends: Backends, handle: JobHandle) -> bool:
@@ -161,30 +164,50 @@ def _of_installation(found: Iterable[ActiveJob], airflow: AirflowRuns, wanted: s
     return mine
 
 
-def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[tuple[JobDir, JobRecord]]:
-    """The record of each job in the bucket that a task of Airflow submitted."""
+def claims(storage: Storage, bucket: str, model: str | None, skipped: list[str]) -> Iterator[tuple[JobDir, JobRecord]]:
+    """The record of each job in the bucket that a task of Airflow submitted.
+
+    :param skipped: receives a message for each record that cannot be read.
+    """
     models = [model] if model else [name for name in storage.list_dirs(bucket) if name not in RESERVED_NAMES]
     dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
     with ThreadPoolExecutor(8) as pool:
-        for job_dir, record in zip(dirs, pool.map(partial(_record, storage), dirs), strict=True):
-            if record is not None and dag_of(record.owner):
+        for job_dir, record in zip(dirs, pool.map(partial(_record, storage, skipped), dirs), strict=True):
+            if record is not None:
                 yield job_dir, record
 
 
 def active_jobs(
-    backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]]
-) -> Iterator[ActiveJob]:
-    """The jobs that have not ended. Each backend is asked once for all of its jobs."""
-    asked: defaultdict[str, list[tuple[JobHandle, JobRecord]]] = defaultdict(list)
+    backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]], skipped: list[str]
+) -> list[ActiveJob]:
+    """The jobs that have not ended. Each backend is asked once for all of its jobs.
+
+    :param skipped: receives a message for each backend that does not answer or cannot be used here.
+    """
+    by_backend: defaultdict[str, list[tuple[JobDir, JobRecord]]] = defaultdict(list)
     for job_dir, record in found:
+        by_backend[record.backend].append((job_dir, record))
+    active = []
+    for name, jobs in by_backend.items():
+        try:
+            active += _active(backend(name), jobs)
+        except MlengineError as error:
+            names = ", ".join(sorted(job_dir.job_id for job_dir, _ in jobs))
+            skipped.append(f"the jobs of backend {name}, {names}: {error}")
+    return active
+
+
+def _active(backend: TrainingBackend, jobs: Iterable[tuple[JobDir, JobRecord]]) -> list[ActiveJob]:
+    """The jobs of one backend that have not ended."""
+    asked: list[tuple[JobHandle, JobRecord]] = []
+    for job_dir, record in jobs:
         handle = record.handle(job_dir.uri)
         # A submission may have been interrupted before it recorded the name: then only the backend knows the job.
-        handles = [handle] if handle else find_unnamed(backend(record.backend), record)
-        asked[record.backend] += [(one, record) for one in handles if not elsewhere(backend(record.backend), one)]
-    for name, pairs in asked.items():
-        for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
-            if not status.state.terminal:
-                yield ActiveJob(status, record)
+        handles = [handle] if handle else find_unnamed(backend, record)
+        asked += [(one, record) for one in handles if not elsewhere(backend, one)]
+    statuses = backend.describe([handle for handle, _ in asked])
+    found = zip(statuses, asked, strict=True)
+    return [ActiveJob(status, record) for status, (_, record) in found if not status.state.terminal]
 
 
 def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
@@ -249,13 +272,24 @@ class Backends:
         return self._made[name]
 
 
-def _record(storage: Storage, job_dir: JobDir) -> JobRecord | None:
+def _record(storage: Storage, skipped: list[str], job_dir: JobDir) -> JobRecord | None:
+    """The record of a job; ``None`` if it has none, if it cannot be read, or if no task of Airflow submitted it."""
     try:
-        return JobRecord.from_bytes(storage.read(job_dir.claim))
+        record = JobRecord.from_bytes(storage.read(job_dir.claim))
+        if not dag_of(record.owner):
+            return None
+        if not record.name:
+            TrainingSpec.from_json(record.spec)  # read by find_unnamed()
     except ObjectMissingError:
         return None
     except MlengineError as error:
         if error.retryable:
             raise
-        note(f"skipped {job_dir.claim}: {error.message}")
+        skipped.append(f"{job_dir.claim}: {error.message}")
         return None
+    types = {"run_id": str, "task_id": str, "map_index": int}
+    owner = {"map_index": -1, **record.owner}
+    if wrong := [name for name, kind in types.items() if not isinstance(owner.get(name), kind)]:
+        skipped.append(f"{job_dir.claim}: its owner has no valid {' and no valid '.join(wrong)}")
+        return None
+    return record

@@ -13,7 +13,15 @@ from mlengine.cli.jobs.follow import follow, print_submission
 from mlengine.cli.jobs.lookup import job_dir_of, read_record
 from mlengine.cli.options import Commands, add_backend, add_bucket, add_command, add_set, attempts, unique
 from mlengine.cli.output import say
-from mlengine.core.errors import DatasetError, JobConflictError, ObjectMissingError, PackageError, UsageError
+from mlengine.core.errors import (
+    DatasetError,
+    JobConflictError,
+    JobFileError,
+    MlengineError,
+    ObjectMissingError,
+    PackageError,
+    UsageError,
+)
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, JobRecord
 from mlengine.core.layout import JobDir, join
@@ -55,7 +63,10 @@ def _rerun(args: argparse.Namespace) -> int:
     storage = Storage()
     old = job_dir_of(args)
     record = read_record(storage, old)
-    spec = TrainingSpec.from_json(record.spec)
+    try:
+        spec = TrainingSpec.from_json(record.spec)
+    except JobFileError as error:
+        raise MlengineError(f"{old.claim}: {error.message}", hint="the job cannot be repeated: train again") from error
     check_inputs(storage, record)
     new = JobDir(join(old.uri.rsplit("/", 1)[0], _new_id(args.new, old)))
     _check_free(storage, new, old)

@@ -79,6 +79,8 @@ def connect(
     :param wanted: ``"vertex"``, or ``{"kind": "vertex", "region": …}`` with settings.
     :raises RegistryError: the kind or a setting is unknown.
     """
+    if not isinstance(wanted, str | Mapping):
+        raise RegistryError(f"not a model registry: {wanted!r}", hint="write vertex, or {kind: vertex, region: …}")
     settings: dict[str, Any] = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
     kind = str(settings.pop("kind", ""))
     if kind not in _REGISTRIES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,11 @@ class MlflowRegistry:
         self._tracking_uri, self._model_name = tracking_uri, model_name
 
     def register(self, champion: Champion) -> Registered:
-        client = self._client()
         name = self._model_name or champion.model
-        version, created = _call(lambda: _version(client, name, champion), champion)
+        make_client = self._client_class()
+        version, created = _call(
+            lambda: _version(make_client(self._tracking_uri, self._tracking_uri), name, champion), champion
+        )
         log.info(
             "%s is version %s of %s in MLflow, %s",
             champion.job_id,
@@ -50,14 +53,19 @@ class MlflowRegistry:
         )
         return Registered(self.name, name, version, created)
 
-    def _client(self) -> Any:
+    def _client_class(self) -> Any:
+        """:raises RegistryError: MLflow's client is not installed, or would create a database of its own."""
+        if not (self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_REGISTRY_URI")):
+            raise RegistryError(
+                "no MLflow server", hint="set tracking_uri of the registry, or MLFLOW_TRACKING_URI where Airflow runs"
+            )
         try:
             from mlflow import MlflowClient
         except ImportError as error:
             raise RegistryError(
                 f"the MLflow client is not installed: {error}", hint="pip install mlflow-skinny where Airflow runs"
             ) from error
-        return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+        return MlflowClient
 
 
 def _version(client: Any, name: str, champion: Champion) -> tuple[str, bool]:

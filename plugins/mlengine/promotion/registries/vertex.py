@@ -16,6 +16,7 @@ from typing import Any
 from mlengine.backends.vertex import location as locations
 from mlengine.backends.vertex.client import RestClient
 from mlengine.champions.history import Champion
+from mlengine.core.arguments import mapping
 from mlengine.core.errors import BackendError, BackendUnavailableError, RegistryError, RegistryUnavailableError
 from mlengine.promotion.registries import ALIAS, Registered, champion_key, description
 
@@ -47,6 +48,7 @@ class VertexRegistry:
     :param endpoint: the API endpoint; by default as for the backend ``vertex``.
     :param client: a REST client to use instead of the default one.
     :raises RegistryError: there is no container image.
+    :raises MlengineError: ``container``, ``labels`` or ``raw`` is neither a mapping nor a JSON object.
     """
 
     name = "vertex"
@@ -57,20 +59,20 @@ class VertexRegistry:
         gcp_conn_id: str | None = None,
         impersonation_chain: str | Sequence[str] | None = None,
         image_uri: str | None = None,
-        container: Mapping[str, Any] | None = None,
+        container: Mapping[str, Any] | str | None = None,
         service_account: str | None = None,
         encryption_key: str | None = None,
         model_id: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        raw: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | str | None = None,
+        raw: Mapping[str, Any] | str | None = None,
         project: str | None = None,
         region: str | None = None,
         endpoint: str | None = None,
         client: RestClient | None = None,
     ) -> None:
         self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
-        self._image_uri, self._container = image_uri, dict(container or {})
-        self._model_id, self._labels, self._raw = model_id, dict(labels or {}), dict(raw or {})
+        self._image_uri, self._container = image_uri, mapping("container", container)
+        self._model_id, self._labels, self._raw = model_id, mapping("labels", labels), mapping("raw", raw)
         self._service_account, self._encryption_key = service_account, encryption_key
         self._project, self._region, self._endpoint = project, region, endpoint
         self._client = client
@@ -100,7 +102,12 @@ class VertexRegistry:
             "artifactUri": champion.model_uri,
             "versionDescription": description(champion)[:1000],
             "versionAliases": [ALIAS],
-            "labels": {**self._labels, "mlengine-job": _label(champion.job_id), KEY_LABEL: champion_key(champion)},
+            "labels": {
+                **self._labels,
+                **mapping("labels of raw", self._raw.get("labels")),
+                "mlengine-job": _label(champion.job_id),
+                KEY_LABEL: champion_key(champion),
+            },
         }
         container = {**({"imageUri": self._image_uri} if self._image_uri else {}), **self._container}
         if container:
@@ -109,10 +116,11 @@ class VertexRegistry:
             model["encryptionSpec"] = {"kmsKeyName": self._encryption_key}
         account = {"serviceAccount": self._service_account} if self._service_account else {}
         which = {"parentModel": parent_model} if parent_model else {"modelId": self._id(champion)}
-        return {**which, **account, "model": {**model, **self._raw}}
+        raw = {name: value for name, value in self._raw.items() if name != "labels"}  # without the key, none is found
+        return {**which, **account, "model": {**model, **raw}}
 
     def _has_image(self) -> bool:
-        written = self._raw.get("containerSpec", self._raw.get("container_spec", {}))
+        written = mapping("containerSpec of raw", self._raw.get("containerSpec", self._raw.get("container_spec")))
         return bool(self._image_uri) or any(
             container.get("imageUri") or container.get("image_uri") for container in (self._container, written)
         )
@@ -132,7 +140,7 @@ class VertexRegistry:
         version = remote.find(champion) if exists else None
         created = version is None
         if version is None:
-            version = remote.upload(self.request(champion, parent_model=remote.name if exists else None), champion)
+            version = self._upload(remote, champion, exists=exists)
         remote.alias(version)
         log.info(
             "%s is version %s of %s, %s",
@@ -142,6 +150,18 @@ class VertexRegistry:
             "created" if created else "already there",
         )
         return Registered(self.name, remote.name, version, created)
+
+    def _upload(self, remote: _Model, champion: Champion, *, exists: bool) -> str:
+        try:
+            return remote.upload(self.request(champion, parent_model=remote.name if exists else None), champion)
+        except BackendUnavailableError:
+            raise
+        except BackendError as error:
+            if not exists and remote.exists():
+                raise BackendUnavailableError(
+                    f"another process created {remote.name} first: {error.message}", hint="try again"
+                ) from error
+            raise
 
     def _id(self, champion: Champion) -> str:
         return self._model_id or champion.model
