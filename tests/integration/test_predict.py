@@ -129,6 +129,13 @@ def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None
     assert "has checks that this validation does not make: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
     assert validation_env.storage.read(job_dir.report) == report
+    newer = json.dumps({**json.loads(report), "format": 2}).encode()
+    validation_env.storage.write(job_dir.report, newer)
+    code, _, err = run(*fewer)
+    assert code == 1
+    assert "report.json: report has format 2, not 1" in err
+    assert "--replace-report" in err
+    assert validation_env.storage.read(job_dir.report) == newer
     code, out, _ = run(*fewer, "--replace-report")
     assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out

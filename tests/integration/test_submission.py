@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mlengine.backends import TrainingBackend
-from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLostError, MlengineError
+from mlengine.core import layout
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLostError, MlengineError, StorageError
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
@@ -82,6 +83,17 @@ def test_a_retry_reattaches_and_a_finished_job_is_taken_over(
     scripted_backend.end(first.handle.name, JobState.SUCCEEDED)
     assert submitter.submit(intent) == replace(first, decision=Decision.ALREADY_SUCCEEDED)
     assert len(scripted_backend.jobs) == 1
+
+
+@pytest.mark.parametrize("name", sorted(layout.NO_JOBS))
+def test_a_job_dir_that_lists_of_jobs_would_not_show_is_refused(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend, name: str
+) -> None:
+    intent = replace(intent_for(bucket), job_dir=JobDir.of(bucket, "mnist", name))
+    with pytest.raises(StorageError, match=f"a job dir cannot be called {name}"):
+        Submitter(storage, scripted_backend).submit(intent)
+    assert storage.ls(intent.job_dir.uri) == []
+    assert not scripted_backend.jobs
 
 
 def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(

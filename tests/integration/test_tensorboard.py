@@ -40,11 +40,11 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
     mirror = Mirror(storage, tmp_path)
     assert mirror.sync([job_dir]) == 2
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
-        "mnist_1/eval/events.out.tfevents.2",
-        "mnist_1/events.out.tfevents.1.host.1.0.v2",
+        "mnist/mnist_1/eval/events.out.tfevents.2",
+        "mnist/mnist_1/events.out.tfevents.1.host.1.0.v2",
     ]
     assert mirror.sync([job_dir]) == 0
-    copy = tmp_path / "mnist_1/events.out.tfevents.1.host.1.0.v2"
+    copy = tmp_path / "mnist/mnist_1/events.out.tfevents.1.host.1.0.v2"
     inode = copy.stat().st_ino
     storage.write(job_dir.train + copy.name, b"one and more")
     assert mirror.sync([job_dir]) == 1
@@ -56,7 +56,19 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
     storage.write(job_dir.logs + "events.out.tfevents.3", b"three")
     storage.write(job_dir.logs + "chief-0/1.log", b"not this")
     assert mirror.sync([job_dir]) == 1
-    assert (tmp_path / "mnist_1/events.out.tfevents.3").read_bytes() == b"three"
+    assert (tmp_path / "mnist/mnist_1/events.out.tfevents.3").read_bytes() == b"three"
+
+
+def test_jobs_of_two_models_with_the_same_id(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    jobs = [put(storage, bucket, "first"), put(storage, bucket, "first", model="other")]
+    storage.write(jobs[1].train + "events.out.tfevents.1.host.1.0.v2", b"other model")
+    Mirror(storage, tmp_path).sync(jobs)
+    copies = {str(path.parent.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.v2")}
+    assert copies == {"mnist/first": b"one", "other/first": b"other model"}
+    with pytest.raises(StorageError, match=r"2 jobs in .* have the id 'first'") as caught:
+        find_job(storage, bucket, "first")
+    assert caught.value.hint == "give one of: mnist/first, other/first"
+    assert find_job(storage, bucket, "other/first") == jobs[1]
 
 
 def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -103,7 +115,7 @@ def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: s
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
-    assert runs == ["mnist_1", "mnist_2"]
+    assert runs == ["mnist/mnist_1", "mnist/mnist_2"]
     assert code == 128 + signal.SIGTERM
     assert list(tmp_path.glob("mlengine-tensorboard-*")) == []
     with pytest.raises(OSError, match="refused"):
@@ -177,4 +189,4 @@ def test_an_outage_of_the_bucket_ends_nothing(
     finally:
         signal.signal(signal.SIGTERM, ends)
     assert "cannot list the jobs of mnist: the bucket does not answer; trying again in 0.1 s" in capsys.readouterr().err
-    assert (tmp_path / "mnist_1/events.out.tfevents.9").read_bytes() == b"nine"
+    assert (tmp_path / "mnist/mnist_1/events.out.tfevents.9").read_bytes() == b"nine"

@@ -15,7 +15,7 @@ from importlib import import_module
 from mlengine import __version__
 from mlengine.cli import exit_codes
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.cli.output import OutputClosedError, note
+from mlengine.cli.output import OutputClosedError, OutputFailedError, note
 from mlengine.core.errors import JobFileError, MlengineError, UsageError
 
 _NOUNS = ("jobs", "datasets", "models", "vertex", "emulator")
@@ -71,11 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"mlengine: {error.filename}: {error.strerror}")
         return ExitCode.FAILED
     except OutputClosedError:
-        # The interpreter flushes stdout once more when it exits; that must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return ExitCode.OUTPUT_CLOSED
+    except OutputFailedError as error:
+        _discard_output()
+        note(f"mlengine: the output cannot be written: {error}")
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+
+
+def _discard_output() -> None:
+    """The interpreter flushes stdout once more when it exits; that must not fail."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

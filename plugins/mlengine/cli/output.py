@@ -20,21 +20,32 @@ class OutputClosedError(Exception):
     """The reader of stdout has closed it, as ``| head`` does."""
 
 
+class OutputFailedError(Exception):
+    """Stdout cannot be written, for example because the disk is full. The message says why."""
+
+
 def say(text: str = "") -> None:
     """Print to stdout. Control characters are made visible, because text may come from a trainer or a service.
 
     :raises OutputClosedError: the reader has closed stdout.
+    :raises OutputFailedError: stdout cannot be written.
     """
+    if sys.stdout is None:  # the caller has closed it, as with >&-
+        raise OutputFailedError("stdout is closed")
     try:
         sys.stdout.write(f"{plaintext.visible(text)}\n")
         # Show each line of a followed log at once, also through a pipe.
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputClosedError from error
+    except OSError as error:
+        raise OutputFailedError(error.strerror or str(error)) from error
 
 
 def note(text: str) -> None:
     """Print to stderr: progress and remarks that are not part of the result."""
+    if sys.stderr is None:
+        return
     sys.stderr.write(f"{plaintext.visible(text)}\n")
     sys.stderr.flush()
 
@@ -54,7 +65,7 @@ def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     cells = [[cell.partition("\n")[0] for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    limit = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
     for row in cells:
         columns = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
         line = _GAP.join([*columns, row[-1]]).rstrip()

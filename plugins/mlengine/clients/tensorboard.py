@@ -1,8 +1,8 @@
 """Local copies of jobs' event files, for TensorBoard.
 
 TensorBoard reads ``gs://`` only if TensorFlow is installed too, and only from Google's servers. Therefore event files
-are copied to this machine, into one folder per job. New content is appended to the copies, because TensorBoard follows
-files that grow, but not files that are replaced. Checkpoints and models are not copied.
+are copied to this machine, into one folder per job, ``<model>/<job_id>``. New content is appended to the copies,
+because TensorBoard follows files that grow, but not files that are replaced. Checkpoints and models are not copied.
 
 :mod:`mlengine.runtime.tensorboard` starts TensorBoard.
 """
@@ -29,7 +29,7 @@ _CHUNK = 8 << 20
 def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
     """Find a job by the URI of its dir, by ``model/job_id``, or by its id.
 
-    :raises StorageError: there is no such job.
+    :raises StorageError: there is no such job, or more than one.
     """
     if word.startswith("gs://"):
         found = [JobDir(word.rstrip("/"))]
@@ -41,6 +41,9 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
         raise StorageError(f"no job {word!r} in {bucket}", hint="`mlengine jobs list` shows the jobs of the bucket")
+    if len(found) > 1:
+        names = ", ".join(f"{job_dir.model_name}/{job_dir.job_id}" for job_dir in found)
+        raise StorageError(f"{len(found)} jobs in {bucket} have the id {word!r}", hint=f"give one of: {names}")
     return found[0]
 
 
@@ -96,9 +99,9 @@ class Mirror:
 
     def _place(self, job_dir: JobDir, stat: ObjectStat, parent: str) -> Path:
         """:raises StorageError: the object's name would leave the folder."""
-        root = (self.folder / job_dir.job_id).resolve()
+        root = (self.folder / job_dir.model_name / job_dir.job_id).resolve()
         place = (root / stat.uri[len(parent) :]).resolve()
-        if root.parent != self.folder.resolve() or not place.is_relative_to(root):
+        if root.parent.parent != self.folder.resolve() or not place.is_relative_to(root):
             raise StorageError(
                 f"the name of an events file leaves its directory: {stat.uri}", hint="delete or rename that object"
             )

@@ -159,6 +159,15 @@ class JobDir:
         return join(self.uri, "train", "metrics.jsonl")
 
 
+def check_job_dir_name(job_dir: JobDir) -> None:
+    """:raises StorageError: lists of jobs would not show a job in this dir."""
+    if job_dir.job_id in NO_JOBS:
+        raise StorageError(
+            f"a job dir cannot be called {job_dir.job_id}: {job_dir.uri}",
+            hint=f"choose another name; {', '.join(sorted(NO_JOBS))} are reserved",
+        )
+
+
 def bucket_uri(bucket: str) -> str:
     """``name`` or ``gs://name[/prefix]`` → ``gs://name[/prefix]``, validated, no trailing slash."""
     uri = bucket if bucket.startswith("gs://") else f"gs://{bucket}"

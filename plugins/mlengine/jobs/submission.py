@@ -54,7 +54,7 @@ from mlengine.core.job import (
     JobState,
     JobStatus,
 )
-from mlengine.core.layout import JobDir
+from mlengine.core.layout import JobDir, check_job_dir_name
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs import claims
@@ -121,10 +121,12 @@ class Submitter:
     def submit(self, intent: Intent) -> Submitted:
         """Submit a job for the intent, or find the one that was submitted before.
 
+        :raises StorageError: the job dir has the name of another folder of a model.
         :raises JobConflictError: the job of this key was submitted with other inputs.
         :raises JobFailedError: the job of this key failed by an error of the trainer, or has no attempts left.
         :raises BackendUnavailableError: the backend does not respond; a later call continues.
         """
+        check_job_dir_name(intent.job_dir)
         self._learn_region(intent)
         job_dir, record = self._claims.take(intent)
         record = self._check_inputs(intent, job_dir, record)

@@ -101,7 +101,8 @@ class Report:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a report. Those of version 0.1 have ``took`` for ``usage``, and one metric: the accuracy.
 
-        :raises MlengineError: the object is not a report of this format.
+        :raises ReportFormatError: another version of mlengine wrote the report.
+        :raises MlengineError: the object is not a report.
         """
         try:
             data = {"usage": data.get("took", {}), **data}
@@ -118,11 +119,15 @@ class Report:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MlengineError(f"invalid report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
-            raise MlengineError(
+            raise ReportFormatError(
                 f"report has format {data.get('format')!r}, not {FORMAT}",
                 hint="another version of mlengine wrote it: use that version or a newer one, or validate again",
             )
         return report
+
+
+class ReportFormatError(MlengineError):
+    """A report has the format of another version of mlengine."""
 
 
 def load_report(storage: Storage, job_dir: JobDir) -> Report:
@@ -141,15 +146,17 @@ def load_report(storage: Storage, job_dir: JobDir) -> Report:
         raise MlengineError(f"{job_dir.report} is not JSON: {error}", hint="run the validation again") from error
 
 
-def find_report(storage: Storage, job_dir: JobDir) -> Report | None:
+def find_report(storage: Storage, job_dir: JobDir, *, any_format: bool = True) -> Report | None:
     """The job's report; ``None`` if there is none, or it cannot be read.
 
+    :param any_format: ``None`` also for a report that another version of mlengine wrote.
+    :raises ReportFormatError: there is such a report, and ``any_format`` is false.
     :raises StorageError: the storage service is temporarily unavailable.
     """
     try:
         return load_report(storage, job_dir)
     except MlengineError as error:
-        if error.retryable:
+        if error.retryable or (isinstance(error, ReportFormatError) and not any_format):
             raise
         return None
 

@@ -18,12 +18,17 @@ from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
 from mlengine.validation.extra_checks import ExtraCheck, check_digest, check_name
 from mlengine.validation.job import FinishedJob
-from mlengine.validation.report import Report, find_report
+from mlengine.validation.report import Report, ReportFormatError, find_report
 from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
 
 # The thresholds that apply without running the model.
 _FILE_THRESHOLDS = ("size_bytes", "size_ratio")
+
+_REPLACE = (
+    "to replace the report, use `mlengine models validate --replace-report` or"
+    " ValidateModelOperator(replace_report=True)"
+)
 
 
 class Scope(StrEnum):
@@ -120,8 +125,16 @@ def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
 
 
 def refuse_to_drop_checks(storage: Storage, job: FinishedJob, rules: Rules) -> None:
-    """:raises ModelError: the job has a report of these files with checks that ``rules`` do not include."""
-    report = find_report(storage, job.job_dir)
+    """:raises ModelError: the job has a report of these files with checks that ``rules`` do not include, or a report of
+    another version of mlengine, whose checks are unknown.
+    """
+    try:
+        report = find_report(storage, job.job_dir, any_format=False)
+    except ReportFormatError as error:
+        raise ModelError(
+            f"{job.job_dir.report}: {error.message}",
+            hint=f"use that version of mlengine; {_REPLACE}",
+        ) from error
     dropped = dropped_checks(report, rules) if report else []
     if report is None or not dropped:
         return
@@ -133,8 +146,7 @@ def refuse_to_drop_checks(storage: Storage, job: FinishedJob, rules: Rules) -> N
         raise ModelError(
             f"the report of {report.job_id} ({report.verdict.decision.value}, {report.created}) has checks that this"
             f" validation does not make: {'; '.join(dropped)}",
-            hint="to keep them, clear the task `validate` of the job's DAG run; to replace the report, use"
-            " `mlengine models validate --replace-report` or ValidateModelOperator(replace_report=True)",
+            hint=f"to keep them, clear the task `validate` of the job's DAG run; {_REPLACE}",
         )
 
 

@@ -79,3 +79,18 @@ def test_a_table_is_cut_to_the_terminal_and_complete_in_a_pipe(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     output.say_table(*table)
     assert capsys.readouterr().out == "JOB      DETAIL\nm/job_1  the chief …\nm/j\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize(
+    ("redirect", "message"),
+    [(">/dev/full", "No space left on device"), (">&-", "stdout is closed"), (">&- 2>&-", "")],
+)
+def test_output_that_cannot_be_written_is_an_error(redirect: str, message: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1])}
+    command = (
+        f"'{sys.executable}' -c 'import sys; from mlengine import cli; sys.exit(cli.main())' vertex machines {redirect}"
+    )
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (f"mlengine: the output cannot be written: {message}\n" if message else "")

@@ -59,6 +59,10 @@ def test_arguments_that_cannot_be_parsed(command: list[str], message: str, capsy
             ["jobs", "train", "j", "--set", "spot=1", "--set", "spot=0", "--job-dir", "gs://bkt/j"],
             "spot is given twice",
         ),
+        (
+            ["datasets", "add", "d", "v1", "f.csv", "--bucket", "bkt", "--dtype", "x=int64", "--dtype", "x=float64"],
+            "--dtype: x is given twice",
+        ),
         (["jobs", "train", "1j", "--job-dir", "gs://bkt/j"], "JOB: is not a job id: '1j'"),
         (["jobs", "rerun", "j"], "JOB: not a job dir: 'j'"),
         (["jobs", "rerun", "/j"], "JOB: not a job dir: '/j'"),

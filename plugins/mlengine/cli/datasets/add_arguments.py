@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlengine.cli.options import reason
+from mlengine.cli.options import reason, unique
 from mlengine.core.dataset import DTYPES, FILE_FORMATS, HELDOUT_POLICIES, TASKS, Manifest
 from mlengine.core.errors import DatasetError, UsageError
 
@@ -135,7 +135,7 @@ def _pairs(words: list[str], form: str) -> dict[str, str]:
     for word, (name, _, value) in zip(words, pairs, strict=True):
         if not name or not value:
             raise UsageError(f"not of the form {form}: {word!r}")
-    return {name: value for name, _, value in pairs}
+    return unique(form.partition(" ")[0], ((name, value) for name, _, value in pairs))
 
 
 def _number(text: str, name: str) -> float:
