@@ -162,20 +162,30 @@ def ensure_uv(python: str) -> str:
     for candidate in (home / "bin" / "uv", home / "lib" / "bin" / "uv"):
         if candidate.exists():
             return str(candidate)
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    pinned = home / "uv.txt"
+    # An interrupted pip leaves a part of uv. It gets its name when it is complete.
+    part = TOOLS / f"{home.name}.part"
+    for folder in (home, part):
+        shutil.rmtree(folder, ignore_errors=True)
+    part.mkdir(parents=True)
+    pinned = part / "uv.txt"
     pinned.write_text(requirement + "\n", encoding="utf-8")
     say(f"Installing uv {version} into {home.relative_to(ROOT)} …")
+    installed = _install_uv(python, part, pinned)
+    part.rename(home)
+    return str(home / installed)
+
+
+def _install_uv(python: str, folder: Path, pinned: Path) -> str:
+    """Install uv into the folder; returns its path there."""
     install = ["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(pinned)]
     if _has(python, "pip"):
-        _run([python, "-m", "pip", *install, "--no-compile", "--target", str(home / "lib")])
-        return str(home / "lib" / "bin" / "uv")
+        _run([python, "-m", "pip", *install, "--no-compile", "--target", str(folder / "lib")])
+        return "lib/bin/uv"
     if _has(python, "ensurepip"):
-        _run([python, "-m", "venv", str(home)])
-        _run([str(home / "bin" / "python"), "-m", "pip", *install])
-        return str(home / "bin" / "uv")
-    shutil.rmtree(home, ignore_errors=True)
+        _run([python, "-m", "venv", str(folder)])
+        _run([str(folder / "bin" / "python"), "-m", "pip", *install])
+        return "bin/uv"
+    shutil.rmtree(folder, ignore_errors=True)
     raise SetupError(
         f"{python} has neither ensurepip nor pip, so nothing can be installed.\n"
         "  What to do: apt-get install python3-venv (Debian and Ubuntu), or the package of your system that has "

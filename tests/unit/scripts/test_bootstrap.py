@@ -83,6 +83,32 @@ def test_an_installer_that_was_cut_off_is_made_again_in_its_own_folder(
     assert other.exists()
 
 
+@pytest.mark.parametrize("module", ["pip", "ensurepip"])
+def test_an_installer_that_was_cut_off_in_the_middle_of_a_file_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(bootstrap, "TOOLS", tmp_path / "tools")
+    monkeypatch.setattr(bootstrap, "_has", lambda _, name: name == module)
+    contents = ["a par", "a program"]
+
+    def install(command: list[str]) -> None:
+        if "pip" not in command:
+            return  # the venv of ensurepip
+        scripts = Path(command[-1]) / "bin" if module == "pip" else Path(command[0]).parent
+        scripts.mkdir(parents=True)
+        (scripts / "uv").write_text(contents.pop(0))
+        if contents:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(bootstrap, "_run", install)
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap.ensure_uv(sys.executable)
+    for _ in range(2):  # the second call installs nothing
+        assert Path(bootstrap.ensure_uv(sys.executable)).read_text() == "a program"
+    assert len(list(bootstrap.TOOLS.iterdir())) == 1
+
+
 def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "pyproject.toml"
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
