@@ -23,7 +23,7 @@ run: setup  ## start everything, train, validate, publish; EXAMPLE=flights, flig
 	@$(BIN)/python -m scripts.run --example $(EXAMPLE) $(ARGS)
 
 test: setup-dev  ## the default test suite: lint, types, trainer, unit, integration, end to end
-	@$(BIN)/python -m scripts.check $(ARGS)
+	@$(BIN)/python -m scripts.check -- $(ARGS)
 
 lint: setup-dev  ## run ruff, mypy, the import contracts and the word check
 	@$(BIN)/python -m scripts.check lint types

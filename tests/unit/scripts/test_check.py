@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scripts import check
@@ -77,6 +80,61 @@ def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str
 def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["lint", "typos"]) == 2
     assert "no such check: typos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", ["-n 0", "-k name -x", "-v --durations=60"])
+def test_args_of_make_test_go_to_pytest(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    make = shutil.which("make")
+    assert make
+    shown = subprocess.run(
+        [make, "--dry-run", "--no-print-directory", "test", f"ARGS={arguments}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()[-1]
+    words = shown.split()
+    got: list[Sequence[str]] = []
+
+    def made(_: Sequence[str], given: Sequence[str]) -> list[Check]:
+        got.append(given)
+        return [Check("one", lambda _: True)]
+
+    monkeypatch.setattr(check, "_checks", made)
+    monkeypatch.setenv(FILE, "")
+    assert check.main(words[words.index("scripts.check") + 1 :]) == 0
+    assert got == [arguments.split()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["-n", "0"], []),
+        (["-n2", "--dist=no", "-x"], ["-x"]),
+        (["--numprocesses", "auto", "-k", "one and two", "--no-loadscope-reorder"], ["-k", "one and two"]),
+        (["-v", "--durations=60", "-p", "no:cacheprovider"], ["-v", "--durations=60", "-p", "no:cacheprovider"]),
+    ],
+)
+def test_the_trainer_s_pytest_gets_no_options_of_xdist(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], kept: list[str]
+) -> None:
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(check, "trainer_python", lambda: "python")
+    monkeypatch.setattr(check, "_run", lambda command, *_, **__: commands.append(command))
+    for one in check._checks(["trainer-test", "unit"], arguments):
+        one.run(None)
+    trainer, suite = commands
+    assert trainer == ["python", "-m", "pytest", *kept]
+    assert list(suite[-len(arguments) :]) == arguments
+
+
+def test_a_choice_of_tests_may_leave_out_the_trainer_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest ends with 5 if it has selected no test. That is an error if the trainer's tests are the only check."""
+    monkeypatch.setattr(check, "trainer_python", lambda: "python")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=lambda: 5))
+    assert check._trainer(["-k", "name"], io.BytesIO())
+    assert not check._trainer(["-k", "name"], None)
+    assert not check._trainer([], io.BytesIO())
 
 
 def test_ctrl_c_lets_a_check_clean_up(tmp_path: Path) -> None:
