@@ -103,7 +103,7 @@ def log_of(backend: LocalBackend, handle: JobHandle) -> str:
     [
         ("torch_digits", ["--steps", "600"], 1),
         ("jax_digits", ["--steps", "600"], 0),
-        ("xgboost_digits", ["--rounds", "30"], 1),
+        ("xgboost_digits", ["--rounds", "25"], 1),
     ],
 )
 def test_an_example_survives_kills_and_is_validated(

@@ -78,8 +78,9 @@ def train(args: argparse.Namespace, rank: int, size: int) -> xgboost.Booster:
     options = {"evals": [(data, "train")], "evals_result": log, "verbose_eval": False}
     params = {"objective": "multi:softprob", "num_class": 10, "max_depth": 3, "learning_rate": 0.5, "nthread": 1}
     while done < args.rounds:
-        booster = xgboost.train(params, data, 10, xgb_model=booster, **options)
-        done += 10
+        rounds = min(10, args.rounds - done)
+        booster = xgboost.train(params, data, rounds, xgb_model=booster, **options)
+        done += rounds
         if rank == 0:
             checkpoint.upload_from_string(bytes(booster.save_raw("ubj")))
             progress = {"step": done, "of": args.rounds, "loss": float(log["train"]["mlogloss"][-1])}
