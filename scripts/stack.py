@@ -12,7 +12,9 @@ import fcntl
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".mlengine" / "data"
 BUCKET = "mlengine"
 PORTS = {"gcs": 9023, "ui": 8080}  # the preferred ports
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CANCEL_SECONDS = 30.0
 _ON_KILL_SECONDS = 10.0
 
@@ -187,11 +190,26 @@ def start(
             loading.result()
         airflow.wait_until_healthy(started, since=began)
     except BaseException:
-        if started is not None:
-            started.stop()
-        _leave_jobs(data, server)
+        with _stop_signals_ignored():
+            if started is not None:
+                started.stop()
+            _leave_jobs(data, server)
         raise
     return stack
+
+
+@contextmanager
+def _stop_signals_ignored() -> Iterator[None]:
+    """Ignore a second Ctrl-C, which would leave some of the processes running."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def remember(stack: Stack) -> None:

@@ -1,12 +1,15 @@
-"""env.sh, the file with which a terminal uses the stack of ``make run``."""
+"""The stack of ``make run``: env.sh, with which a terminal uses it, and a start that is interrupted."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from scripts import stack
 
 from mlengine.testing.gcs import GcsServer
@@ -26,3 +29,33 @@ def test_env_sh_has_every_variable_of_the_storage_server(tmp_path: Path) -> None
     assert found["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] == "false"
     assert found["AIRFLOW__MLENGINE__BUCKET"] == "gs://b"
     assert "SECRET" not in found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_during_the_start_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    stopped: list[str] = []
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def stop_airflow() -> None:
+        os.kill(os.getpid(), number)
+        stopped.append("airflow")
+
+    server = SimpleNamespace(env={}, url="u", stop=lambda: stopped.append("server"), process=SimpleNamespace(pid=0))
+    airflow = SimpleNamespace(stop=stop_airflow, url="u", processes={})
+    monkeypatch.setattr("mlengine.testing.gcs.start", lambda *_, **__: server)
+    monkeypatch.setattr("mlengine.testing.airflow.start", lambda *_, **__: airflow)
+    monkeypatch.setattr("mlengine.testing.airflow.wait_until_healthy", interrupt)
+    for name in ("write_shell", "_load"):
+        monkeypatch.setattr(stack, name, lambda *_: None)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stack.start(tmp_path)
+        assert signal.getsignal(number) is interrupt, "it is ignored only during the clean-up"
+    finally:
+        signal.signal(number, before)
+    assert stopped == ["airflow", "server"]
