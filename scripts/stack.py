@@ -42,6 +42,7 @@ PORTS = {"gcs": 9023, "ui": 8080}  # the preferred ports
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CANCEL_SECONDS = 30.0
 _ON_KILL_SECONDS = 10.0
+_RECORD_SECONDS = 0.2
 
 
 @dataclass
@@ -165,10 +166,14 @@ def start(
     :raises MlengineError: a component did not start. All others have been stopped, except for training jobs of an
         earlier stack and the server of their bucket.
     """
+    data = data.absolute()
     ports, moved = _ports(data)
-    server = gcs.start(data / "gcs", host=gcs_host, port=ports["gcs"], log=_log(data, "gcs"))
-    started = None
+    server = started = None
+    recorder = _Recorder(data)
     try:
+        recorder.start()
+        with contextlib.chdir(data):  # make clean finds a process by its working directory
+            server = gcs.start(data / "gcs", host=gcs_host, port=ports["gcs"], log=_log(data, "gcs"))
         os.environ.update(server.env)
         environment = {**_environment(data, server), **(env or {})}
         config = AirflowConfig(
@@ -184,6 +189,7 @@ def start(
             loading = pool.submit(_load, load, versions)
             started = airflow.start(config, wait=False)
             stack = Stack(data, server, started, environment, moved)
+            recorder.stop()
             remember(stack)
             started.on_restart = lambda: remember(stack)
             write_shell(stack)
@@ -191,9 +197,11 @@ def start(
         airflow.wait_until_healthy(started, since=began)
     except BaseException:
         with _stop_signals_ignored():
+            recorder.stop()
             if started is not None:
                 started.stop()
-            _leave_jobs(data, server)
+            if server is not None:
+                _leave_jobs(data, server)
         raise
     return stack
 
@@ -212,6 +220,37 @@ def _stop_signals_ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Recorder:
+    """Records each process that this one starts, until :meth:`stop`, for the next stack if this one is killed."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._others = set(_children())
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Safe to repeat."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        recorded: list[int] = []
+        while not self._over.wait(_RECORD_SECONDS):
+            ours = [pid for pid in _children() if pid not in self._others]
+            if ours != recorded:
+                _record(self._data, ours)
+                recorded = ours
+
+
+def _children() -> list[int]:
+    return [process.pid for process in psutil.Process().children()]
+
+
 def remember(stack: Stack) -> None:
     """Record the running processes, for other commands, and for the next stack if this one is killed."""
     processes = [stack.server.process, *stack.airflow.processes.values()]
@@ -219,8 +258,10 @@ def remember(stack: Stack) -> None:
 
 
 def _record(data: Path, pids: Sequence[int], **urls: str) -> None:
-    # The creation time is needed because a pid may be reused.
-    started = {str(pid): psutil.Process(pid).create_time() for pid in pids if psutil.pid_exists(pid)}
+    started = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            started[str(pid)] = psutil.Process(pid).create_time()  # needed because a pid may be reused
     _write(data / "running.json", {"pid": os.getpid(), **urls, "processes": started})
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,52 @@ def test_what_a_killed_stack_left_is_ended(tmp_path: Path) -> None:
         for process in (left, stranger):
             process.kill()
             process.wait()
+
+
+_START = """
+import subprocess, sys, time
+from pathlib import Path
+from scripts import stack
+
+def start(*_, **__):
+    subprocess.Popen(["sleep", "600"], start_new_session=True)  # in place of the migration of the database
+    time.sleep(600)
+
+stack.airflow.start = start
+stack.PORTS = {"gcs": int(sys.argv[2]), "ui": int(sys.argv[3])}
+with stack.Lock(Path(sys.argv[1])):
+    stack.start(Path(sys.argv[1]), versions=[], load=lambda *_, **__: [])
+"""
+
+
+def test_what_a_stack_left_that_was_killed_during_its_start_is_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _START, str(tmp_path), str(free_port()), str(free_port())]
+    starting = subprocess.Popen(command, cwd=stacks.ROOT)
+    left: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 60
+        while len(json.loads(_read(tmp_path / "running.json")).get("processes", {})) < 2:
+            left = psutil.Process(starting.pid).children()
+            assert starting.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        left = psutil.Process(starting.pid).children()
+        starting.kill()
+        starting.wait()
+        server = next(process for process in left if "fake-gcs-server" in process.cmdline()[0])
+        assert Path(server.cwd()) == tmp_path, "make clean finds it there"
+        with stacks.Lock(tmp_path):
+            assert not any(process.is_running() for process in left)
+    finally:
+        starting.kill()
+        starting.wait()
+        for process in left:
+            if process.is_running():
+                process.kill()
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else "{}"
 
 
 def test_ports_are_kept_and_a_taken_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
