@@ -6,9 +6,11 @@ permanent line.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 from mlengine.jobs import progress
 
@@ -16,7 +18,10 @@ _STATUS_SECONDS = 20.0  # between two printed status lines, if the output is not
 
 
 class Console:
-    """Writes to stdout. ``live`` says whether it is a terminal."""
+    """Writes to stdout. ``live`` says whether it is a terminal.
+
+    If stdout is closed, such as by the end of ``tee``, the output is dropped: the run continues, and can be stopped.
+    """
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -26,8 +31,7 @@ class Console:
     def say(self, text: str = "") -> None:
         """Print a permanent line."""
         self._erase()
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        _write(f"{text}\n")
 
     def note(self, text: str) -> None:
         """Replace the status line."""
@@ -35,18 +39,27 @@ class Console:
             return
         if self.live:
             self._erase()
-            sys.stdout.write(text[: shutil.get_terminal_size().columns - 1])
+            _write(text[: shutil.get_terminal_size().columns - 1])
             self._bottom = text
         elif time.monotonic() - self._said_at >= _STATUS_SECONDS:
             self._said_at = time.monotonic()
             self._bottom = text
-            sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+            _write(f"{text}\n")
 
     def _erase(self) -> None:
         if self.live and self._bottom:
-            sys.stdout.write("\r\033[K")
+            _write("\r\033[K")
             self._bottom = ""
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        # What is in the buffer is written again later, at the latest when Python ends. Let that succeed.
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 class Stopwatch:

@@ -31,14 +31,15 @@ _INTERRUPTED = 130
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C, or SIGTERM."""
+    """Ctrl-C, SIGTERM, or SIGHUP, which a closed terminal sends."""
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     console = Console()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in stacks.STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _interrupt)
     try:
         return _run(args, console)
     except MlengineError as error:
@@ -52,10 +53,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     clock, example = Stopwatch(), EXAMPLES[args.example]
     with stacks.Lock(stacks.DATA):
         console.say("Starting Cloud Storage, Airflow and the dataset versions …")
-        stack = stacks.start(stacks.DATA, load=example.load)
-        stack.airflow.warn = lambda message: console.say(f"  ! {message}")
+        stack: Stack | None = None
         code, stop = 0, _stop
         try:
+            stack = stacks.start(stacks.DATA, load=example.load)
+            stack.airflow.warn = lambda message: console.say(f"  ! {message}")
             _introduce(stack, console, clock)
             if not args.no_train:
                 code = _train(stack, console, example, args.dag or example.dag, _conf(args.conf))
@@ -63,12 +65,13 @@ def _run(args: argparse.Namespace, console: Console) -> int:
                 console.say("\nRunning until Ctrl-C.")
                 _stay(stack)
         except InterruptedRunError:
-            code = _INTERRUPTED if args.once else code
+            code = _INTERRUPTED if args.once or stack is None else code
         except ComponentFailedError:
             stop = _stop_without_jobs
             raise
         finally:
-            stop(stack, console)
+            if stack is not None:
+                stop(stack, console)
     return code
 
 
@@ -168,9 +171,7 @@ def _stay(stack: Stack) -> None:
 
 
 def _stop(stack: Stack, console: Console) -> None:
-    # Ignore a second Ctrl-C, which would leave some of the processes running.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     clock = Stopwatch()
     console.say("\nStopping …")
     for job_id in stack.stop():
@@ -180,8 +181,7 @@ def _stop(stack: Stack, console: Console) -> None:
 
 def _stop_without_jobs(stack: Stack, console: Console) -> None:
     """Stop the stack after Airflow has failed. Training jobs are separate processes and continue."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     console.say("\nAirflow failed; stopping its other components …")
     jobs = stack.stop_without_jobs()
     for job_id in jobs:
@@ -190,6 +190,12 @@ def _stop_without_jobs(stack: Stack, console: Console) -> None:
         shell = _short(stack.data / "env.sh")
         console.say("  to continue its DAG run: make run again")
         console.say(f"  to cancel a job: . {shell}, then mlengine jobs cancel JOB")
+
+
+def _ignore_signals() -> None:
+    """Ignore a second Ctrl-C, which would leave some of the processes running."""
+    for number in stacks.STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _read(stack: Stack, uri: str) -> dict[str, Any] | None:

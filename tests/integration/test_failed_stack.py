@@ -60,7 +60,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
     monkeypatch.setattr(stacks, "DATA", tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in stacks.STOP_SIGNALS}
     server = gcs.start(tmp_path / "gcs", port=free_port())
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)

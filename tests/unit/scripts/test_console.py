@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
+from scripts.bootstrap import ROOT
 from scripts.console import Console, duration
 
 
@@ -35,3 +40,18 @@ def test_the_line_at_the_bottom_is_rewritten(
 )
 def test_durations_are_rounded_to_whole_minutes_and_seconds(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_closed_output_is_no_error() -> None:
+    """Also at the end of Python, which writes what is left in the buffer."""
+    code = "from scripts.console import Console; c = Console(); c.say('one'); c.note('two'); c.say('three')"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

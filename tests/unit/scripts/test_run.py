@@ -1,13 +1,21 @@
-"""What ``make run`` prints."""
+"""What ``make run`` prints, and that it stops the stack."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scripts import run, stack
 from scripts.follow import job_line
 from scripts.run import champion_line
 
+from mlengine.core.errors import StackError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 
 
@@ -38,3 +46,81 @@ def test_a_champion_without_metric_or_dataset_is_shown(champion: dict[str, Any],
 )
 def test_a_queued_job_is_shown_with_the_reason_that_its_backend_gives(state: JobState, detail: str, line: str) -> None:
     assert job_line(JobStatus(JobHandle("local", "j", "mnist_1", 1, "gs://b/mnist/mnist_1"), state, detail)) == line
+
+
+class RunningStack:
+    """A stack that records its stop. A signal arrives when its Airflow is used for the first time."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+        self.stopped = False
+        self.moved: list[str] = []
+
+    @property
+    def airflow(self) -> SimpleNamespace:
+        os.kill(os.getpid(), self.number)
+        return SimpleNamespace()
+
+    def stop(self) -> list[str]:
+        self.stopped = True
+        return []
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[..., Any]], int]]:
+    """Call ``make run`` with another start of the stack. The signal handlers are restored."""
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in stack.STOP_SIGNALS}
+    monkeypatch.setattr(stack, "DATA", tmp_path)
+
+    def call(start: Callable[..., Any]) -> int:
+        monkeypatch.setattr(stack, "start", start)
+        return run.main(["--no-train", "--once"])
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", stack.STOP_SIGNALS)
+def test_a_signal_right_after_the_start_stops_the_stack(
+    make_run: Callable[[Callable[..., Any]], int], number: signal.Signals
+) -> None:
+    running = RunningStack(number)
+    assert make_run(lambda *_, **__: running) == 130
+    assert running.stopped
+
+
+def test_ctrl_c_stops_the_stack_without_a_reader_of_the_output(
+    make_run: Callable[[Callable[..., Any]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in ``make run | tee log``, where Ctrl-C also ends ``tee``."""
+    running = RunningStack(signal.SIGINT)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+
+        def start(*_: object, **__: object) -> RunningStack:
+            os.close(reader)
+            return running
+
+        assert make_run(start) == 130
+    assert running.stopped
+
+
+def test_a_closed_terminal_does_not_stop_the_stack_under_nohup(
+    make_run: Callable[[Callable[..., Any]], int],
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def start(*_: object, **__: object) -> RunningStack:
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise StackError("the start went on")
+
+    assert make_run(start) == 1
+
+
+def test_ctrl_c_during_the_start_ends_make_run(make_run: Callable[[Callable[..., Any]], int]) -> None:
+    def start(*_: object, **__: object) -> RunningStack:
+        raise run.InterruptedRunError
+
+    assert make_run(start) == 130
