@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -42,7 +43,6 @@ PORTS = {"gcs": 9023, "ui": 8080}  # the preferred ports
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CANCEL_SECONDS = 30.0
 _ON_KILL_SECONDS = 10.0
-_RECORD_SECONDS = 0.2
 
 
 @dataclass
@@ -171,9 +171,7 @@ def start(
     server = started = None
     recorder = _Recorder(data)
     try:
-        recorder.start()
-        with contextlib.chdir(data):  # make clean finds a process by its working directory
-            server = gcs.start(data / "gcs", host=gcs_host, port=ports["gcs"], log=_log(data, "gcs"))
+        server = gcs.start(data / "gcs", host=gcs_host, port=ports["gcs"], log=_log(data, "gcs"), on_start=recorder)
         os.environ.update(server.env)
         environment = {**_environment(data, server), **(env or {})}
         config = AirflowConfig(
@@ -187,9 +185,9 @@ def start(
         began = datetime.now(UTC)
         with ThreadPoolExecutor(1) as pool:
             loading = pool.submit(_load, load, versions)
-            started = airflow.start(config, wait=False)
+            started = airflow.start(config, wait=False, on_start=recorder)
             stack = Stack(data, server, started, environment, moved)
-            recorder.stop()
+            started.on_start = lambda _: None
             remember(stack)
             started.on_restart = lambda: remember(stack)
             write_shell(stack)
@@ -197,7 +195,6 @@ def start(
         airflow.wait_until_healthy(started, since=began)
     except BaseException:
         with _stop_signals_ignored():
-            recorder.stop()
             if started is not None:
                 started.stop()
             if server is not None:
@@ -221,34 +218,15 @@ def _stop_signals_ignored() -> Iterator[None]:
 
 
 class _Recorder:
-    """Records each process that this one starts, until :meth:`stop`, for the next stack if this one is killed."""
+    """Records each process of a stack that starts, for the next stack if this one is killed during its start."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self._others = set(_children())
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._pids: list[int] = []
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Safe to repeat."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        recorded: list[int] = []
-        while not self._over.wait(_RECORD_SECONDS):
-            ours = [pid for pid in _children() if pid not in self._others]
-            if ours != recorded:
-                _record(self._data, ours)
-                recorded = ours
-
-
-def _children() -> list[int]:
-    return [process.pid for process in psutil.Process().children()]
+    def __call__(self, process: subprocess.Popen[bytes]) -> None:
+        self._pids.append(process.pid)
+        _record(self._data, self._pids)
 
 
 def remember(stack: Stack) -> None:

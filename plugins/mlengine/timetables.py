@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DatasetVersionTimetable(CronPartitionTimetable):
-    """Runs on a cron schedule, about the newest version at that time; a backfill runs the versions of its days.
+    """Runs on a cron schedule. Each run uses the newest version at that time; a backfill runs the versions of its days.
 
     :param cron: when to run: ``0 6 * * *``. Until there is a newer version, runs are about the same one, and are
         ``reused``.

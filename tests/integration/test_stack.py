@@ -104,7 +104,7 @@ def test_what_a_stack_left_that_was_killed_during_its_start_is_ended(tmp_path: P
         starting.kill()
         starting.wait()
         server = next(process for process in left if "fake-gcs-server" in process.cmdline()[0])
-        assert Path(server.cwd()) == tmp_path, "make clean finds it there"
+        assert Path(server.cwd()) == tmp_path / "gcs", "make clean finds it there"
         with stacks.Lock(tmp_path):
             assert not any(process.is_running() for process in left)
     finally:

@@ -17,9 +17,9 @@ from mlengine.cli.output import say
 from mlengine.core.errors import EmulatorError
 
 _ABOUT = """\
-Serve Vertex AI's custom jobs, ML Engine's projects.jobs and Cloud Logging's entries:list on one loopback port, and run
-the jobs as processes of this machine. Jobs continue when the emulator stops, and a new emulator with the same
---state-dir has the same jobs.
+Serve the APIs of Vertex AI (custom jobs, training pipelines, models), ML Engine (jobs) and Cloud Logging (entries:list)
+on one loopback port, and run the jobs as processes of this machine. Jobs continue when the emulator stops, and a new
+emulator with the same --state-dir has the same jobs.
 """
 _APIS = ("ML", "AIPLATFORM", "LOGGING")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -139,6 +139,13 @@ def index(text: str) -> int:
     return number
 
 
+def add_max_attempts(parser: argparse._ActionsContainer) -> None:
+    """Add ``--max-attempts``."""
+    parser.add_argument(
+        "--max-attempts", type=attempts, metavar="N", help="attempts in all (default: the setting max_attempts)"
+    )
+
+
 def attempts(text: str) -> int:
     """How many attempts a job may have.
 

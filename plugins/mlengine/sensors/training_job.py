@@ -92,10 +92,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
         that is ``reused``, at once.
 
-    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
+    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. It is also cancelled when
     ``max_wait_seconds``, ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout``
-    passes; deferred, that holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each
-    deferral by itself.
+    passes. In a deferred wait, this applies even while the DAG is paused. ``execution_timeout`` and ``timeout`` count
+    for each deferral by itself.
     """
 
     # "job" is the last one: from then on, a killed task cancels its job, for which it needs the others.

@@ -157,7 +157,7 @@ def _all() -> tuple[Setting, ...]:
             "local_max_chief_restarts",
             "3",
             whole,
-            "How often the chief of a local job is restarted after a signal.",
+            "How often the chief of a local job is restarted in a row, after a signal or exit code 75.",
         ),
         Setting(
             "local_restart_backoff_seconds",
@@ -273,7 +273,10 @@ def _all() -> tuple[Setting, ...]:
             "How often a worker, parameter server or evaluator of a job on Ray is restarted in a row.",
         ),
         Setting(
-            "ray_max_chief_restarts", "3", whole, "How often the chief of a job on Ray is restarted after a signal."
+            "ray_max_chief_restarts",
+            "3",
+            whole,
+            "How often the chief of a job on Ray is restarted in a row, after a signal or exit code 75.",
         ),
         Setting(
             "ray_max_cluster_restarts",

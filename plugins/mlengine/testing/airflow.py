@@ -57,6 +57,7 @@ class Airflow:
     :param restarts: how often each component was restarted after it had ended unexpectedly.
     :param failed: components that are not restarted any more, with their exit codes.
     :param on_restart: called after each restart.
+    :param on_start: called with each process that was started, also that of the database migration.
     :param warn: called with a message for people when a component has ended.
     """
 
@@ -67,6 +68,7 @@ class Airflow:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    on_start: Callable[[subprocess.Popen[bytes]], None] = field(default=lambda _: None, repr=False)
     on_restart: Callable[[], None] = field(default=lambda: None, repr=False)
     warn: Callable[[str], None] = field(default=_log.warning, repr=False)
     _limits: defaultdict[str, RestartLimit] = field(default_factory=lambda: defaultdict(RestartLimit), repr=False)
@@ -96,6 +98,7 @@ class Airflow:
         with self._turn:
             self.failed.pop(name, None)
             self.processes[name] = spawn(["-m", "airflow", *COMPONENTS[name]], env, self.log_file(name))
+            self.on_start(self.processes[name])
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
         """Stop one component and wait for it; ``kill`` gives it no time to clean up, as a crash does not."""
@@ -170,13 +173,19 @@ class Airflow:
             self.processes.clear()
 
 
-def start(config: AirflowConfig, *, wait: bool = True) -> Airflow:
+def start(
+    config: AirflowConfig,
+    *,
+    wait: bool = True,
+    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> Airflow:
     """Start an Airflow; by default, wait until every component is healthy.
 
+    :param on_start: called with each process that was started, so that the caller can record it.
     :raises StackError: a component ends, or is not healthy after 180 s. Nothing is left running then.
     """
     port = config.port or free_port()
-    stack = Airflow(config, port, prepare(config, port))
+    stack = Airflow(config, port, prepare(config, port), on_start=on_start)
     stack.log_file("any").parent.mkdir(parents=True, exist_ok=True)
     _migrate(stack)
     began = datetime.now(UTC)
@@ -253,6 +262,7 @@ def _migrate(stack: Airflow) -> None:
     log = stack.log_file("migrate")
     process = spawn(["-m", "airflow", "db", "migrate"], stack.env, log)
     try:
+        stack.on_start(process)
         code = process.wait(START_SECONDS)
     except BaseException:
         stop_all([process])

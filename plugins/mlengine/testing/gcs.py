@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -78,13 +78,21 @@ def binary() -> Path:
     return programs[0]
 
 
-def start(root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None) -> GcsServer:
-    """Start a server and wait until it responds.
+def start(
+    root: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    log: Path | None = None,
+    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> GcsServer:
+    """Start a server, with ``root`` as its working directory, and wait until it responds.
 
     :param root: the directory of the objects, which stay there when the server stops; ``None`` keeps them in memory.
     :param host: the address that it listens on. It has no access control: keep to loopback or a private network.
     :param port: 0 selects a free one.
     :param log: the file to which its log is appended.
+    :param on_start: called with the process before the wait, so that the caller can record it.
     :raises StorageUnavailableError: it ended, or did not respond within 30 s.
     """
     port = port or _free_port(host)
@@ -98,9 +106,12 @@ def start(root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, l
         command += ["-backend", "filesystem", "-filesystem-root", str(root)]
     with (log or Path(os.devnull)).open("ab") as sink:
         # In its own session, so that Ctrl-C does not stop it before the process that uses it has finished.
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True, cwd=root
+        )
     server = GcsServer(process, url, root)
     try:
+        on_start(process)
         _wait(server, log)
     except BaseException:
         server.stop()

@@ -116,11 +116,12 @@ class Launcher:
     def _prepare_and_train(self) -> Outcome:
         self.state.write(JobState.PREPARING, "preparing the environment")
         spec = self.stored.submission.spec
-        if spec.runtime_version or spec.python_version:
+        if spec.python_version:
+            log.info("pythonVersion %s has no effect on this machine", spec.python_version)
+        if spec.runtime_version:
             log.info(
-                "runtimeVersion %s and pythonVersion %s apply to the cloud only; installing the package's dependencies",
+                "runtimeVersion %s selects no TensorFlow version; installing the package's dependencies",
                 spec.runtime_version,
-                spec.python_version,
             )
         if has_cluster(spec):
             log.info('TF_CONFIG calls the chief "%s"', spec.primary_name)

@@ -168,7 +168,7 @@ def _own_start(spec: TrainingSpec) -> list[str]:
     """What a job loses whose replicas are not started by our start command."""
     if spec.primary_name == "chief" or len(spec.replicas) == 1:
         return []
-    return [f"TF_CONFIG is the service's own: it calls the chief chief, where the job file means {spec.primary_name}"]
+    return [f'TF_CONFIG is the service\'s own: it calls the first replica "chief", not "{spec.primary_name}"']
 
 
 def _image(pool: Pool, spec: TrainingSpec, options: VertexOptions) -> tuple[str, list[str]]:

@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     columns = parser.add_argument_group("columns", "Defaults are those of the version before.")
     columns.add_argument("--target", metavar="COLUMN", help="what a model predicts")
-    columns.add_argument("--key", metavar="COLUMN", help="identifies a row; no feature")
+    columns.add_argument("--key", metavar="COLUMN", help="identifies a row; not used as a feature")
     columns.add_argument("--time", metavar="COLUMN", help="when a row was observed")
     columns.add_argument("--weight", metavar="COLUMN", help="the weight of a row in metrics")
-    columns.add_argument("--task", choices=TASKS, help="what a model does (default: by the target's values)")
+    columns.add_argument("--task", choices=TASKS, help="the kind of prediction (default: by the target's values)")
     columns.add_argument(
         "--classes", metavar="A,B,…", help="the target's values in order (default: those found, sorted)"
     )
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--format", choices=FILE_FORMATS, help="of the files (default: by their suffixes)")
     files.add_argument("--heldout", metavar="PATH|SHARE", help="held-out rows: another place, or a share such as 0.1")
     files.add_argument(
-        "--heldout-policy", choices=HELDOUT_POLICIES, help="fixed: the same rows in each version; rolling: its own each"
+        "--heldout-policy",
+        choices=HELDOUT_POLICIES,
+        help="fixed: the same rows in each version; rolling: each version has its own",
     )
     files.add_argument("--discard-partial", action="store_true", help="delete what an interrupted registration left")
 

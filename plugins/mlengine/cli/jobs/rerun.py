@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlengine import settings
 from mlengine.cli.jobs.follow import follow, print_submission
 from mlengine.cli.jobs.lookup import job_dir_of, read_record
-from mlengine.cli.options import Commands, add_backend, add_bucket, add_command, add_set, attempts, unique
+from mlengine.cli.options import Commands, add_backend, add_bucket, add_command, add_max_attempts, add_set, unique
 from mlengine.cli.output import say
 from mlengine.core.errors import (
     DatasetError,
@@ -51,7 +51,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--stream-logs", action="store_true", help="print the logs until the job ends; exit code 3 if it fails"
     )
-    parser.add_argument("--max-attempts", type=attempts, default=3, metavar="N", help="attempts in all (default: 3)")
+    add_max_attempts(parser)
     parser.set_defaults(handler=_rerun)
 
 
@@ -85,7 +85,7 @@ def _rerun(args: argparse.Namespace) -> int:
         labels=spec.labels,
         requested=replace(requested, job_dir=None),
     )
-    submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
+    submitter = Submitter(storage, backend, max_attempts=settings.get_int("max_attempts", args.max_attempts))
     submitted = submitter.submit(intent)
     print_submission(backend, submitted)
     if not args.stream_logs:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from mlengine import settings
 from mlengine.cli.jobs.follow import follow, print_submission
 from mlengine.cli.jobs.train_spec import dataset_of, packages, spec_of
-from mlengine.cli.options import Commands, add_backend, add_command, add_set, attempts, unique
+from mlengine.cli.options import Commands, add_backend, add_command, add_max_attempts, add_set, unique
 from mlengine.cli.output import say
 from mlengine.core.errors import JobConflictError, ObjectMissingError, UsageError
 from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord
 from mlengine.core.job_file import parse
+from mlengine.core.job_file.tiers import TIER_NAMES
 from mlengine.core.layout import JobDir, bucket_uri, join, split_uri
 from mlengine.core.spec import TrainingSpec
 
@@ -74,12 +75,12 @@ def register(commands: Commands) -> None:
     run.add_argument(
         "--dry-run", action="store_true", help="package, check and print the request as YAML; upload and submit nothing"
     )
-    run.add_argument("--max-attempts", type=attempts, default=3, metavar="N", help="attempts in all (default: 3)")
+    add_max_attempts(run)
     parser.set_defaults(handler=_train, user_args=None)
 
 
 def _cluster(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--scale-tier", metavar="TIER", help="BASIC, STANDARD_1, PREMIUM_1, BASIC_GPU or CUSTOM")
+    group.add_argument("--scale-tier", metavar="TIER", help=", ".join(TIER_NAMES))
     group.add_argument(
         "--distributed", action="store_true", help="2 workers and 2 parameter servers, as gcloud's local train"
     )
@@ -90,12 +91,14 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--parameter-server-count", type=int, metavar="N", help="number of parameter servers")
     group.add_argument("--evaluator-count", type=int, metavar="N", help="number of evaluators")
     group.add_argument(
-        "--runtime-version", metavar="V", help="only selects whether TF_CONFIG names the chief chief or master"
+        "--runtime-version",
+        metavar="V",
+        help='only decides whether TF_CONFIG calls the first replica "chief" or "master"',
     )
     group.add_argument(
         "--use-chief-in-tf-config",
         action=argparse.BooleanOptionalAction,
-        help="name the chief chief, or master, in TF_CONFIG, whatever --runtime-version is",
+        help='call the first replica "chief" in TF_CONFIG, or "master", whatever --runtime-version is',
     )
     group.add_argument(
         "--python-version", metavar="V", help="Python of the image on Vertex AI; locally, one that uv finds"
@@ -174,7 +177,7 @@ def _run(
     from mlengine.jobs.submission import Intent, Submitter
 
     _check_unused(args.job, storage, spec, job_dir)
-    submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
+    submitter = Submitter(storage, backend, max_attempts=settings.get_int("max_attempts", args.max_attempts))
     model = (job_dir.uri.split("/")[3:-1] or ["jobs"])[-1]
     intent = Intent(_key(args.job, job_dir), model, job_dir, spec, inputs, labels=spec.labels, job_id=args.job)
     submitted = submitter.submit(intent)

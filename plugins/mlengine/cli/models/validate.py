@@ -41,7 +41,7 @@ def register(commands: Commands) -> None:
         "--validation-level",
         choices=("all", "signature", "files"),
         metavar="LEVEL",
-        help="all, signature or files (default: all)",
+        help="all, signature or files (default: as in the last report, otherwise all)",
     )
     parser.add_argument(
         "--threshold",
@@ -51,7 +51,7 @@ def register(commands: Commands) -> None:
         metavar="KEY=VALUE",
         help="a threshold, such as accuracy=0.97, log_loss.max=0.4 or roc_auc.max_regression=0.005; repeatable",
     )
-    parser.add_argument("--scorer", metavar="MODULE:FUNCTION", help="how the model predicts (docs/validation.md)")
+    parser.add_argument("--scorer", metavar="MODULE:FUNCTION", help="how the model predicts (docs/own-model.md)")
     parser.add_argument("--task", choices=TASKS, help="what the model predicts (default: as the dataset says)")
     parser.add_argument(
         "--serving-signature",
@@ -61,7 +61,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--require-comparison",
         action=argparse.BooleanOptionalAction,
-        help="accept the model only if it was compared with the champion (default: yes)",
+        help="accept the model only if it was compared with the champion (default: as in the last report, "
+        "otherwise yes)",
     )
     parser.add_argument(
         "--replace-report", action="store_true", help="replace the last report even if it has more checks"

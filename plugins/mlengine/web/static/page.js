@@ -396,7 +396,7 @@ async function showDrift(node, path, datasets) {
   if (!found.columns.length) { node.remove(); return; }
   const others = found.others ? ` ${found.others} other columns drifted less.` : "";
   node.replaceChildren(driftPlot(found.versions, found.columns, datasets), el("p", { class: "soft" },
-    `Drift of the training rows of ${found.dataset}: population stability index of each version against the one before. Above 0.1 is a change, above 0.25 a large one.${others}`));
+    `Drift of the training rows of ${found.dataset}: population stability index of each version against the one before. Values above 0.1 indicate a shift; above 0.25, a large shift.${others}`));
 }
 
 function comparison(found, to) {
