@@ -13,7 +13,10 @@ from trainer.chief import Chief
 from trainer.config import parse
 from trainer.distributed.cluster import Cluster
 from trainer.errors import LossNotFiniteError
+from trainer.files import manifest
 from trainer.files.dataset import open_dataset
+from trainer.files.storage import LocalStore
+from trainer.model import LocalModel, export
 
 
 class _Weights:
@@ -60,3 +63,11 @@ def test_only_the_last_evaluation_uses_all_held_out_examples(
     evaluations = [message for message in caplog.messages if "held-out accuracy" in message]
     assert "on 20 examples" in evaluations[0]
     assert f"on {len(found.load('heldout'))} examples" in evaluations[1]
+
+
+def test_a_damaged_export_is_replaced(tmp_path: Path) -> None:
+    store, model = LocalStore(str(tmp_path)), LocalModel()
+    model.load(mnist.initial_weights(0))
+    store.write("MANIFEST.json", b"{")
+    assert export(model, store, 9)
+    assert (manifest.read(store, "") or {})["step"] == 9

@@ -78,19 +78,15 @@ class Chief:
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
         """Step, values and origin of the start: the newest checkpoint, or initial weights."""
-        trainers = len(self._cluster.trainers)
         found = self._checkpoints.load_newest()
         if found is not None:
             step, values = found
             self._saved_step = step
+            trainers = len(self._cluster.trainers)
             if len(values.get("shares", ())) != trainers:  # the cluster has another size now
                 values["shares"] = np.zeros(trainers, np.int64)
             return step, values, "restored the checkpoint"
-        values = mnist.initial_weights(self._config.seed)
-        for name, value in list(values.items()):
-            values[name + "/adam_m"], values[name + "/adam_v"] = np.zeros_like(value), np.zeros_like(value)
-        values["global_step"], values["shares"] = np.array(0, np.int64), np.zeros(trainers, np.int64)
-        return 0, values, "first weights"
+        return 0, first_values(self._config, self._cluster), "first weights"
 
     def after_step(self, session: Any, graph: Readable, step: int, loss: float) -> None:
         """Progress every few seconds; a checkpoint and an evaluation when due."""
@@ -181,3 +177,11 @@ class Chief:
     def _measure(self, step: int) -> None:
         elapsed = time.monotonic() - self._mark[0]
         self._rate = (step - self._mark[1]) * self._config.batch_size / elapsed if elapsed > 0 else None
+
+
+def first_values(config: Config, cluster: Cluster) -> dict[str, np.ndarray]:
+    """The values of step 0."""
+    values = mnist.initial_weights(config.seed)
+    for name, value in list(values.items()):
+        values[name + "/adam_m"], values[name + "/adam_v"] = np.zeros_like(value), np.zeros_like(value)
+    return {**values, "global_step": np.array(0, np.int64), "shares": np.zeros(len(cluster.trainers), np.int64)}

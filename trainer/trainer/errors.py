@@ -48,6 +48,12 @@ class MissingError(StorageError):
     exit_code = EXIT_ERROR
 
 
+class DamagedError(StorageError):
+    """What was read is not what was written: a retry reads the same."""
+
+    exit_code = EXIT_ERROR
+
+
 class ReplicaLostError(TrainerError):
     """Another replica did not start, or did not return, within the patience."""
 

@@ -14,7 +14,7 @@ from trainer.config import Config
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.session import limit_threads
 from trainer.distributed.signals import Stop
-from trainer.errors import PreemptedError, ReplicaLostError, StorageError
+from trainer.errors import DamagedError, PreemptedError, ReplicaLostError, StorageError
 from trainer.files import manifest
 from trainer.files.checkpoint import Checkpoints
 from trainer.files.dataset import open_dataset
@@ -72,5 +72,8 @@ def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
 
 
 def _exported(models: Store, config: Config) -> bool:
-    found = manifest.read(models, "")
+    try:
+        found = manifest.read(models, "")
+    except DamagedError:
+        return False  # the chief replaces it
     return found is not None and int(found.get("step", 0)) >= config.max_steps

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import mnist
+from trainer.errors import DamagedError
 from trainer.files import manifest
 from trainer.files.dataset import Split
 from trainer.files.storage import Store
@@ -113,7 +114,12 @@ def export(model: LocalModel, store: Store, step: int) -> bool:
 
     Another step's export is withdrawn first, so that a reader sees the old one, none, or the new one.
     """
-    published = manifest.read(store, "")
+    published: dict[str, Any] | None
+    try:
+        published = manifest.read(store, "")
+    except DamagedError as error:
+        log.warning("%s; it is replaced", error)
+        published = {}
     if published is not None and published.get("step") == step:
         log.info("the model of step %d is already exported to %s", step, store.root)
         return False

@@ -1,7 +1,8 @@
 """``--strategy sync``: synchronous training with all-reduce, without parameter servers.
 
 Each replica takes its share of the batch from its own part of the data, so that a step equals the step of one process
-on the entire batch. All replicas have the same weights, because they apply the same averaged gradient.
+on the entire batch. All replicas have the same weights, because they start from the chief's and apply the same averaged
+gradient.
 
 If a replica is lost, the step fails on all: each process exits with the code for a retry (or is ended by TensorFlow's
 coordination service), and the job continues from the newest checkpoint. With ``async``, the other replicas continue.
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import mnist
-from trainer.chief import Chief
+from trainer.chief import Chief, first_values
 from trainer.config import Config
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import BETA1, BETA2, EPSILON
@@ -52,28 +53,33 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
     strategy = _strategy(cluster)
     dataset = open_dataset(config.dataset)
     data = dataset.load("train").shard(cluster.trainer_index, len(cluster.trainers))
-    # All replicas read the checkpoint; only the chief writes one.
-    chief = Chief(config, cluster, dataset)
-    step, values, origin = chief.newest()
-    tf.random.set_seed((config.seed * 1_000_003 + step) * 1_009 + cluster.trainer_index)
-    replicas = _Replica(strategy, config, values, trainers=len(cluster.trainers))
-    log.info("%s at step %d; %d examples here", origin, step, len(data))
+    # Only the chief reads and writes checkpoints. The others get its values, so that all start from the same ones.
+    chief = Chief(config, cluster, dataset) if cluster.is_chief else None
+    if chief is not None:
+        _, values, origin = chief.newest()
+    else:
+        values, origin = first_values(config, cluster), "joined the chief"
+    replicas = _Replica(strategy, config, values, cluster)
+    step = 0
     loss: float | None = None
     share = max(1, config.batch_size // len(cluster.trainers))
     try:
+        step = replicas.start()
+        log.info("%s at step %d; %d examples here", origin, step, len(data))
+        tf.random.set_seed((config.seed * 1_000_003 + step) * 1_009 + cluster.trainer_index)
         for images, labels in batches(data, share, config.seed * 1_000_003 + step):
             if step >= config.max_steps:
                 break
             if stop.asked:
-                if cluster.is_chief:
+                if chief is not None:
                     chief.save(None, replicas, loss, evaluate=False)
                 raise PreemptedError("SIGTERM: stopped")
             loss = replicas.train(images, labels)
             step += 1
-            if cluster.is_chief:
+            if chief is not None:
                 chief.after_step(None, replicas, step, loss)
         log.info("%d steps, with %d of %d examples each in this replica", step, share, share * len(cluster.trainers))
-        if cluster.is_chief:
+        if chief is not None:
             chief.finish(None, replicas, loss)
         _meet(replicas, config, step)
     except _LOST as error:
@@ -97,10 +103,16 @@ def _meet(replicas: _Replica, config: Config, step: int) -> None:
 class _Replica:
     """This replica's copy of the weights, and the synchronous step."""
 
-    def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], trainers: int) -> None:
-        self._strategy, self._config, self._trainers = strategy, config, trainers
-        self._variables = {name: tf.Variable(value, name=name) for name, value in values.items() if name != "shares"}
-        self._first = int(values["global_step"])
+    def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], cluster: Cluster) -> None:
+        self._strategy, self._config, self._cluster = strategy, config, cluster
+        # In the same order on all replicas.
+        self._variables = {name: tf.Variable(values[name], name=name) for name in sorted(values) if name != "shares"}
+
+    def start(self) -> int:
+        """Take over the chief's values; returns their step."""
+        if len(self._cluster.trainers) > 1:
+            self._take_over()
+        return self.read_counters(None)[0]
 
     def train(self, images: np.ndarray, labels: np.ndarray) -> float:
         """One step; the mean loss of all replicas."""
@@ -122,7 +134,7 @@ class _Replica:
 
     def read_counters(self, _session: object) -> tuple[int, list[int]]:
         step = int(self._variables["global_step"].numpy())
-        return step, [step] * self._trainers
+        return step, [step] * len(self._cluster.trainers)
 
     def set_saved(self, _session: object, step: int) -> None:
         """Not needed: no replica is ahead of the chief."""
@@ -132,8 +144,18 @@ class _Replica:
         return self._strategy.run(self._replica_step, (images, labels))
 
     @tf.function  # type: ignore[untyped-decorator]
+    def _take_over(self) -> None:
+        self._strategy.run(self._replica_take_over)
+
+    @tf.function  # type: ignore[untyped-decorator]
     def _meet(self) -> Any:
         return self._strategy.run(lambda: _mean([tf.constant(1.0)]))
+
+    def _replica_take_over(self) -> None:
+        """The chief's value plus the zeros of all others."""
+        for variable in self._variables.values():
+            own = variable.read_value()
+            variable.assign(_sum(own if self._cluster.is_chief else tf.zeros_like(own)))
 
     def _replica_step(self, images: Any, labels: Any) -> Any:
         variables = self._variables
@@ -166,6 +188,10 @@ class _Replica:
 
 def _mean(values: list[Any]) -> Any:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
+def _sum(value: Any) -> Any:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _strategy(cluster: Cluster) -> Any:

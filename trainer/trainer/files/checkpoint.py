@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import LossNotFiniteError, StorageError
+from trainer.errors import DamagedError, LossNotFiniteError, MissingError, StorageError
 from trainer.files import manifest
 from trainer.files.storage import Store, retried
 
@@ -75,20 +75,30 @@ class Checkpoints:
         return checkpoint
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """The newest complete checkpoint; ``None`` if there is none. Damaged ones are logged and skipped."""
+        """The newest complete checkpoint; ``None`` if there is none. Damaged ones are logged and skipped.
+
+        :raises StorageError: one could not be read. It may be undamaged, so an older one is not used instead.
+        """
         for checkpoint in reversed(self.list()):
             try:
                 return checkpoint.step, self.load(checkpoint)
-            except (StorageError, tf.errors.OpError, ValueError) as error:
+            except (DamagedError, MissingError) as error:
                 log.warning("checkpoint %s cannot be used: %s", checkpoint.name, error)
         return None
 
     def load(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-        """:raises StorageError: a file is missing or damaged."""
+        """:raises MissingError: a file is missing.
+        :raises DamagedError: a file is damaged.
+        :raises StorageError: a file could not be read.
+        """
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
             manifest.fetch(self._store, checkpoint.name, Path(scratch))
-            reader = tf.train.load_checkpoint(f"{scratch}/ckpt")
-            return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+            try:
+                reader = tf.train.load_checkpoint(f"{scratch}/ckpt")
+                return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+            except (tf.errors.OpError, ValueError, IndexError) as error:
+                # The files are those of the manifest, on this machine's disk: TensorFlow cannot read what was written.
+                raise DamagedError(f"{self._store.root}/{checkpoint.name} is no checkpoint: {error}") from error
 
     def _remove(self, checkpoint: Checkpoint) -> None:
         """Delete a checkpoint, the manifest first: without it, the rest is not a checkpoint."""

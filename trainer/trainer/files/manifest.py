@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import MissingError, StorageError
+from trainer.errors import DamagedError, MissingError
 from trainer.files.storage import Store
 
 NAME = "MANIFEST.json"
@@ -33,21 +33,30 @@ def publish(store: Store, directory: str, source: Path, *, step: int) -> None:
 def read(store: Store, directory: str) -> dict[str, Any] | None:
     """The manifest, ``None`` if there is none (yet).
 
-    :raises StorageError: what is there is no manifest.
+    :raises DamagedError: what is there is no manifest.
+    :raises StorageError: it could not be read.
     """
+    where = f"{store.root}/{_join(directory, NAME)}"
     try:
         content = json.loads(store.read(_join(directory, NAME)))
-        return dict(content) if isinstance(content["files"], dict) else None
     except MissingError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{store.root}/{_join(directory, NAME)} is no manifest: {error}") from error
+    except ValueError as error:
+        raise DamagedError(f"{where} is no manifest: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise DamagedError(f"{where} is no manifest: it has no step")
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(_is_file(entry) for entry in files.values()):
+        raise DamagedError(f"{where} is no manifest: it has no files with size and sha256")
+    return content
 
 
 def fetch(store: Store, directory: str, target: Path) -> dict[str, Any]:
     """Copy a published directory to ``target``, verified; returns its manifest.
 
-    :raises StorageError: not published, or a file is missing or damaged.
+    :raises MissingError: not published, or a file is missing.
+    :raises DamagedError: a file is damaged.
+    :raises StorageError: a file could not be read.
     """
     content = read(store, directory)
     if content is None:
@@ -55,10 +64,10 @@ def fetch(store: Store, directory: str, target: Path) -> dict[str, Any]:
     for name, expected in content["files"].items():
         path = (target / name).resolve()
         if not path.is_relative_to(target.resolve()):
-            raise StorageError(f"{store.root}/{directory}: {name!r} leaves the directory")
+            raise DamagedError(f"{store.root}/{directory}: {name!r} leaves the directory")
         data = store.read(_join(directory, name))
         if len(data) != expected["size"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise StorageError(f"{store.root}/{_join(directory, name)} is damaged: it is not what its manifest says")
+            raise DamagedError(f"{store.root}/{_join(directory, name)} is damaged: it is not what its manifest says")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return content
@@ -67,6 +76,10 @@ def fetch(store: Store, directory: str, target: Path) -> dict[str, Any]:
 def withdraw(store: Store, directory: str) -> None:
     """Take a published directory back, its manifest first."""
     store.delete(_join(directory, NAME))
+
+
+def _is_file(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
 
 
 def _join(directory: str, name: str) -> str:

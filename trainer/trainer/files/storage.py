@@ -85,7 +85,8 @@ class LocalStore:
         return (self._path / name).is_file()
 
     def ls(self, prefix: str = "") -> list[str]:
-        names = (path.relative_to(self._path).as_posix() for path in self._path.rglob("*") if path.is_file())
+        paths = self._do("list", prefix.rpartition("/")[0], _files_below)
+        names = (path.relative_to(self._path).as_posix() for path in paths)
         return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".part"))
 
     def delete(self, name: str) -> None:
@@ -198,6 +199,20 @@ class GcsStore:
             raise StorageForbiddenError(f"not allowed to {verb} {uri}: {error}") from error
         except (google.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
             raise StorageError(f"cannot {verb} {uri}: {error}") from error
+
+
+def _files_below(root: Path) -> list[Path]:
+    """The files below a directory, at any depth; none if it does not exist.
+
+    :raises OSError: a directory could not be read. ``rglob`` would leave its files out.
+    """
+
+    def check(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    found = (Path(directory, name) for directory, _, names in os.walk(root, onerror=check) for name in names)
+    return [path for path in found if path.is_file()]
 
 
 def _update_locked(path: Path, change: Callable[[bytes], bytes]) -> None:

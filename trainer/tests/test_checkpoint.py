@@ -1,0 +1,123 @@
+"""Which checkpoint a training goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.errors import StorageError, StorageForbiddenError
+from trainer.files.checkpoint import Checkpoints
+from trainer.files.storage import LocalStore
+
+STEPS = (10, 20)
+INDEX, DATA = "ckpt.index", "ckpt.data-00000-of-00001"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """Has two checkpoints."""
+    store = LocalStore(str(tmp_path), patience=0.0)
+    checkpoints = Checkpoints(store)
+    for step in STEPS:
+        checkpoints.save(step, {"global_step": np.array(step), "w": np.full(3, step, np.float32)})
+    return store
+
+
+def _newest(store: LocalStore) -> str:
+    return Checkpoints(store).list()[-1].name
+
+
+def _loaded(store: LocalStore) -> int | None:
+    found = Checkpoints(store).load_newest()
+    return None if found is None else found[0]
+
+
+def test_the_newest_is_loaded(store: LocalStore) -> None:
+    assert _loaded(store) == 20
+
+
+def test_one_that_differs_from_its_manifest_is_passed_over(store: LocalStore) -> None:
+    data = f"{_newest(store)}/{DATA}"
+    store.write(data, b"x" + store.read(data)[1:])
+    assert _loaded(store) == 10
+
+
+def test_one_that_lacks_a_file_is_passed_over(store: LocalStore) -> None:
+    store.delete(f"{_newest(store)}/{INDEX}")
+    assert _loaded(store) == 10
+
+
+def test_one_without_manifest_does_not_exist(store: LocalStore) -> None:
+    """A crash in the middle of writing leaves it."""
+    store.delete(f"{_newest(store)}/MANIFEST.json")
+    assert [checkpoint.step for checkpoint in Checkpoints(store).list()] == [10]
+
+
+@pytest.mark.parametrize(("name", "content"), [(INDEX, b"x" * 500), (INDEX, b""), (DATA, b"x"), (DATA, b"x" * 20)])
+def test_one_that_tensorflow_cannot_read_is_passed_over(store: LocalStore, name: str, content: bytes) -> None:
+    """Its manifest agrees with its files."""
+    newest = _newest(store)
+    manifest = json.loads(store.read(f"{newest}/MANIFEST.json"))
+    manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    store.write(f"{newest}/{name}", content)
+    store.write(f"{newest}/MANIFEST.json", json.dumps(manifest).encode())
+    assert _loaded(store) == 10
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"step": 20}',
+        '{"step": 20, "files": []}',
+        '{"step": 20, "files": {"ckpt.index": {}}}',
+        '{"step": 20, "files": {"ckpt.index": null}}',
+        '{"step": 20, "files": {"ckpt.index": {"size": "1", "sha256": null}}}',
+        '{"step": 20, "files": {"../../ckpt.index": {"size": 1, "sha256": ""}}}',
+    ],
+)
+def test_one_whose_manifest_is_none_is_passed_over(store: LocalStore, content: str) -> None:
+    store.write(f"{_newest(store)}/MANIFEST.json", content.encode())
+    assert _loaded(store) == 10
+
+
+class _Failing(LocalStore):
+    """Reads of the newest checkpoint fail."""
+
+    def __init__(self, root: str, file: str, error: StorageError) -> None:
+        super().__init__(root, patience=0.0)
+        self._file, self._error = file, error
+
+    def read(self, name: str) -> bytes:
+        if name.startswith("checkpoints/00000020") and name.endswith(self._file):
+            raise self._error
+        return super().read(name)
+
+
+@pytest.mark.parametrize("error", [StorageError("503"), StorageForbiddenError("403")])
+@pytest.mark.parametrize("file", ["MANIFEST.json", DATA])
+def test_one_that_cannot_be_read_now_is_not_passed_over(store: LocalStore, file: str, error: StorageError) -> None:
+    """It may be undamaged, and an older one would lose its steps."""
+    with pytest.raises(type(error), match=str(error)):
+        Checkpoints(_Failing(store.root, file, error)).load_newest()
+
+
+def test_a_directory_that_cannot_be_listed_is_not_empty(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest, scandir = _newest(store), os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith(newest):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(StorageForbiddenError, match="not allowed to list"):
+        Checkpoints(store).load_newest()
