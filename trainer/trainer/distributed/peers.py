@@ -18,6 +18,7 @@ from trainer.distributed.session import POLL, open_session
 from trainer.distributed.signals import Stop
 from trainer.errors import ReplicaLostError, StorageError
 from trainer.files import manifest
+from trainer.files.checkpoint import Checkpoints
 from trainer.files.storage import open_store
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ class Peers:
     def wait_for_servers(self) -> bool:
         """Wait until every parameter server listens. ``False``: the job is done and they have ended.
 
+        A chief that has restarted checks that only after the patience: the servers of a job that is started again
+        may be on their way, and would wait for it.
+
         :raises ReplicaLostError: one did not listen within the patience.
         """
         logged = 0.0
@@ -65,8 +69,10 @@ class Peers:
             if time.monotonic() - logged > LOG_SECONDS:
                 logged = time.monotonic()
                 log.info("waiting for %s (%.0f of %.0f s)", names, self._waited(), self._config.patience)
-                if not self._cluster.is_chief and self._job_is_done():
+                if not self._cluster.is_chief and not self._is_up(self._cluster.chief_job, 0) and self._job_is_done():
                     return False
+            if self._cluster.is_chief and self._patience_is_over() and self._job_is_done():
+                return False
             self._check_patience(names)
             self._stop.sleep(POLL)
         return True
@@ -137,16 +143,16 @@ class Peers:
         return step < self._config.max_steps and step + more > saved + self._config.checkpoint
 
     def _job_is_done(self) -> bool:
-        """Whether a worker has restarted too late: the chief has exported the model and ended."""
-        if self._is_up(self._cluster.chief_job, 0):
-            return False
+        """Whether this replica has restarted too late: the last checkpoint is written, and the model is exported."""
         try:
-            found = manifest.read(open_store(self._config.model_dir), "")
-        except StorageError:
+            exported = manifest.read(open_store(self._config.model_dir), "")
+            newest = max((saved.step for saved in Checkpoints(open_store(self._config.log_dir)).list()), default=-1)
+        except StorageError as error:
+            log.warning("it is not known whether the training is over: %s", error)
             return False
-        done = found is not None and int(found.get("step", 0)) >= self._config.max_steps
+        done = exported is not None and min(exported["step"], newest) >= self._config.max_steps
         if done:
-            log.info("the chief has exported the model and ended; nothing is left to do")
+            log.info("the chief has exported the model and the parameter servers have ended; nothing is left to do")
         return done
 
     def _silent(self, session: Any) -> str:
@@ -177,6 +183,9 @@ class Peers:
     def _waited(self) -> float:
         return time.monotonic() - self._progress
 
+    def _patience_is_over(self) -> bool:
+        return self._waited() > self._config.patience
+
     def _check_patience(self, awaited: str) -> None:
-        if self._waited() > self._config.patience:
+        if self._patience_is_over():
             raise ReplicaLostError(f"gave up after {self._waited():.0f} s of waiting for {awaited}")
