@@ -43,6 +43,13 @@ def test_the_evaluator_is_no_part_of_tensorflows_cluster() -> None:
     assert not _cluster("evaluator", chief=1, ps=1).has_evaluator
 
 
+@pytest.mark.parametrize("job", ["chief", "master"])
+def test_a_chief_without_a_cluster_is_one_process(job: str) -> None:
+    cluster = Cluster.from_env({"TF_CONFIG": json.dumps({"cluster": {}, "task": {"type": job, "index": 0}})})
+    assert cluster.trainers == ((job, 0),)
+    assert cluster.trainer_index == 0
+
+
 def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)), raising=False)
     assert Cluster().threads() == 8
@@ -60,6 +67,19 @@ def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.Monkey
         ('{"cluster": {"boss": ["a:1"]}}', "role 'boss'"),
         ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "this is worker/0, but"),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "no chief"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}', "no chief"),
+        ('{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "has 2 chief tasks"),
+        ('{"cluster": {"chief": ["a:1"], "master": ["b:1"]}, "task": {"type": "chief"}}', "has 2 chief tasks"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": -1}}', "this is chief/-1, but"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 1}}', "this is chief/1, but"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "evaluator", "index": -1}}', "this is evaluator/-1, but"),
+        ('{"task": {"type": "worker", "index": 0}}', "this is worker/0, but"),
+        ('{"cluster": {"chief": "10.0.0.1:2222"}}', "'chief' must be a list of host:port, not '10.0.0.1:2222'"),
+        ('{"cluster": {"chief": ["a"]}}', "'a', a task of 'chief', is not host:port"),
+        ('{"cluster": {"chief": ["a:"]}}', "'a:', a task of 'chief', is not host:port"),
+        ('{"cluster": {"chief": [":1"]}}', "is not host:port"),
+        ('{"cluster": {"chief": ["a:70000"]}}', "is not host:port"),
+        ('{"cluster": {"chief": [7]}}', "7, a task of 'chief', is not host:port"),
     ],
 )
 def test_a_tf_config_that_makes_no_sense(config: str, message: str) -> None:

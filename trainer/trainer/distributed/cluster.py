@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainer.errors import UsageError
 
@@ -47,7 +48,7 @@ class Cluster:
     def trainers(self) -> tuple[tuple[str, int], ...]:
         """``(job, index)`` of every replica that computes gradients, the chief first."""
         found = [(job, index) for job in TRAINERS for index in range(len(self.tasks.get(job, ())))]
-        return tuple(found) or (("chief", 0),)
+        return tuple(found) or ((self.job if self.is_chief else "chief", 0),)
 
     @property
     def trainer_index(self) -> int:
@@ -106,7 +107,7 @@ class Cluster:
             return cls()
         try:
             config = json.loads(text)
-            tasks = {str(job): tuple(map(str, nodes)) for job, nodes in (config.get("cluster") or {}).items() if nodes}
+            tasks = {str(job): _addresses(job, nodes) for job, nodes in (config.get("cluster") or {}).items() if nodes}
             task = config.get("task") or {}
             job, index = str(task.get("type", "chief")), int(task.get("index", 0))
         except (ValueError, AttributeError, TypeError) as error:
@@ -119,10 +120,19 @@ class Cluster:
         unknown = [job for job in (*self.tasks, self.job) if job not in ROLES]
         if unknown:
             raise UsageError(f"TF_CONFIG has the role {unknown[0]!r}; known are {', '.join(ROLES)}")
-        if self.job != "evaluator" and self.tasks and self.index >= len(self.tasks.get(self.job, ())):
+        chiefs = sum(len(self.tasks.get(job, ())) for job in CHIEF_NAMES)
+        if self.tasks and chiefs != 1:
+            raise UsageError(f"TF_CONFIG has {chiefs or 'no'} chief tasks; a cluster has one, named chief or master")
+        if self.index < 0 or (self.index >= self._count() and not self._is_outside()):
             raise UsageError(f"TF_CONFIG says this is {self.job}/{self.index}, but its cluster has no such task")
-        if self.job == "ps" and not any(job in self.tasks for job in CHIEF_NAMES):
-            raise UsageError("TF_CONFIG has a parameter server but no chief")
+
+    def _count(self) -> int:
+        """The number of this replica's job; a process without a cluster is its only chief."""
+        return len(self.tasks.get(self.job, ())) if self.tasks else int(self.is_chief)
+
+    def _is_outside(self) -> bool:
+        """Whether this is an evaluator that the cluster does not name."""
+        return self.job == "evaluator" and self.job not in self.tasks
 
 
 def usable_cores() -> int:
@@ -139,6 +149,17 @@ def is_listening(address: str, timeout: float = 1.0) -> bool:
             return bool(probe.getsockname() != probe.getpeername())
     except OSError:
         return False
+
+
+def _addresses(job: str, nodes: Any) -> tuple[str, ...]:
+    """:raises UsageError: they are no list of ``host:port``."""
+    if not isinstance(nodes, list):
+        raise UsageError(f"TF_CONFIG: the tasks of {job!r} must be a list of host:port, not {nodes!r}")
+    for node in nodes:
+        host, _, port = str(node).rpartition(":")
+        if not isinstance(node, str) or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise UsageError(f"TF_CONFIG: {node!r}, a task of {job!r}, is not host:port")
+    return tuple(nodes)
 
 
 def _host(address: str) -> str:
