@@ -65,6 +65,20 @@ def test_only_the_last_evaluation_uses_all_held_out_examples(
     assert f"on {len(found.load('heldout'))} examples" in evaluations[1]
 
 
+def test_rates_after_a_resume_leave_out_the_steps_before(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse(["--dataset", str(dataset), "--job-dir", str(tmp_path)])
+    Chief(config, Cluster(), open_dataset(str(dataset))).save(None, _Weights(400), 2.3, evaluate=False)
+    clock = [100.0]
+    monkeypatch.setattr("trainer.chief.time.monotonic", lambda: clock[0])
+    chief = Chief(config, Cluster(), open_dataset(str(dataset)))
+    assert chief.newest()[0] == 400
+    clock[0] += 10.0
+    chief._measure(500)
+    assert chief._rate == 10.0 * config.batch_size
+
+
 def test_a_damaged_export_is_replaced(tmp_path: Path) -> None:
     store, model = LocalStore(str(tmp_path)), LocalModel()
     model.load(mnist.initial_weights(0))

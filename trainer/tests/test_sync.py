@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoi
             assert last["step"] == 120
             assert last["test_accuracy"] >= 0.8
             assert json.loads((tmp_path / "job" / "model" / "MANIFEST.json").read_text())["step"] == 120
+
+
+def test_checkpoints_after_a_resume_keep_their_interval(dataset: Path, tmp_path: Path) -> None:
+    args = (*ARGS, "--checkpoint", "4", "--max_steps")
+    steps = []
+    for last in ("4", "12"):
+        with ClusterOfProcesses(tmp_path, dataset, *args, last) as process:
+            process.start()
+            assert process.chief.wait() == 0
+            steps.append(re.findall(r"saved checkpoint checkpoints/0*(\d+)-", process.chief.log))
+    assert steps == [["4"], ["8", "12"]]
 
 
 class _Gone:

@@ -68,7 +68,6 @@ class Chief:
             log.info("joined the running parameter servers at step %d; nothing was restored", step)
         else:
             step, values, origin = self.newest()
-            self._newest = step
             graph.set_phase(session, graphs.NEW)  # so that no worker joins while the weights are written
             graph.write(session, values)
             log.info("%s at step %d", origin, step)
@@ -77,8 +76,13 @@ class Chief:
         self._mark = (time.monotonic(), step)
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
-        """Step, values and origin of the start: the newest checkpoint, or initial weights."""
+        """Step, values and origin of the start: the newest checkpoint, or initial weights.
+
+        The next checkpoint is due an interval after it, and rates are measured from it on.
+        """
         found = self._checkpoints.load_newest()
+        self._newest = found[0] if found is not None else 0
+        self._mark = (time.monotonic(), self._newest)
         if found is not None:
             step, values = found
             self._saved_step = step
