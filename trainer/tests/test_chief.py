@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer import mnist
 from trainer.chief import Chief
@@ -14,6 +15,7 @@ from trainer.config import parse
 from trainer.distributed.cluster import Cluster
 from trainer.errors import LossNotFiniteError
 from trainer.files import manifest
+from trainer.files.checkpoint import Checkpoints
 from trainer.files.dataset import open_dataset
 from trainer.files.storage import LocalStore
 from trainer.model import LocalModel, export
@@ -31,14 +33,23 @@ class _Weights:
         }
         self.values = {**weights, **moments, "global_step": np.array(step), "shares": np.array([step])}
 
-    def read(self, _session: object, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        return {name: self.values[name] for name in names or self.values}
+    def read(self, _session: object) -> dict[str, np.ndarray]:
+        return dict(self.values)
 
     def read_counters(self, _session: object) -> tuple[int, list[int]]:
         return int(self.values["global_step"]), [0]
 
     def set_saved(self, _session: object, step: int) -> None:
         """Not needed here."""
+
+
+class _MovingWeights(_Weights):
+    """The other trainers change them between two reads."""
+
+    def read(self, _session: object) -> dict[str, np.ndarray]:
+        before = super().read(None)
+        self.values = {**before, "dense2/bias": before["dense2/bias"] + np.float32(1)}
+        return before
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
@@ -63,6 +74,24 @@ def test_only_the_last_evaluation_uses_all_held_out_examples(
     evaluations = [message for message in caplog.messages if "held-out accuracy" in message]
     assert "on 20 examples" in evaluations[0]
     assert f"on {len(found.load('heldout'))} examples" in evaluations[1]
+
+
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_the_export_has_the_values_of_the_checkpoint(dataset: Path, tmp_path: Path, saved_before: bool) -> None:
+    argv = ["--dataset", str(dataset), "--job-dir", str(tmp_path), "--max_steps", "9"]
+    chief, weights = Chief(parse(argv), Cluster(), open_dataset(str(dataset))), _MovingWeights(9)
+    if saved_before:
+        chief.save(None, weights, 2.3, evaluate=False)
+    chief.finish(None, weights, 2.3)
+    found = Checkpoints(LocalStore(str(tmp_path / "train"))).load_newest()
+    assert found is not None
+    assert found[0] == 9
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    split = open_dataset(str(dataset)).load("heldout").sample(5)
+    images = tf.constant(split.images, tf.float32) / 255
+    expected = tf.nn.softmax(mnist.logits({name: found[1][name] for name in mnist.SHAPES}, images))
+    scores = serve(key=tf.range(5, dtype=tf.int64), image=images)["scores"]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_rates_after_a_resume_leave_out_the_steps_before(

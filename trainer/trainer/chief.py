@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Readable(Protocol):
     """A source of a training's values: the graph in its session, or a synchronous replica."""
 
-    def read(self, session: Any, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]: ...
+    def read(self, session: Any) -> dict[str, np.ndarray]: ...
 
     def read_counters(self, session: Any) -> tuple[int, list[int]]: ...
 
@@ -50,7 +50,7 @@ class Chief:
         self._sample = self._heldout.sample(config.eval_examples or len(self._heldout))
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
-        self._saved_step = -1
+        self._saved: Mapping[str, np.ndarray] | None = None  # the values of the newest checkpoint
         self._newest = 0  # the step to which the training would return if a parameter server were lost
         self._lead = cluster.steps_under_way if cluster.distributed else 0
         self._rate: float | None = None
@@ -81,11 +81,10 @@ class Chief:
         The next checkpoint is due an interval after it, and rates are measured from it on.
         """
         found = self._checkpoints.load_newest()
-        self._newest = found[0] if found is not None else 0
+        self._newest, self._saved = found or (0, None)
         self._mark = (time.monotonic(), self._newest)
         if found is not None:
             step, values = found
-            self._saved_step = step
             trainers = len(self._cluster.trainers)
             if len(values.get("shares", ())) != trainers:  # the cluster has another size now
                 values["shares"] = np.zeros(trainers, np.int64)
@@ -103,31 +102,43 @@ class Chief:
     def save(self, session: Any, graph: Readable, loss: float | None, *, evaluate: bool = True) -> int:
         """Fetch the values, save a checkpoint, and evaluate it; returns its step.
 
+        :raises LossNotFiniteError: see :meth:`_save`.
+        """
+        values = self._save(session, graph)
+        step = int(values["global_step"])
+        if evaluate and not (self._cluster.has_evaluator and step < self._config.max_steps):
+            self._evaluate(step, loss, values)
+        return step
+
+    def _save(self, session: Any, graph: Readable) -> Mapping[str, np.ndarray]:
+        """Fetch the values and save a checkpoint, unless there is one of this step; returns the checkpoint's values.
+
         :raises LossNotFiniteError: the weights give a loss that is not finite; no checkpoint is saved. The loss of a
             step is computed before its update, and would not show this.
         """
         values = graph.read(session)
         step = int(values["global_step"])
-        if step != self._saved_step:
-            if not self._loaded(values).is_sound(self._heldout):
-                raise LossNotFiniteError(
-                    f"the loss is not finite with the weights of step {step} (learning rate "
-                    f"{self._config.learning_rate:g}); the newest checkpoint is from before"
-                )
-            checkpoint = self._checkpoints.save(step, values)
-            self._saved_step = self._newest = step
-            graph.set_saved(session, step)
-            log.info("saved checkpoint %s", checkpoint.name)
-            self._lead = self._meanwhile(session, graph, step)
-        if evaluate and not (self._cluster.has_evaluator and step < self._config.max_steps):
-            self._evaluate(step, loss, values)
-        return step
+        if self._saved is not None and step == self._saved["global_step"]:
+            return self._saved
+        if not self._loaded(values).is_sound(self._heldout):
+            raise LossNotFiniteError(
+                f"the loss is not finite with the weights of step {step} (learning rate "
+                f"{self._config.learning_rate:g}); the newest checkpoint is from before"
+            )
+        checkpoint = self._checkpoints.save(step, values)
+        self._saved, self._newest = values, step
+        graph.set_saved(session, step)
+        log.info("saved checkpoint %s", checkpoint.name)
+        self._lead = self._meanwhile(session, graph, step)
+        return values
 
     def finish(self, session: Any, graph: Readable, loss: float | None) -> None:
-        """Save and evaluate the last checkpoint, export the model, and log the share of each trainer."""
+        """Save and evaluate the last checkpoint, export the same values, and log the share of each trainer."""
         self._measure(graph.read_counters(session)[0])
-        step = self.save(session, graph, loss)
-        export(self._loaded(graph.read(session, tuple(mnist.SHAPES))), open_store(self._config.model_dir), step)
+        values = self._save(session, graph)
+        step = int(values["global_step"])
+        self._evaluate(step, loss, values)
+        export(self._loaded(values), open_store(self._config.model_dir), step)
         self._progress.update(step, loss if loss is not None else 0.0, now=True)
         _, counts = graph.read_counters(session)
         for (job, index), count in zip(self._cluster.trainers, counts, strict=True):

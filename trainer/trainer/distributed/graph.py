@@ -76,10 +76,9 @@ class Graph:
                 assigns.append(assign)
         session.run(assigns, feeds)
 
-    def read(self, session: Any, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    def read(self, session: Any) -> dict[str, np.ndarray]:
         """The values now. Trainers go on meanwhile: variables may be a step apart, as asynchronous training has it."""
-        wanted = {name: list(self.variables[name]) for name in (names or tuple(self.variables))}
-        fetched = session.run(wanted)
+        fetched = session.run({name: list(shards) for name, shards in self.variables.items()})
         return {name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for name, parts in fetched.items()}
 
     def read_counters(self, session: Any) -> tuple[int, list[int]]:

@@ -128,9 +128,9 @@ class _Replica:
         """Wait until all replicas have called this."""
         self._meet()
 
-    def read(self, _session: object, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        values = {name: self._variables[name].numpy() for name in (names or tuple(self._variables))}
-        return values if names else {**values, "shares": np.array(self.read_counters(None)[1], np.int64)}
+    def read(self, _session: object) -> dict[str, np.ndarray]:
+        values = {name: variable.numpy() for name, variable in self._variables.items()}
+        return {**values, "shares": np.array(self.read_counters(None)[1], np.int64)}
 
     def read_counters(self, _session: object) -> tuple[int, list[int]]:
         step = int(self._variables["global_step"].numpy())
