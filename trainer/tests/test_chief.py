@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def test_the_export_has_the_values_of_the_checkpoint(dataset: Path, tmp_path: Pa
     expected = tf.nn.softmax(mnist.logits({name: found[1][name] for name in mnist.SHAPES}, images))
     scores = serve(key=tf.range(5, dtype=tf.int64), image=images)["scores"]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reported", [9, 7])
+def test_a_finished_training_that_is_started_again_keeps_its_reports(
+    dataset: Path, tmp_path: Path, reported: int
+) -> None:
+    argv = ["--dataset", str(dataset), "--job-dir", str(tmp_path), "--max_steps", "9"]
+    store, weights = LocalStore(str(tmp_path / "train")), _Weights(9)
+    Chief(parse(argv), Cluster(), open_dataset(str(dataset))).finish(None, weights, 2.25)
+    before = json.loads(store.read("progress.json"))
+    store.write("progress.json", json.dumps({**before, "step": reported}).encode())
+    again = Chief(parse(argv), Cluster(), open_dataset(str(dataset)))
+    again.newest()
+    again.finish(None, weights, None)
+    after = json.loads(store.read("progress.json"))
+    assert after["step"] == 9
+    assert after["loss"] == (2.25 if reported == 9 else None)
+    assert [json.loads(row)["train_loss"] for row in store.read("metrics.jsonl").splitlines()] == [2.25]
 
 
 def test_rates_after_a_resume_leave_out_the_steps_before(

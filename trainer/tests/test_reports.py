@@ -62,6 +62,20 @@ def test_a_damaged_line_is_dropped(store: Store) -> None:
     assert _steps(store) == [40, 80]
 
 
+def test_a_row_without_train_loss_keeps_that_of_the_step(store: Store) -> None:
+    append_metrics(store, 40, 0.1, _evaluation())
+    append_metrics(store, 40, None, _evaluation())
+    append_metrics(store, 80, None, _evaluation())
+    assert [json.loads(line)["train_loss"] for line in store.read(METRICS).splitlines()] == [0.1, None]
+
+
+def test_a_loss_that_is_not_known_is_null(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Progress(store, 1000, 50, "chief").update(1000, None, now=True)
+    assert json.loads(store.read("progress.json"))["loss"] is None
+    assert caplog.messages[-1] == "step 1000 of 1000"
+
+
 def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None:
     # Every row is before or after LAST, so that no row replaces another.
     ready = threading.Barrier(2)

@@ -21,7 +21,7 @@ from trainer.distributed.graph import Graph
 from trainer.errors import LossNotFiniteError
 from trainer.files.checkpoint import Checkpoints
 from trainer.files.dataset import Dataset, Split
-from trainer.files.reports import Progress, Summaries, append_metrics
+from trainer.files.reports import Progress, Summaries, append_metrics, read_progress
 from trainer.files.storage import open_store
 from trainer.model import LocalModel, export
 
@@ -139,7 +139,8 @@ class Chief:
         step = int(values["global_step"])
         self._evaluate(step, loss, values)
         export(self._loaded(values), open_store(self._config.model_dir), step)
-        self._progress.update(step, loss if loss is not None else 0.0, now=True)
+        if loss is not None or (read_progress(self._store) or {}).get("step") != step:
+            self._progress.update(step, loss, now=True)
         _, counts = graph.read_counters(session)
         for (job, index), count in zip(self._cluster.trainers, counts, strict=True):
             log.info("share of %s/%d: %d of %d batches (%.1f %%)", job, index, count, step, 100 * count / max(1, step))

@@ -40,8 +40,11 @@ class Progress:
         self._next = 0.0
         self._writer: threading.Thread | None = None
 
-    def update(self, step: int, loss: float, *, now: bool = False) -> None:
-        """Call this after every step; it writes every few seconds, or ``now``."""
+    def update(self, step: int, loss: float | None, *, now: bool = False) -> None:
+        """Call this after every step; it writes every few seconds, or ``now``.
+
+        :param loss: of the step; ``None`` if this process has made none.
+        """
         clock = time.monotonic()
         if clock < self._next and not now:
             return
@@ -55,12 +58,13 @@ class Progress:
         # Neither is known at the first report.
         speed = round(rate * self._batch, 1) if rate else None
         eta = round(max(0, self._total - step) / rate, 1) if rate else None
-        log.info("step %d of %d, loss %.4f%s", step, self._total, loss, f", {speed:.0f} examples/s" if speed else "")
+        shown = (f", loss {loss:.4f}" if loss is not None else "") + (f", {speed:.0f} examples/s" if speed else "")
+        log.info("step %d of %d%s", step, self._total, shown)
         content = {
             "step": step,
             "of": self._total,
             "examples_per_second": speed,
-            "loss": round(loss, 6),
+            "loss": None if loss is None else round(loss, 6),
             "eta_seconds": eta,
             "updated": time.time(),
             "role": self._role,
@@ -95,9 +99,10 @@ def append_metrics(
 
     The chief and the evaluator both add rows, also at the same time.
 
+    :param train_loss: ``None`` keeps that of an earlier row of the step.
     :param last: rows from this step on are kept: the evaluator may finish after the chief has measured the last step.
     """
-    row = {
+    row: dict[str, Any] = {
         "step": step,
         "wall_time": time.time(),
         "train_loss": train_loss,
@@ -110,7 +115,9 @@ def append_metrics(
         rows = [(_step(line), line) for line in content.decode().splitlines()]
         before = [line for at, line in rows if at is not None and at < step]
         after = [line for at, line in rows if at is not None and last is not None and at >= max(last, step + 1)]
-        return ("\n".join([*before, json.dumps(row), *after]) + "\n").encode()
+        known = [json.loads(line).get("train_loss") for at, line in rows if at == step and train_loss is None]
+        new = {**row, "train_loss": known[-1] if known else train_loss}
+        return ("\n".join([*before, json.dumps(new), *after]) + "\n").encode()
 
     store.update(METRICS, add)
 
