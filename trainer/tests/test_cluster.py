@@ -168,6 +168,25 @@ def test_a_write_that_the_bucket_goes_on_refusing_is_said(
         assert store.ls() == []
 
 
+def test_a_damaged_download_is_repeated(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.cloud.storage import Blob
+    from google.cloud.storage.exceptions import DataCorruption
+
+    download, calls = Blob.download_as_bytes, []
+
+    def damage_once(blob: Blob, **options: Any) -> Any:
+        calls.append(blob.name)
+        if len(calls) == 1:
+            raise DataCorruption(None, "checksum mismatch")
+        return download(blob, **options)
+
+    store = GcsStore(f"{bucket}/damaged", patience=20.0)
+    store.write("a", b"1")
+    monkeypatch.setattr(Blob, "download_as_bytes", damage_once)
+    assert store.read("a") == b"1"
+    assert calls == ["damaged/a"] * 2
+
+
 @pytest.mark.parametrize("kind", ["local", "gs"])
 def test_both_stores_keep_the_same_promises(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     root = str(tmp_path / "store") if kind == "local" else f"{request.getfixturevalue('bucket')}/store"

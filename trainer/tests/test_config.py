@@ -108,6 +108,14 @@ def test_vertex_ai_names_the_directories_in_the_environment(monkeypatch: pytest.
     assert (config.log_dir, config.summary_dir) == ("gs://b/train", "gs://b/logs")
 
 
+def test_known_forms_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("gs://b", "file:///x", "/x", "x:1/y", "./gs:/x"):
+        assert parse(["--dataset", path, "--job-dir", path]).dataset == path
+    monkeypatch.setenv("AIP_MODEL_DIR", "s3://b/model")
+    with pytest.raises(UsageError, match="s3://b/model"):
+        parse(["--dataset", "d"])
+
+
 def test_arguments_of_services_are_passed_over() -> None:
     assert parse(["--dataset", "d", "--max_steps", "7", "--some-service-flag", "x"]).max_steps == 7
     # No abbreviations: a service's --data must not become our --dataset.
@@ -119,6 +127,12 @@ def test_arguments_of_services_are_passed_over() -> None:
     [
         ([], "no --dataset"),
         (["--dataset", "d", "--max_steps", "0"], "--max_steps must be more"),
+        (["--dataset", "s3://bucket/x"], "s3://bucket/x cannot be opened: write gs://BUCKET/PATH"),
+        (["--dataset", "d", "--job-dir", "gs:/bucket/x"], "gs:/bucket/x cannot be opened"),
+        (["--dataset", "d", "--job-dir", "GS://bucket/x"], "GS://bucket/x cannot be opened"),
+        (["--dataset", "d", "--job-dir", "gs://"], "gs:// has no bucket"),
+        (["--dataset", "d", "--log_dir", "gs:///x"], "gs:///x has no bucket"),
+        (["--dataset", "d", "--model_dir", "file:/x"], "file:/x cannot be opened"),
         (["--dataset", "d", "--eval_examples", "-1"], "--eval_examples must be 0 or more, not -1"),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
+from trainer.files.storage import check_uri
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,14 @@ def parse(argv: Sequence[str]) -> Config:
     for name in ("batch_size", "max_steps", "checkpoint", "patience", "step_timeout"):
         if getattr(known, name) <= 0:
             raise UsageError(f"--{name} must be more than 0, not {getattr(known, name)}")
-    base = (known.job_dir or "job").rstrip("/")
+    job_dir = _checked(known.job_dir)
+    base = (job_dir or "job").rstrip("/")
     # Vertex AI names both directories in the environment; ML Engine passed --job-dir.
-    log_dir = known.log_dir or (None if known.job_dir else os.environ.get("AIP_CHECKPOINT_DIR")) or f"{base}/train"
-    summary_dir = known.log_dir or os.environ.get("AIP_TENSORBOARD_LOG_DIR") or log_dir
-    model_dir = known.model_dir or (None if known.job_dir else os.environ.get("AIP_MODEL_DIR")) or f"{base}/model"
+    log_dir = _checked(known.log_dir or (None if job_dir else os.environ.get("AIP_CHECKPOINT_DIR"))) or f"{base}/train"
+    summary_dir = _checked(known.log_dir or os.environ.get("AIP_TENSORBOARD_LOG_DIR")) or log_dir
+    model_dir = _checked(known.model_dir or (None if job_dir else os.environ.get("AIP_MODEL_DIR"))) or f"{base}/model"
     return Config(
-        dataset=known.dataset,
+        dataset=_checked(known.dataset),
         log_dir=log_dir.rstrip("/"),
         summary_dir=summary_dir.rstrip("/"),
         model_dir=model_dir.rstrip("/"),
@@ -77,6 +79,12 @@ def parse(argv: Sequence[str]) -> Config:
         threads=known.threads,
         allow_cpu=known.allow_cpu,
     )
+
+
+def _checked(uri: str | None) -> str:
+    """:raises UsageError: it is given and cannot be opened."""
+    check_uri(uri or "")
+    return uri or ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -129,9 +129,10 @@ def open_dataset(uri: str) -> Dataset:
     """Read the manifest of the version at ``uri``, a ``gs://`` prefix or a local directory.
 
     :raises DatasetError: if there is no version, or its manifest is no manifest.
+    :raises UsageError: the URI has a form that is not known.
     """
-    uri = uri.rstrip("/")
     store = open_store(uri)
+    uri = uri.rstrip("/")
     try:
         manifest = json.loads(store.read("manifest.json"))
     except MissingError as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,13 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from trainer.errors import MissingError, StorageError, StorageForbiddenError
+from trainer.errors import MissingError, StorageError, StorageForbiddenError, UsageError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE = 30.0  # seconds that a failing read or write is repeated
 CALL_SECONDS = 60.0  # for one call to Cloud Storage
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 
 class Store(Protocol):
@@ -58,10 +60,23 @@ class Store(Protocol):
 
 
 def open_store(uri: str) -> Store:
-    """Open ``gs://bucket/path``, or a local directory, which need not exist yet."""
+    """Open ``gs://bucket/path``, or a local directory, which need not exist yet.
+
+    :raises UsageError: the URI has another form.
+    """
+    check_uri(uri)
     if uri.startswith("gs://"):
         return GcsStore(uri)
     return LocalStore(uri.removeprefix("file://"))
+
+
+def check_uri(uri: str) -> None:
+    """:raises UsageError: this is a URI that :func:`open_store` cannot open."""
+    if uri.startswith("gs://"):
+        if not uri.removeprefix("gs://").partition("/")[0]:
+            raise UsageError(f"{uri} has no bucket: write gs://BUCKET/PATH")
+    elif _SCHEME.match(uri) and not uri.startswith("file://"):
+        raise UsageError(f"{uri} cannot be opened: write gs://BUCKET/PATH, file:///PATH or a local path")
 
 
 class LocalStore:
@@ -189,6 +204,7 @@ class GcsStore:
         import requests
         from google.api_core import exceptions as google
         from google.auth import exceptions as auth
+        from google.cloud.storage.exceptions import DataCorruption
 
         uri = f"{self.root}/{name}"
         try:
@@ -197,7 +213,7 @@ class GcsStore:
             raise MissingError(f"no object {uri} (or no such bucket)") from error
         except (google.Forbidden, google.Unauthorized, auth.DefaultCredentialsError) as error:
             raise StorageForbiddenError(f"not allowed to {verb} {uri}: {error}") from error
-        except (google.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
+        except (google.GoogleAPIError, auth.GoogleAuthError, requests.RequestException, DataCorruption) as error:
             raise StorageError(f"cannot {verb} {uri}: {error}") from error
 
 
