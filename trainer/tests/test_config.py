@@ -133,6 +133,11 @@ def test_arguments_of_services_are_passed_over() -> None:
         (["--dataset", "d", "--job-dir", "gs://"], "gs:// has no bucket"),
         (["--dataset", "d", "--log_dir", "gs:///x"], "gs:///x has no bucket"),
         (["--dataset", "d", "--model_dir", "file:/x"], "file:/x cannot be opened"),
+        (["--dataset", "d", "--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["--dataset", "d", "--threads", "-1"], "--threads must be 0 or more, not -1"),
+        (["--dataset", "d", "--patience", "nan"], "--patience must be a finite number, not nan"),
+        (["--dataset", "d", "--step_timeout", "inf"], "--step_timeout must be a finite number, not inf"),
+        (["--dataset", "d", "--learning_rate", "nan"], "--learning_rate must be a finite number, not nan"),
         (["--dataset", "d", "--eval_examples", "-1"], "--eval_examples must be 0 or more, not -1"),
     ],
 )

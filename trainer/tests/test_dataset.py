@@ -48,18 +48,18 @@ def test_loads_what_the_files_hold(version: Path) -> None:
     assert dataset.version == "version"
 
 
+def _format_2(manifest: dict[str, Any]) -> None:
+    columns = [{"name": "image", "dtype": "uint8", "shape": manifest.pop("shape")}]
+    columns.append({"name": "label", "dtype": "uint8"})
+    classes = list(range(manifest.pop("classes")))
+    manifest.update(format=2, schema={"columns": columns, "target": "label", "classes": classes})
+    for split in manifest["splits"].values():
+        split["files"] = [{**split.pop(f"{name}s"), "column": name} for name in ("image", "label")]
+
+
 def test_format_2_of_the_manifest_is_read_too(version: Path) -> None:
     before = open_dataset(str(version)).load("heldout")
-
-    def format_2(manifest: dict[str, Any]) -> None:
-        columns = [{"name": "image", "dtype": "uint8", "shape": manifest.pop("shape")}]
-        columns.append({"name": "label", "dtype": "uint8"})
-        classes = list(range(manifest.pop("classes")))
-        manifest.update(format=2, schema={"columns": columns, "target": "label", "classes": classes})
-        for split in manifest["splits"].values():
-            split["files"] = [{**split.pop(f"{name}s"), "column": name} for name in ("image", "label")]
-
-    _edit(version, format_2)
+    _edit(version, _format_2)
     after = open_dataset(str(version)).load("heldout")
     assert (after.images == before.images).all()
     assert (after.labels == before.labels).all()
@@ -78,6 +78,42 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError, match=r"manifest\.json: not"):
         open_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": None}, "splits is missing or null; it must be an object"),
+        ({"shape": 28}, "shape is 28; it must be a list"),
+        ({"classes": None}, "classes is missing or null; it must be an integer"),
+        ({"splits": {"train": None}}, "has no split 'train'"),
+        ({"splits": {"train": {"images": [1]}}}, "images lack path, size or sha256"),
+    ],
+)
+def test_a_manifest_of_format_1_that_lacks_something(version: Path, change: dict[str, Any], message: str) -> None:
+    _edit(version, lambda manifest: manifest.update(change))
+    with pytest.raises(DatasetError, match=rf"manifest\.json: {message}"):
+        open_dataset(str(version)).load("train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": None}, "schema.columns is missing or null; it must be a list"),
+        ({"schema": {"classes": []}}, "schema.columns is missing or null; it must be a list"),
+        ({"schema": {"columns": [1]}}, r"schema.columns is \[1\]; it must be a list of objects"),
+        ({"schema": {"columns": [{}], "classes": None}}, "schema.classes is missing or null; it must be a list"),
+        ({"schema": {"columns": [{}], "classes": []}}, r"images of \[\], 0 classes"),
+        ({"schema": {"columns": [{"name": "image", "shape": 7}], "classes": []}}, r"images of \[\], 0 classes"),
+        ({"splits": {"train": {"files": [1]}}}, "images lack path, size or sha256"),
+        ({"splits": {"train": {"files": None}}}, "images lack path, size or sha256"),
+    ],
+)
+def test_a_manifest_of_format_2_that_lacks_something(version: Path, change: dict[str, Any], message: str) -> None:
+    _edit(version, _format_2)
+    _edit(version, lambda manifest: manifest.update(change))
+    with pytest.raises(DatasetError, match=rf"manifest\.json: {message}"):
+        open_dataset(str(version)).load("train")
 
 
 def test_a_truncated_file(version: Path) -> None:

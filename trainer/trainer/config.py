@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +52,12 @@ def parse(argv: Sequence[str]) -> Config:
         log.warning("ignoring unknown arguments: %s", " ".join(unknown))
     if not known.dataset:
         raise UsageError("no --dataset: give the directory or gs:// prefix of a dataset version")
-    if known.eval_examples < 0:
-        raise UsageError(f"--eval_examples must be 0 or more, not {known.eval_examples}")
+    for name in ("eval_examples", "seed", "threads"):
+        if getattr(known, name) < 0:
+            raise UsageError(f"--{name} must be 0 or more, not {getattr(known, name)}")
+    for name in ("learning_rate", "patience", "step_timeout"):
+        if not math.isfinite(getattr(known, name)):
+            raise UsageError(f"--{name} must be a finite number, not {getattr(known, name)}")
     for name in ("batch_size", "max_steps", "checkpoint", "patience", "step_timeout"):
         if getattr(known, name) <= 0:
             raise UsageError(f"--{name} must be more than 0, not {getattr(known, name)}")

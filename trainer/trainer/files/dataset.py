@@ -29,6 +29,12 @@ from trainer.files.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 _MAGIC = {"images": 2051, "labels": 2049}
+# What the manifest's formats have, and the JSON types of it.
+_KEYS: Mapping[int, Mapping[str, type]] = {
+    1: {"splits": dict, "shape": list, "classes": int},
+    2: {"splits": dict, "schema.columns": list, "schema.classes": list},
+}
+_TYPES = {dict: "an object", list: "a list", int: "an integer"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Dataset:
 
         :raises DatasetError: names the file, and what is wrong with it.
         """
-        entry = self.manifest.get("splits", {}).get(split)
+        entry = self.manifest["splits"].get(split)
         if not isinstance(entry, dict):
             raise DatasetError(f"{self.uri}/manifest.json: has no split {split!r}")
         images = self._array(entry, "images")
@@ -97,8 +103,8 @@ class Dataset:
     def _array(self, entry: Mapping[str, Any], kind: str) -> np.ndarray:
         try:
             file = _file_of(entry, kind)
-            name, size, digest = file["path"], int(file["size"]), str(file["sha256"])
-        except (KeyError, TypeError, ValueError) as error:
+            name, size, digest = str(file["path"]), int(file["size"]), str(file["sha256"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"{self.uri}/manifest.json: {kind} lack path, size or sha256") from error
         where = f"{self.uri}/{name}"
         shape = _shape(self.manifest) or (28, 28)
@@ -143,12 +149,26 @@ def open_dataset(uri: str) -> Dataset:
         raise type(error)(f"dataset {uri}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in (1, 2) or manifest.get("file_format") != "idx":
         raise DatasetError(f"{uri}/manifest.json: not of format 1 or 2 with IDX files, which is all this trainer reads")
+    _check_keys(f"{uri}/manifest.json", manifest)
     if _shape(manifest) != (28, 28) or len(_classes(manifest)) != 10:
         raise DatasetError(
             f"{uri}/manifest.json: images of {list(_shape(manifest))}, {len(_classes(manifest))} classes; "
             "this model takes [28, 28] and 10"
         )
     return Dataset(uri, manifest, store, _cache_dir() if uri.startswith("gs://") else None)
+
+
+def _check_keys(where: str, manifest: Mapping[str, Any]) -> None:
+    """:raises DatasetError: a key that is read later is missing, or its value is of another type."""
+    for keys, kind in _KEYS[manifest["format"]].items():
+        value: Any = manifest
+        for key in keys.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            found = "is missing or null" if value is None else f"is {json.dumps(value)[:50]}"
+            raise DatasetError(f"{where}: {keys} {found}; it must be {_TYPES[kind]}")
+        if keys == "schema.columns" and not all(isinstance(column, dict) for column in value):
+            raise DatasetError(f"{where}: {keys} is {json.dumps(value)[:50]}; it must be a list of objects")
 
 
 def _file_of(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -163,15 +183,17 @@ def _file_of(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _shape(manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of an image; empty if the manifest has none."""
     if manifest["format"] == 1:
-        return tuple(manifest.get("shape", ()))
-    return next((tuple(c.get("shape", ())) for c in manifest["schema"]["columns"] if c["name"] == "image"), ())
+        return tuple(manifest["shape"])
+    shapes = [column.get("shape") for column in manifest["schema"]["columns"] if column.get("name") == "image"]
+    return tuple(shapes[0]) if shapes and isinstance(shapes[0], list) else ()
 
 
 def _classes(manifest: Mapping[str, Any]) -> range:
     if manifest["format"] == 1:
-        return range(int(manifest.get("classes", 0)))
-    return range(len(manifest["schema"].get("classes", ())))
+        return range(int(manifest["classes"]))
+    return range(len(manifest["schema"]["classes"]))
 
 
 def batches(split: Split, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
