@@ -12,6 +12,8 @@ import tensorflow as tf
 from tests.cluster import ClusterOfProcesses
 from trainer.config import parse
 from trainer.distributed import sync
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.signals import Stop
 from trainer.files import manifest
 from trainer.files.storage import open_store
 
@@ -71,6 +73,21 @@ def test_a_replica_that_exits_first_after_the_export_is_not_lost(tmp_path: Path,
     else:
         with pytest.raises(tf.errors.UnavailableError):
             sync._meet(_Gone(), config, 120)
+
+
+def test_the_threads_are_limited_before_tensorflow_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StartedError(Exception):
+        pass
+
+    def start(_cluster: Cluster) -> None:
+        raise StartedError
+
+    limits: list[int] = []
+    monkeypatch.setattr(sync, "limit_threads", lambda config, _cluster: limits.append(config.threads))
+    monkeypatch.setattr(sync, "_strategy", start)
+    with pytest.raises(StartedError):
+        sync.train(parse(["--dataset", "d", "--threads", "3"]), Cluster(), Stop())
+    assert limits == [3]
 
 
 def test_parameter_servers_are_refused(dataset: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from trainer.errors import UsageError
 from trainer.files.storage import check_uri
@@ -39,6 +40,12 @@ class Config:
     step_timeout: float = 60.0
     threads: int = 0
     allow_cpu: bool = False
+
+    def with_batches_of(self, size: int) -> Self:
+        """The same with another batch size, which is logged."""
+        if size != self.batch_size:
+            log.info("a step has %d examples, not %d", size, self.batch_size)
+        return replace(self, batch_size=size)
 
 
 def parse(argv: Sequence[str]) -> Config:

@@ -39,17 +39,19 @@ from trainer.files.dataset import batches, open_dataset
 log = logging.getLogger(__name__)
 errors = tf.errors
 PROGRESS_SECONDS = 5.0
+_NOT_FINITE = re.compile(r"Tensor had .*(Inf|NaN)")  # tf.debugging.check_numerics
 
 
 class Trainer:
     """A chief or a worker, in a cluster or alone."""
 
     def __init__(self, config: Config, cluster: Cluster, stop: Stop) -> None:
-        self._config, self._cluster, self._stop = config, cluster, stop
         limit_threads(config, cluster)
         dataset = open_dataset(config.dataset)
         self._data = dataset.load("train")
         log.info("dataset %s, version %s: %d examples", dataset.uri, dataset.version, len(self._data))
+        config = config.with_batches_of(min(config.batch_size, len(self._data)))
+        self._config, self._cluster, self._stop = config, cluster, stop
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         target = start_server(config, cluster).target if cluster.distributed else ""
         self._graph = graphs.build(

@@ -23,8 +23,9 @@ from trainer.chief import Chief, first_values
 from trainer.config import Config
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import BETA1, BETA2, EPSILON
+from trainer.distributed.session import limit_threads
 from trainer.distributed.signals import Stop
-from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, UsageError
+from trainer.errors import DatasetError, LossNotFiniteError, PreemptedError, ReplicaLostError, UsageError
 from trainer.files import manifest
 from trainer.files.dataset import batches, open_dataset
 from trainer.files.storage import open_store
@@ -50,9 +51,13 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
     """
     if cluster.ps_count or cluster.job == "ps":
         raise UsageError("--strategy sync does not use parameter servers; remove them from the cluster")
+    limit_threads(config, cluster)
     strategy = _strategy(cluster)
     dataset = open_dataset(config.dataset)
-    data = dataset.load("train").shard(cluster.trainer_index, len(cluster.trainers))
+    examples, trainers = dataset.load("train"), len(cluster.trainers)
+    share = _share(config, len(examples), trainers)
+    config = config.with_batches_of(share * trainers)
+    data = examples.shard(cluster.trainer_index, trainers)
     # Only the chief reads and writes checkpoints. The others get its values, so that all start from the same ones.
     chief = Chief(config, cluster, dataset) if cluster.is_chief else None
     if chief is not None:
@@ -62,7 +67,6 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
     replicas = _Replica(strategy, config, values, cluster)
     step = 0
     loss: float | None = None
-    share = max(1, config.batch_size // len(cluster.trainers))
     try:
         step = replicas.start()
         log.info("%s at step %d; %d examples here", origin, step, len(data))
@@ -78,12 +82,22 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
             step += 1
             if chief is not None:
                 chief.after_step(None, replicas, step, loss)
-        log.info("%d steps, with %d of %d examples each in this replica", step, share, share * len(cluster.trainers))
+        log.info("%d steps, with %d of %d examples each in this replica", step, share, config.batch_size)
         if chief is not None:
             chief.finish(None, replicas, loss)
         _meet(replicas, config, step)
     except _LOST as error:
         raise ReplicaLostError(f"lost another replica at step {step}: {str(error.message)[:200]}") from error
+
+
+def _share(config: Config, examples: int, trainers: int) -> int:
+    """The examples of each replica in a step, the same number on all.
+
+    :raises DatasetError: a replica would have none.
+    """
+    if examples < trainers:
+        raise DatasetError(f"{config.dataset}: {examples} training examples for {trainers} replicas; each needs one")
+    return max(1, min(config.batch_size, examples) // trainers)
 
 
 def _meet(replicas: _Replica, config: Config, step: int) -> None:
