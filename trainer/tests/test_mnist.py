@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.cluster import free_ports
-from trainer import mnist
+from trainer import loop, mnist
 from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
 
@@ -91,11 +91,20 @@ def test_a_loss_that_is_not_finite_applies_nothing() -> None:
     images, labels = _batch(8)
     with _session(graph) as session:
         graph.write(session, _start(weights))
-        with pytest.raises(tf.errors.InvalidArgumentError, match="NaN"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=loop._NOT_FINITE.pattern):
             session.run(graph.train, {graph.images: images, graph.labels: labels})
         after = graph.read(session)
     assert after["global_step"] == 0
     assert all(np.array_equal(after[name], weights[name], equal_nan=True) for name in weights)
+
+
+@pytest.mark.parametrize(
+    "message", ["for inference, both shapes must be equal", "information on tensor 'images'", "invalid finance"]
+)
+def test_other_invalid_arguments_are_no_loss_that_is_not_finite(message: str) -> None:
+    assert not loop._NOT_FINITE.search(message)
+    for value in ("Inf", "-Inf", "NaN", "Inf and NaN"):
+        assert loop._NOT_FINITE.search(f"{message}: loss : Tensor had {value} values")
 
 
 def test_the_loss_is_finite_however_sure_the_model_is() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -171,7 +172,7 @@ class Trainer:
 
     def _raise_not_finite(self, session: Any, error: Exception) -> None:
         """Stop all trainers through the first parameter server. This step was not applied."""
-        if "inf" not in str(error).lower() and "nan" not in str(error).lower():
+        if not _NOT_FINITE.search(str(error)):
             raise error
         self._graph.set_trouble(session, self._cluster.trainer_index + 1)
         raise LossNotFiniteError(
