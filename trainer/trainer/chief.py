@@ -50,7 +50,7 @@ class Chief:
         self._sample = self._heldout.sample(config.eval_examples or len(self._heldout))
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
-        self._saved: Mapping[str, np.ndarray] | None = None  # the values of the newest checkpoint
+        self._saved_step = -1
         self._newest = 0  # the step to which the training would return if a parameter server were lost
         self._lead = cluster.steps_under_way if cluster.distributed else 0
         self._rate: float | None = None
@@ -81,10 +81,11 @@ class Chief:
         The next checkpoint is due an interval after it, and rates are measured from it on.
         """
         found = self._checkpoints.load_newest()
-        self._newest, self._saved = found or (0, None)
+        self._newest = found[0] if found else 0
         self._mark = (time.monotonic(), self._newest)
         if found is not None:
             step, values = found
+            self._saved_step = step
             trainers = len(self._cluster.trainers)
             if len(values.get("shares", ())) != trainers:  # the cluster has another size now
                 values["shares"] = np.zeros(trainers, np.int64)
@@ -111,22 +112,22 @@ class Chief:
         return step
 
     def _save(self, session: Any, graph: Readable) -> Mapping[str, np.ndarray]:
-        """Fetch the values and save a checkpoint, unless there is one of this step; returns the checkpoint's values.
+        """Fetch the values and save a checkpoint, unless there is one of this step; returns the values.
 
         :raises LossNotFiniteError: the weights give a loss that is not finite; no checkpoint is saved. The loss of a
             step is computed before its update, and would not show this.
         """
         values = graph.read(session)
         step = int(values["global_step"])
-        if self._saved is not None and step == self._saved["global_step"]:
-            return self._saved
+        if step == self._saved_step:
+            return values
         if not self._loaded(values).is_sound(self._heldout):
             raise LossNotFiniteError(
                 f"the loss is not finite with the weights of step {step} (learning rate "
                 f"{self._config.learning_rate:g}); the newest checkpoint is from before"
             )
         checkpoint = self._checkpoints.save(step, values)
-        self._saved, self._newest = values, step
+        self._saved_step = self._newest = step
         graph.set_saved(session, step)
         log.info("saved checkpoint %s", checkpoint.name)
         self._lead = self._meanwhile(session, graph, step)
