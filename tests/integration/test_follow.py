@@ -18,7 +18,7 @@ from mlengine.core.job import FailureCause, JobHandle, JobKey, JobState, JobStat
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs import deadlines, following
-from mlengine.jobs.submission import Intent, Submitted, Submitter, ended_with_task
+from mlengine.jobs.submission import Intent, Submitted, Submitter, cancelled_outside, ended_with_task
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.web import actions
@@ -257,10 +257,37 @@ def test_a_cancelled_job_is_waited_for_through_an_outage(
         backend.refuse = 3
 
     monkeypatch.setattr(backend, "cancel", cancel_and_go_away)
-    assert cancel._cancel(argparse.Namespace(no_wait=False)) == ExitCode.OK
+    assert cancel._cancel(argparse.Namespace(no_wait=False, by="ana", reason="")) == ExitCode.OK
     printed = capsys.readouterr()
     assert printed.out == "m_1: CANCELLED\n"
     assert printed.err.count("come back later; retrying") == 3
+
+
+@pytest.mark.parametrize("why", ["wrong data", ""])
+def test_a_cancellation_at_a_terminal_is_recorded(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    backend = MemoryBackend()
+    handle = submit(storage, bucket, backend).handle
+    monkeypatch.setattr(cancel, "find_job", lambda _: (backend, handle))
+    assert cancel._cancel(argparse.Namespace(no_wait=False, by="ana", reason=why)) == ExitCode.OK
+    assert capsys.readouterr().err == ""
+    record = Submitter(storage, backend).record(JobDir(handle.job_dir))
+    reason = f": {why}" if why else ""
+    expected = f"it was cancelled by ana{reason}; clear `submit` to train again"
+    assert cancelled_outside(record, backend.describe([handle])[0]) == expected
+
+
+def test_a_job_is_cancelled_even_if_that_cannot_be_recorded(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = MemoryBackend()
+    handle = submit(storage, bucket, backend).handle
+    storage.write(JobDir(handle.job_dir).claim, b"?")
+    monkeypatch.setattr(cancel, "find_job", lambda _: (backend, handle))
+    assert cancel._cancel(argparse.Namespace(no_wait=False, by="ana", reason="")) == ExitCode.OK
+    assert f"{handle.job_dir} will not say who cancelled the job" in capsys.readouterr().err
+    assert backend.jobs[0].state is JobState.CANCELLED
 
 
 def test_the_command_says_how_to_go_on_after_an_outage(

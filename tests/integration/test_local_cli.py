@@ -58,6 +58,9 @@ def test_a_job_is_followed_shown_and_cancelled(mlengine: Command, make_backend: 
     assert "worker-0    | worker-0 restart 0" in lines
     assert "launcher    | SUCCEEDED: the chief ended with exit code 0" in lines
     assert mlengine("jobs", "logs", handle.name, "--replica", "chief-0")[1] == "chief-0 restart 0\none\ntwo\n"
+    code, out, err = mlengine("jobs", "logs", handle.name, "--replica", "worker-9")
+    assert (code, out) == (0, "")
+    assert err == "mlengine: no lines of worker-9; the log has lines of chief-0, launcher, worker-0\n"
     assert json.loads(mlengine("jobs", "status", handle.job_id, "--json")[1])["state"] == "SUCCEEDED"
     assert mlengine("jobs", "cancel", handle.job_id)[1] == f"{handle.job_id} has already ended: SUCCEEDED\n"
 

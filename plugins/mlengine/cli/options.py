@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import math
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -137,6 +138,22 @@ def index(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more: {text}")
     return number
+
+
+def add_by(parser: argparse.ArgumentParser) -> None:
+    """Add ``--by``."""
+    parser.add_argument("--by", default="", metavar="NAME", help="your name for the history (default: the login name)")
+
+
+def user(args: argparse.Namespace) -> str:
+    """The name of ``--by``, or the login name.
+
+    :raises UsageError: neither is known.
+    """
+    try:
+        return args.by or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise UsageError("cannot determine the current user", hint="give --by NAME") from error
 
 
 def add_max_attempts(parser: argparse._ActionsContainer) -> None:

@@ -510,7 +510,7 @@ def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
         return f"it was cancelled by {event.get('by')}{reason}; clear `submit` to train again"
     if status.state is JobState.CANCELLED and not ended_with_task(record, status):
         return (
-            "it was cancelled outside this task: in the console, or by `mlengine jobs cancel`; "
+            "it was cancelled outside this task, without a recorded name, as in the cloud's console; "
             "clear `submit` to train again"
         )
     return ""

@@ -7,15 +7,13 @@ explanation. A rollback is recorded in the champion's history.
 from __future__ import annotations
 
 import logging
-import time
-from typing import Any
 
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
 from mlengine.core.errors import BackendError
-from mlengine.core.job import CANCELLED_BY_PERSON, JobHandle, JobRecord
+from mlengine.core.job import JobHandle, JobRecord
 from mlengine.core.layout import JobDir
-from mlengine.jobs import claims
+from mlengine.jobs.cancellation import record_cancellation
 from mlengine.promotion.publish import rollback
 from mlengine.storage.client import Storage
 
@@ -32,12 +30,7 @@ def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: s
     :raises BackendError: the job is not submitted yet or has ended, or the backend cannot be reached.
     """
     handle = _active_handle(storage, backend, job_dir)
-    _record_event(
-        storage,
-        job_dir,
-        handle.attempt,
-        {"event": CANCELLED_BY_PERSON, "attempt": handle.attempt, "by": by, "why": why},
-    )
+    record_cancellation(storage, handle, by=by, why=why)
     log.warning("Job %s: cancelled by %s: %s", handle.job_id, by, why)
     backend.cancel(handle)
     return handle
@@ -68,14 +61,3 @@ def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) 
     if status.state.terminal:
         raise BackendError(f"job {handle.job_id} has already ended: {status.state.value}", hint="reload the page")
     return handle
-
-
-def _record_event(storage: Storage, job_dir: JobDir, attempt: int, event: dict[str, Any]) -> None:
-    def add(record: JobRecord) -> JobRecord:
-        if record.attempt != attempt:
-            raise BackendError(
-                f"job {record.job_id} has moved on to attempt {record.attempt}", hint="reload the page and try again"
-            )
-        return record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
-
-    claims.update(storage, job_dir, add)

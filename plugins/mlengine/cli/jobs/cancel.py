@@ -8,9 +8,11 @@ import time
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.jobs.lookup import add_job, find_job
 from mlengine.cli.jobs.outages import persist
-from mlengine.cli.options import Commands, add_command
-from mlengine.cli.output import say
-from mlengine.core.job import JobState, JobStatus
+from mlengine.cli.options import Commands, add_by, add_command, reason, user
+from mlengine.cli.output import note, say
+from mlengine.core.errors import MlengineError, ObjectMissingError
+from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.storage.client import Storage
 
 _POLL_SECONDS = 0.5
 
@@ -20,6 +22,8 @@ def register(commands: Commands) -> None:
     parser = add_command(commands, "cancel", "cancel a job and wait until it has ended")
     add_job(parser)
     parser.add_argument("--no-wait", action="store_true", help="request the cancellation and return")
+    parser.add_argument("--reason", type=reason, metavar="TEXT", help="recorded with your name in job.json")
+    add_by(parser)
     parser.set_defaults(handler=_cancel)
 
 
@@ -30,6 +34,7 @@ def _cancel(args: argparse.Namespace) -> int:
         say(f"{handle.job_id} has already ended: {before.state}")
         return ExitCode.OK
     backend.cancel(handle)
+    _record(args, handle)  # afterwards, because an outage of the bucket must not delay the cancellation
 
     def poll() -> JobStatus:
         return backend.describe([handle])[0]
@@ -40,3 +45,15 @@ def _cancel(args: argparse.Namespace) -> int:
         status = persist(poll)
     say(f"{handle.job_id}: {status.state}")
     return ExitCode.OK if args.no_wait or status.state is JobState.CANCELLED else ExitCode.JOB_FAILED
+
+
+def _record(args: argparse.Namespace, handle: JobHandle) -> None:
+    """Record who cancelled the job, for its task and the page. If that fails, a note says so."""
+    from mlengine.jobs.cancellation import record_cancellation
+
+    try:
+        record_cancellation(Storage(), handle, by=user(args), why=args.reason or "")
+    except ObjectMissingError:
+        return
+    except MlengineError as error:
+        note(f"mlengine: {handle.job_dir} will not say who cancelled the job: {error.message}")

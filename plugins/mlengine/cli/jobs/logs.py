@@ -24,8 +24,12 @@ def _logs(args: argparse.Namespace) -> int:
     from mlengine.jobs.following import LogFollower
 
     backend, handle = find_job(args)
+    seen: set[str] = set()
     for followed in LogFollower(backend, handle, {}, note).follow(to_end_of_job=args.follow):
         _print(followed.page, args.replica)
+        seen |= {line.replica for line in followed.page.lines}
+    if args.replica and seen and args.replica not in seen:
+        note(f"mlengine: no lines of {args.replica}; the log has lines of {', '.join(sorted(seen))}")
     return 0
 
 

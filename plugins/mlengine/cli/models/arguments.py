@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 
-from mlengine.core.errors import UsageError
 from mlengine.core.layout import JobDir
 
 
@@ -19,22 +17,6 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="job id, or the job dir as gs://…")
 
 
-def add_by(parser: argparse.ArgumentParser) -> None:
-    """Add ``--by``."""
-    parser.add_argument("--by", default="", metavar="NAME", help="your name for the history (default: the login name)")
-
-
 def job_dir(bucket: str, model: str, job: str) -> JobDir:
     """The job dir of a job, which is given by its id or by its URI."""
     return JobDir(job.rstrip("/")) if job.startswith("gs://") else JobDir.of(bucket, model, job)
-
-
-def user(args: argparse.Namespace) -> str:
-    """The name of ``--by``, or the login name.
-
-    :raises UsageError: neither is known.
-    """
-    try:
-        return args.by or getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise UsageError("cannot determine the current user", hint="give --by NAME") from error

@@ -6,8 +6,8 @@ import argparse
 
 from mlengine.cli.documents import PublicationDocument
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.cli.models.arguments import add_by, add_job, add_model, job_dir, user
-from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, reason
+from mlengine.cli.models.arguments import add_job, add_model, job_dir
+from mlengine.cli.options import Commands, add_bucket, add_by, add_command, add_json, bucket_of, reason, user
 from mlengine.cli.output import say, say_json
 from mlengine.core.errors import MlengineError, UsageError
 from mlengine.promotion.outcome import Force
