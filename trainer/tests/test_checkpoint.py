@@ -121,3 +121,19 @@ def test_a_directory_that_cannot_be_listed_is_not_empty(store: LocalStore, monke
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(StorageForbiddenError, match="not allowed to list"):
         Checkpoints(store).load_newest()
+
+
+def test_what_killed_writers_left_of_earlier_steps_is_deleted(store: LocalStore) -> None:
+    def names() -> set[str]:
+        return {name.removeprefix("checkpoints/") for name in store.ls("checkpoints/")}
+
+    complete = names()
+    left = {f"00000015-0123abcd/{INDEX}", f"00000015-0123abcd/.{DATA}.0123abcd.part"}
+    # Later ones, the one of this step, and directories that have other names.
+    others = {f"00000025-0123abcd/{INDEX}", f"00000030-0123abcd/{INDEX}", f"00000015-mine/{INDEX}", "notes/15"}
+    for name in left | others:
+        store.write(f"checkpoints/{name}", b"x")
+    Checkpoints(store).save(25, {"global_step": np.array(25)})
+    assert names() & left == set()
+    assert names() >= complete | others
+    assert [checkpoint.step for checkpoint in Checkpoints(store).list()] == [10, 20, 25]

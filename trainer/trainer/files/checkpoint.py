@@ -14,6 +14,7 @@ whatever the number of parameter servers was, so that another cluster can go on.
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from trainer.files.storage import Store, retried
 log = logging.getLogger(__name__)
 PREFIX = "checkpoints/"
 KEEP = 3
+_DIRECTORY = re.compile(rf"{PREFIX}(\d{{8,}})-[0-9a-f]{{8}}")  # of a checkpoint, complete or not
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Checkpoints:
         return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name))
 
     def save(self, step: int, values: Mapping[str, np.ndarray]) -> Checkpoint:
-        """Write a checkpoint, and delete all but the newest few.
+        """Write a checkpoint, and delete all but the newest few, and incomplete ones before it.
 
         :raises LossNotFiniteError: a weight is NaN or infinite; nothing is written.
         :raises StorageError: it could not be written; the earlier checkpoints are unchanged.
@@ -72,6 +74,7 @@ class Checkpoints:
             manifest.publish(self._store, checkpoint.name, Path(scratch), step=step)
         for old in before[: max(0, len(before) - KEEP + 1)]:
             self._remove(old)
+        self._remove_incomplete(step)
         return checkpoint
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
@@ -108,6 +111,19 @@ class Checkpoints:
                 self._store.delete(name)
         except StorageError as error:
             log.warning("could not delete the old checkpoint %s: %s", checkpoint.name, error)
+
+    def _remove_incomplete(self, step: int) -> None:
+        """Delete what writers have left that were killed: directories of earlier steps that have no manifest."""
+        try:
+            names = self._store.ls(PREFIX)
+            complete = {name.rpartition("/")[0] for name in names if name.endswith(f"/{manifest.NAME}")}
+            for name in names:
+                directory = name.rpartition("/")[0]
+                found = _DIRECTORY.fullmatch(directory)
+                if found and int(found[1]) < step and directory not in complete:
+                    self._store.delete(name)
+        except StorageError as error:
+            log.warning("could not delete incomplete checkpoints: %s", error)
 
 
 def _write(directory: Path, values: Mapping[str, np.ndarray]) -> None:

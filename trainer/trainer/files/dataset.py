@@ -167,8 +167,8 @@ def _check_keys(where: str, manifest: Mapping[str, Any]) -> None:
         if not isinstance(value, kind):
             found = "is missing or null" if value is None else f"is {json.dumps(value)[:50]}"
             raise DatasetError(f"{where}: {keys} {found}; it must be {_TYPES[kind]}")
-        if keys == "schema.columns" and not all(isinstance(column, dict) for column in value):
-            raise DatasetError(f"{where}: {keys} is {json.dumps(value)[:50]}; it must be a list of objects")
+    if manifest["format"] == 2 and not all(isinstance(column, dict) for column in manifest["schema"]["columns"]):
+        raise DatasetError(f"{where}: schema.columns must be a list of objects")
 
 
 def _file_of(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

@@ -53,7 +53,10 @@ class Store(Protocol):
     def exists(self, name: str) -> bool: ...
 
     def ls(self, prefix: str = "") -> list[str]:
-        """The names of all files whose name starts with ``prefix``, at any depth, in order."""
+        """The names of all files whose name starts with ``prefix``, at any depth, in order.
+
+        A write that was killed may have left a file whose name ends with ``.part``.
+        """
 
     def delete(self, name: str) -> None:
         """Safe to repeat."""
@@ -102,7 +105,7 @@ class LocalStore:
     def ls(self, prefix: str = "") -> list[str]:
         paths = self._do("list", prefix.rpartition("/")[0], _files_below)
         names = (path.relative_to(self._path).as_posix() for path in paths)
-        return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".part"))
+        return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         self._do("delete", name, lambda path: path.unlink(missing_ok=True))
