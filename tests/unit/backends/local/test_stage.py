@@ -1,0 +1,44 @@
+"""A step that fails by this machine's fault is reported to the launcher, which tries it again."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends import Submission
+from mlengine.backends.local import stage
+from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.settings import Settings
+from mlengine.core.spec import TrainingSpec
+from mlengine.runtime import json_files
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "free disk space"), (errno.EDQUOT, "free disk space"), (errno.EIO, "launcher.log")],
+)
+def test_an_error_of_the_operating_system_is_a_result(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    advice: str,
+) -> None:
+    job = Job(tmp_path)
+    stored = Stored(Submission("key", "job", 1, "gs://bkt/m/job", TrainingSpec("trainer.task")), Settings.load(), 0.0)
+    assert json_files.create_json(job.submission_file, stored.to_json())
+
+    def fail(*_: object) -> dict[str, object]:
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+
+    monkeypatch.setitem(stage._STEPS, "prepare", fail)
+    assert stage.main(["prepare", str(tmp_path)]) == 1
+    result = json_files.read_json(job.step_file)
+    assert result is not None
+    assert (result["error"], result["retryable"]) == ("OSError", True)
+    assert f"the step prepare failed on this machine: [Errno {number}] {os.strerror(number)}" in result["message"]
+    assert advice in result["message"].partition("What to do: ")[2]
+    assert "the step prepare failed" in capsys.readouterr().err
