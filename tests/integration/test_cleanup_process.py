@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,7 +19,7 @@ from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
-from mlengine.listeners import cleanup_process
+from mlengine.listeners import cleanup_process, job_cleanup
 from mlengine.listeners.cleanup_process import CancelRequest
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
@@ -67,6 +69,77 @@ def test_a_request_may_name_the_job_dir(storage: Storage, bucket: str, backend: 
     write(folder, CancelRequest(job_dir=job_dir.uri, backend="memory"))
     assert cleanup_process.main() == 0
     assert backend.live == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "cancelled"),
+    [({"dag_id": "dag", "run_id": "run"}, True), ({"dag_id": "dag", "run_id": "another"}, False), (None, True)],
+)
+def test_a_job_of_an_earlier_generation_is_found_by_the_job_dir(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, owner: dict[str, str] | None, cancelled: bool
+) -> None:
+    """The task was cleared, and has not submitted again when the run ended."""
+    job_dir = submit(storage, bucket)
+    later = replace(KEY, generation=KEY.generation + 2)
+    write(folder, CancelRequest(later.digest, job_dir.uri, owner, backend="memory"))
+    assert cleanup_process.main() == 0
+    assert (backend.live == []) is cancelled
+
+
+def test_a_job_dir_without_a_record_does_not_hide_the_key(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
+) -> None:
+    submit(storage, bucket)
+    write(folder, CancelRequest(KEY.digest, f"{bucket}/m/none", backend="memory"))
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+
+
+def test_requests_of_another_environment_are_handled_when_nobody_else_does(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The component that wrote them was started again, with another environment."""
+    submit(storage, bucket)
+    (folder / "1.json").unlink()
+    ours, other = tmp_path / "orphans" / "ours", tmp_path / "orphans" / "other"
+    for path in (ours, other):
+        path.mkdir(parents=True)
+    monkeypatch.setenv("MLENGINE_ORPHANS", str(ours))
+    write(other, CancelRequest(KEY.digest, backend="memory"))
+    assert cleanup_process.main() == 0
+    assert backend.live != []
+    os.utime(other / "1.json", (time.time() - 600, time.time() - 600))
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+    assert not (other / "1.json").exists()
+
+
+def test_the_scheduler_s_start_handles_what_was_left(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(cleanup_process, "_spawn", started.append)
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    for job_type in ("SchedulerJob", "TriggererJob"):
+        job_cleanup.on_starting(SimpleNamespace(job_type=job_type))
+    assert started == []
+    write(cleanup_process._folder(), CancelRequest(KEY.digest))
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", "7")
+    for job_type in ("SchedulerJob", "TriggererJob"):
+        job_cleanup.on_starting(SimpleNamespace(job_type=job_type))
+    assert started == [cleanup_process._folder()]
+
+
+def test_modules_of_the_present_path_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as a secrets backend that Airflow's configuration names."""
+    commands: list[dict[str, str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: commands.append(env))
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "/opt/corp:/opt/more")
+    cleanup_process.start([CancelRequest(KEY.digest)])
+    paths = commands[0]["PYTHONPATH"].split(os.pathsep)
+    assert paths[1:] == ["/opt/corp", "/opt/more"]
+    assert (Path(paths[0]) / "mlengine").is_dir()
 
 
 def test_a_job_that_has_ended_is_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:

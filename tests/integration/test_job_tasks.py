@@ -903,6 +903,15 @@ def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str
     assert caught.value.timeout.total_seconds() > 20 * days
 
 
+@pytest.mark.parametrize(
+    "progress", [b"[" * 200_000, b'{"step": -1, "of": 9}', b'{"step": 1' + b"0" * 400 + b', "of": 9}']
+)
+def test_progress_that_no_trainer_writes_counts_as_none(bucket: str, storage: Storage, progress: bytes) -> None:
+    job_dir = JobDir(f"{bucket}/m/j")
+    storage.write(job_dir.progress, progress)
+    assert read_progress(storage, job_dir) is None
+
+
 @pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
 def test_progress_that_is_no_number_hurts_nobody(bucket: str, storage: Storage, number: str) -> None:
     job_dir = JobDir(f"{bucket}/m/j")

@@ -5,9 +5,11 @@ The tasks are called as Airflow calls them; ``tests/e2e/live_airflow/test_recrea
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,7 @@ from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from tests.support import local_jobs
@@ -296,3 +299,25 @@ def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:
     first = names[0]
     assert first.startswith("m_h_")
     assert names == [first, f"{first}_2", f"{first}_3"]
+
+
+def test_a_task_keeps_how_its_job_is_reached(run: Any, backend: ScriptedBackend) -> None:
+    """For the listener that cancels orphaned jobs: Airflow deletes the rendered fields of old runs."""
+    made = run()
+    submitted = made.submit()
+    kept = made.store["mlengine_access"]
+    assert (kept["backend"], kept["gcp_conn_id"], kept["region"]) == (backend.name, None, None)
+    assert kept["job"]["job_dir"] == submitted["job_dir"]
+
+
+@pytest.mark.usefixtures("backend")
+def test_options_with_secrets_are_not_kept() -> None:
+    store = StateStore()
+    options = {"token": "secret", "env": {"KEY": "secret"}, "endpoint": "http://127.0.0.1:1", "path": Path("/x")}
+    sensor = TrainingJobSensor(task_id="wait", job="", gcp_conn_id="training", backend_options=options)
+    context: Any = {"task_state_store": store}
+    sensor.keep_access(context, job={"job_dir": "gs://b/m/j"})
+    assert "secret" not in json.dumps(store)
+    kept = store["mlengine_access"]
+    assert kept["backend_options"] == {"endpoint": "http://127.0.0.1:1", "path": "/x"}
+    assert (kept["gcp_conn_id"], kept["job"]) == ("training", {"job_dir": "gs://b/m/j"})

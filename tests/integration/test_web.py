@@ -99,6 +99,27 @@ def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
     assert [model["model"] for model in client.get("api/models").json()["models"]] == ["mnist"]
 
 
+@pytest.mark.parametrize("damage", ["progress", "report", "history"])
+def test_a_damaged_job_of_a_dag_that_a_user_may_not_read_is_not_there(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    job_dir = sample_jobs.job("mnist_theirs", state=JobState.RUNNING, dag_id="theirs")
+    if damage == "progress":
+        sample_jobs.storage.write(job_dir.progress, b'{"step": 1' + b"0" * 301 + b', "of": 10}')
+    elif damage == "report":
+        sample_jobs.storage.write(job_dir.report, b'{"format": 1, "metrics": {"accuracy": Infinity}}')
+    else:
+        claim = json.loads(sample_jobs.storage.read(job_dir.claim))
+        sample_jobs.storage.write(job_dir.claim, json.dumps({**claim, "history": [{"time": 1e999}]}).encode())
+    client = visit()
+    monkeypatch.setattr(guard, "get_auth_manager", PerDag)
+    assert client.get("api/jobs").json()["jobs"] == []
+    for path in ("", "/logs", "/report"):
+        assert client.get(f"api/jobs/mnist/mnist_theirs{path}").status_code == 404
+    assert client.post("api/jobs/mnist/mnist_theirs/cancel", headers=BUTTON, json={"reason": "x"}).status_code == 404
+    assert BACKEND.live
+
+
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 

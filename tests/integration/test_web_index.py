@@ -47,7 +47,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
     assert len(reads) <= shards.SHARDS, "an object of the index was read twice, although it has not changed"
 
 
-@pytest.mark.parametrize("content", [b"{", b"\x1f\x8b", shards.encode({})[:-4], b""])
+@pytest.mark.parametrize("content", [b"{", b"\x1f\x8b", shards.encode({})[:-4], b"", gzip.compress(b"[" * 200_000)])
 def test_a_damaged_index_is_replaced(sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes) -> None:
     sample_jobs.job("mnist_1")
     for number in range(shards.SHARDS):
@@ -107,6 +107,17 @@ def test_who_comes_back_after_a_while_sees_what_is_now(
     monkeypatch.setattr(index, "STALE", 0.0)
     monkeypatch.setattr(index, "_STALE_WAIT", 60.0)
     assert [row.job_id for row in asked.view().rows] == ["mnist_1"]
+
+
+def test_text_that_utf_8_cannot_encode_hides_no_job(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_1")
+    broken = sample_jobs.job("mnist_2")
+    raw = json.loads(sample_jobs.storage.read(broken.claim))
+    changed = {**raw, "inputs": {"dataset": {"version": "\ud800x"}}}
+    sample_jobs.storage.write(broken.claim, json.dumps(changed).encode())
+    found = {job["job_id"]: job["dataset"] for job in visit().get("api/jobs").json()["jobs"]}
+    assert found == {"mnist_1": found["mnist_1"], "mnist_2": "\ud800x"}
+    assert visit().get("api/jobs/mnist/mnist_2").status_code == 200
 
 
 def test_one_damaged_job_does_not_hide_the_others(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:

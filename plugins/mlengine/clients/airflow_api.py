@@ -5,8 +5,10 @@ It does not import Airflow or use its database, so that it runs on any machine t
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -30,8 +32,8 @@ class AirflowServer:
     """
 
     def __init__(self, url: str, *, token: str = "", user: str = "", password: str = "", direct: bool = False) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise AirflowError(f"not the URL of an Airflow: {url}", hint="write http://… or https://…")
+        if not _is_url(url):
+            raise AirflowError(f"not the URL of an Airflow: {url}", hint="write http://HOST:PORT or https://HOST")
         self.url = url.rstrip("/")
         self._token = token
         self._login = {"username": user, "password": password}
@@ -116,14 +118,23 @@ class AirflowServer:
                     hint=_CREDENTIALS if error.code in {401, 403} else "check the URL, and the API server's log",
                     status=error.code,
                 ) from error
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
                 if not (late and attempts_left):
                     raise AirflowError(
-                        f"no response from Airflow to {method} {url}: {error}",
+                        f"no response from Airflow to {method} {url}: {str(error) or type(error).__name__}",
                         hint="check that the API server runs at this URL",
                     ) from error
         return None
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is not a number, or a bracket is missing
+        return False
+    return valid and not re.search(r"\s", url)
 
 
 def quoted(name: str) -> str:

@@ -115,6 +115,8 @@ def dag_of(owner: Mapping[str, Any]) -> str:
 # Where Airflow stores the ids that distinguish runs of the same name: a key of each submitting task's state store, and
 # a Variable.
 RUN_UID_KEY = "mlengine_run_uid"
+# There too: how a task reaches its job. Airflow keeps the rendered fields of a task for the newest runs only.
+ACCESS_KEY = "mlengine_access"
 INSTALLATION_VARIABLE = "mlengine_installation_id"
 
 

@@ -170,7 +170,10 @@ def with_report(row: Row, report: Report, generation: int) -> Row:
 
 
 def damaged(claim: Claimed, error: str) -> Row:
-    """The row of a job whose files are invalid, so that it does not hide the other jobs."""
+    """The row of a job whose files are invalid, so that it does not hide the other jobs.
+
+    It has the job's DAG, which decides who may see the job.
+    """
     detail = f"job.json, or another file of the job, is invalid: {error}"
     return Row(
         claim.model,
@@ -180,6 +183,7 @@ def damaged(claim: Claimed, error: str) -> Row:
         JobState.UNKNOWN.value,
         time.time(),
         detail,
+        dag_id=dag_of(claim.record.owner),
         claim_generation=claim.generation,
     )
 

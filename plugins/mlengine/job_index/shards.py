@@ -60,7 +60,7 @@ def load(storage: Storage, bucket: str, number: int) -> Shard:
         return Shard()
     try:
         return _decode(data, generation)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RecursionError, zlib.error) as error:
         log.warning("Ignoring the invalid job index %s: %r", uri, error)
         return Shard(generation)
 

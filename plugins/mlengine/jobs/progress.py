@@ -77,13 +77,13 @@ def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
     try:
         raw = json.loads(storage.read_small(job_dir.progress))
         return Progress(
-            step=int(raw["step"]),
-            of=int(raw["of"]),
+            step=_step(raw["step"]),
+            of=_step(raw["of"]),
             examples_per_second=_finite(raw.get("examples_per_second")),
             loss=_finite(raw.get("loss")),
             eta_seconds=_finite(raw.get("eta_seconds")),
         )
-    except (StorageError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (StorageError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -91,7 +91,7 @@ def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
     """The saved cursor of this attempt; a new one if there is none."""
     try:
         cursor = _cursor(json.loads(storage.read_small(JobDir(handle.job_dir).cursor)))
-    except (ObjectMissingError, ValueError, TypeError):
+    except (ObjectMissingError, ValueError, TypeError, RecursionError):
         return LogCursor(handle.attempt)
     return cursor if cursor.attempt == handle.attempt else LogCursor(handle.attempt)
 
@@ -171,6 +171,14 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _step(value: Any) -> int:
+    """:raises ValueError: it is not a number of steps."""
+    number = int(value)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{value} is not a number of steps")
+    return number
 
 
 def _finite(value: Any) -> float | None:

@@ -5,7 +5,8 @@ write a request to a folder, start this process, and return.
 
 Many are started at once when a person marks a hundred runs. The process that gets the lock handles all requests; the
 others exit before they load anything. The one with the lock reads the folder once more after it has released it, so
-that no request is left. A request is deleted when it was handled.
+that no request is left. A request is deleted when it was handled. Requests of another environment are handled if they
+are older than :data:`_ABANDONED_SECONDS`: its process was killed, or its component was started again.
 """
 
 from __future__ import annotations
@@ -26,15 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import mlengine
+from mlengine.backends import TrainingBackend, find_attempts
 from mlengine.connections import CloudAccess
+from mlengine.core.errors import JobFileError, MlengineError
+from mlengine.core.job import JobHandle, JobRecord
 from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 
 log = logging.getLogger("mlengine.listeners.cleanup_process")
 
 _VARIABLE = "MLENGINE_ORPHANS"
+_FOLDER = "orphans"
 # Environment variables that differ between two processes of one component.
-_VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "PWD", "INVOCATION_ID", _VARIABLE, "_AIRFLOW_PROCESS_CONTEXT"})
+_VOLATILE = frozenset(
+    {"_", "SHLVL", "OLDPWD", "PWD", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "JOURNAL_STREAM", "HOSTNAME"}
+    | {_VARIABLE, "_AIRFLOW_PROCESS_CONTEXT"}
+)
+_ABANDONED_SECONDS = 300.0
 # By then, a submission that was in progress when the run ended can be found.
 _LATE_SECONDS = 10.0
 _START_SECONDS = 10.0
@@ -42,14 +52,16 @@ _START_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """A request to cancel the jobs of ``key``, or of the key that has claimed ``job_dir``.
+    """A request to cancel the jobs of ``key``, and of the key that has claimed ``job_dir``.
 
+    :param owner: ``dag_id`` and ``run_id`` of the task whose claim it must be; by default, of any.
     :param backend: its name, or ``None`` for the configured one.
     :param begun_before: attempts that were made later are kept; in seconds since the epoch.
     """
 
     key: str = ""
     job_dir: str = ""
+    owner: Mapping[str, str] | None = None
     backend: str | None = None
     gcp_conn_id: str | None = None
     impersonation_chain: str | Sequence[str] | None = None
@@ -70,10 +82,26 @@ def start(requests: Sequence[CancelRequest]) -> None:
     partial = file.with_suffix(".part")
     partial.write_text(json.dumps([asdict(request) for request in requests]), encoding="utf-8")
     partial.rename(file)
+    _spawn(folder)
+
+
+def resume() -> None:
+    """Start a process if there are requests that were not handled.
+
+    :raises OSError: no process can be started.
+    """
+    folder = _folder()
+    if any(folder.parent.glob("*/*.json")):
+        _spawn(folder)
+
+
+def _spawn(folder: Path) -> None:
+    path = os.environ.get("PYTHONPATH")
     env = {
         **os.environ,
         _VARIABLE: str(folder),
-        "PYTHONPATH": str(Path(mlengine.__file__).parent.parent),
+        # Airflow's configuration may name modules of the present path, such as a secrets backend.
+        "PYTHONPATH": os.pathsep.join([str(Path(mlengine.__file__).parent.parent), *filter(None, [path])]),
         # With this value Airflow lets a process read connections where the scheduler reads them.
         "_AIRFLOW_PROCESS_CONTEXT": "server",
     }
@@ -89,7 +117,7 @@ def _folder() -> Path:
     same = sorted((name, value) for name, value in os.environ.items() if name not in _VOLATILE)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
-    folder = home / "mlengine" / "orphans" / digest
+    folder = home / "mlengine" / _FOLDER / digest
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
@@ -104,8 +132,7 @@ def cancel_jobs(request: CancelRequest) -> bool:
     )
     backend = access.backend(request.backend)
     submitter = Submitter(access.storage(), backend)
-    key = request.key or submitter.record(JobDir(request.job_dir)).key
-    handles = backend.find(key)
+    handles = _find(request, submitter, backend)
     for status in backend.describe(handles) if handles else ():
         later = request.begun_before is not None and (status.created or 0.0) > request.begun_before
         if not status.state.terminal and not later:
@@ -114,10 +141,53 @@ def cancel_jobs(request: CancelRequest) -> bool:
     return bool(handles)
 
 
+def _find(request: CancelRequest, submitter: Submitter, backend: TrainingBackend) -> list[JobHandle]:
+    """The attempts of the job in the job dir, and those with the requested key."""
+    record = _record(request, submitter) if request.job_dir else None
+    found = [] if record is None else _of_record(backend, record)
+    if request.key and (record is None or record.key != request.key):
+        found += backend.find(request.key)
+    return found
+
+
+def _record(request: CancelRequest, submitter: Submitter) -> JobRecord | None:
+    """The record in the job dir; ``None`` if the key is enough, and there is none or it is that of another run."""
+    try:
+        record = submitter.record(JobDir(request.job_dir))
+    except MlengineError as error:
+        if not request.key or error.retryable:
+            raise
+        return None
+    mine = request.owner is None or all(record.owner.get(name) == value for name, value in request.owner.items())
+    return record if mine else None
+
+
+def _of_record(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
+    """The attempts of a recorded job, also in the region of its job file."""
+    try:
+        spec = TrainingSpec.from_json(record.spec)
+    except JobFileError:
+        return backend.find(record.key)
+    return find_attempts(backend, record.key, spec, record.regions)
+
+
 def main() -> int:
     """Handle all requests; repeat those without a job after :data:`_LATE_SECONDS`."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s mlengine: %(message)s")
     folder = Path(os.environ[_VARIABLE])
+    without_job = _handle_all(folder)
+    for other in sorted(folder.parent.iterdir()) if folder.parent.name == _FOLDER else ():
+        if other != folder and any(_is_abandoned(file) for file in _pending(other)):
+            without_job += _handle_all(other)
+    if without_job:
+        time.sleep(_LATE_SECONDS)
+        for request in without_job:
+            _handle(request)
+    return 0
+
+
+def _handle_all(folder: Path) -> list[CancelRequest]:
+    """Handle the requests in a folder, unless another process does. Returns those for which no job was found."""
     without_job: list[CancelRequest] = []
     while _pending(folder):
         with (folder / "lock").open("a") as lock:
@@ -128,11 +198,14 @@ def main() -> int:
             for file in _pending(folder):
                 without_job += [request for request in _read(file) if not _handle(request)]
                 file.unlink(missing_ok=True)
-    if without_job:
-        time.sleep(_LATE_SECONDS)
-        for request in without_job:
-            _handle(request)
-    return 0
+    return without_job
+
+
+def _is_abandoned(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return False  # it was handled just now
 
 
 def _pending(folder: Path) -> list[Path]:

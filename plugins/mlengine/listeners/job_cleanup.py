@@ -21,12 +21,22 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
-from mlengine.core.job import RUN_UID_KEY, JobKey
-from mlengine.listeners.cleanup_process import CancelRequest, start
+from mlengine.core.job import ACCESS_KEY, RUN_UID_KEY, Decision, JobKey
+from mlengine.listeners.cleanup_process import CancelRequest, resume, start
 
 log = logging.getLogger(__name__)
 
 _SUBMIT, _WAIT = "SubmitTrainingJobOperator", "TrainingJobSensor"
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """The scheduler starts: handle what was requested before it was stopped."""
+    if getattr(component, "job_type", "") == "SchedulerJob":
+        try:
+            resume()
+        except Exception:
+            log.exception("Could not look for jobs that are to be cancelled; run `mlengine jobs reap`")
 
 
 @hookimpl
@@ -70,7 +80,7 @@ def _wait_ended(task: Any) -> None:
         return
     try:
         with _session() as session:
-            fields = _rendered(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
+            fields = _fields(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
         request = _wait_request(fields)
         if request is not None:
             log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
@@ -123,17 +133,17 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
             those = XComModel.task_id.in_([task.task_id for task in waits])
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
-        rendered = _rendered(session, dag_id, run_id)
+        fields = _fields(session, dag_id, run_id)
         uids = _run_uids(session, dag_id, run_id)
         handles = _results(session, dag_id, run_id, [task.task_id for task in submits])
     requests: list[CancelRequest | None] = []
     for task in submits:
         instance = (task.task_id, task.map_index)
         key = JobKey(dag_id, run_id, *instance, int(task.max_tries), uids.get(instance, ""))
-        requests.append(_submit_request(key, rendered.get(instance, {}), handles.get(instance)))
+        requests += _submit_requests(key, fields.get(instance, {}), handles.get(instance))
     if not submits:
         # A run that only waits has its job from elsewhere, and cancels it as its wait would.
-        requests = [_wait_request(rendered.get((task.task_id, task.map_index), {})) for task in waits]
+        requests = [_wait_request(fields.get((task.task_id, task.map_index), {})) for task in waits]
     return [request for request in requests if request is not None]
 
 
@@ -144,6 +154,18 @@ def _session() -> Any:
     from airflow.utils.session import create_session
 
     return create_session(scoped=False)
+
+
+def _fields(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """How the run's tasks reach their jobs, by task id and map index: the rendered fields, else what the task kept.
+
+    Airflow deletes the rendered fields of all but the newest runs of a DAG, also while a backfill runs an old one.
+    """
+    kept = _kept(session, dag_id, run_id, ACCESS_KEY)
+    return {
+        **{task: value for task, value in kept.items() if isinstance(value, dict) and "gcp_conn_id" in value},
+        **_rendered(session, dag_id, run_id),
+    }
 
 
 def _rendered(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -161,13 +183,18 @@ def _run_uids(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], s
 
     There is none for a task that has not begun to submit, or where ``[state_store] clear_on_success`` has removed it.
     """
+    kept = _kept(session, dag_id, run_id, RUN_UID_KEY)
+    return {task: value for task, value in kept.items() if isinstance(value, str)}
+
+
+def _kept(session: Any, dag_id: str, run_id: str, key: str) -> dict[tuple[str, int], Any]:
+    """A value that the run's tasks keep in the state store, by task id and map index."""
     from airflow.models.task_state_store import TaskStateStoreModel as Stored
     from sqlalchemy import select
 
-    where = (Stored.dag_id == dag_id, Stored.run_id == run_id, Stored.key == RUN_UID_KEY)
+    where = (Stored.dag_id == dag_id, Stored.run_id == run_id, Stored.key == key)
     found = session.execute(select(Stored.task_id, Stored.map_index, Stored.value).where(*where)).all()
-    values = {(row.task_id, row.map_index): json.loads(row.value) for row in found}
-    return {task: value for task, value in values.items() if isinstance(value, str)}
+    return {(row.task_id, row.map_index): json.loads(row.value) for row in found}
 
 
 def _results(session: Any, dag_id: str, run_id: str, task_ids: Sequence[str]) -> dict[tuple[str, int], Any]:
@@ -181,13 +208,25 @@ def _results(session: Any, dag_id: str, run_id: str, task_ids: Sequence[str]) ->
     return {(row.task_id, row.map_index): XComModel.deserialize_value(row) for row in found}
 
 
-def _submit_request(key: JobKey, fields: dict[str, Any], handle: Any) -> CancelRequest:
-    """By the task's key; without a run UID, by the job dir in the task's result."""
-    access = _access(fields)
+def _submit_requests(key: JobKey, fields: dict[str, Any], handle: Any) -> list[CancelRequest]:
+    """By the task's key, and by its job dir: that of its result, or else the prepared one.
+
+    The job in the job dir has another key if the task was cleared and has not submitted again. Without a run UID, the
+    key is not known.
+    """
+    access, owner = _access(fields), {"dag_id": key.dag_id, "run_id": key.run_id}
     backend = fields.get("backend") or None
-    if not key.run_uid and isinstance(handle, dict) and "job_dir" in handle:
-        return CancelRequest(job_dir=handle["job_dir"], backend=handle.get("backend") or backend, **access)
-    return CancelRequest(key=key.digest, backend=backend, **access)
+    if isinstance(handle, dict) and "job_dir" in handle and handle.get("decision") != Decision.REUSED:
+        of_job = handle.get("backend") or backend
+        by_dir = CancelRequest(job_dir=handle["job_dir"], backend=of_job, owner=owner, **access)
+        if not key.run_uid:
+            return [by_dir]
+        if of_job == (backend or of_job):
+            return [replace(by_dir, key=key.digest)]
+        return [CancelRequest(key=key.digest, backend=backend, **access), by_dir]
+    prepared = fields.get("job")
+    job_dir = prepared.get("job_dir", "") if isinstance(prepared, dict) else ""
+    return [CancelRequest(key=key.digest, job_dir=job_dir, backend=backend, owner=owner, **access)]
 
 
 def _wait_request(fields: dict[str, Any]) -> CancelRequest | None:

@@ -35,6 +35,19 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001
     _note(dag_run)
 
 
+def note_of_groups(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """As :func:`note_of`, with a line for each task group if several have results.
+
+    :param results: by task group, then as for :func:`note_of`. Those of tasks without a group belong to all groups.
+    """
+    shared = results.get("", {})
+    groups = {name: {**shared, **own} for name, own in sorted(results.items()) if name} or {"": dict(shared)}
+    notes = {name: note for name, own in groups.items() if (note := note_of(own))}
+    if len(notes) == 1:
+        return next(iter(notes.values()))
+    return "\n".join(f"{name}: {note}" for name, note in notes.items())[:_LONGEST]
+
+
 def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One line about a run; empty if none of its tasks has a result.
 
@@ -62,7 +75,7 @@ def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _note(dag_run: Any) -> None:
     try:
-        text = note_of(_results(dag_run.dag_id, dag_run.run_id))
+        text = note_of_groups(_results(dag_run.dag_id, dag_run.run_id))
         if text:
             _write(dag_run, text)
     except Exception:
@@ -70,8 +83,8 @@ def _note(dag_run: Any) -> None:
         log.exception("Could not write a note on run %s of %s", dag_run.run_id, dag_run.dag_id)
 
 
-def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-    """The results of the run's tasks that the note is about. Of mapped tasks, the first's."""
+def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results of the tasks that the note is about, by task group and operator. Of mapped tasks, the first's."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -80,7 +93,7 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
     # A new session, for the reason given in mlengine.listeners.job_cleanup. It only reads.
     with create_session(scoped=False) as session:
         rows = session.execute(
-            select(TaskInstance.operator, XComModel.value)
+            select(TaskInstance.task_id, TaskInstance.operator, XComModel.value)
             .join(
                 XComModel,
                 (XComModel.dag_id == TaskInstance.dag_id)
@@ -96,8 +109,12 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
             )
             .order_by(TaskInstance.map_index.desc())
         ).all()
-    found = {operator: XComModel.deserialize_value(_Stored(value)) for operator, value in rows}
-    return {operator: value for operator, value in found.items() if isinstance(value, dict)}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task_id, operator, stored in rows:
+        value = XComModel.deserialize_value(_Stored(stored))
+        if isinstance(value, dict):
+            found.setdefault(task_id.rpartition(".")[0], {})[operator] = value
+    return found
 
 
 class _Stored:

@@ -6,6 +6,7 @@ backend. The sensor has the same bases.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from airflow.sdk.definitions.retry_policy import RetryDecision
 
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
+from mlengine.core.job import ACCESS_KEY
 from mlengine.operators._rendering import TextRendering
 from mlengine.operators.lineage import tasks as lineage
 
@@ -27,6 +29,8 @@ _CLEAR = (
 )
 _OTHER_TASK = "pass the output of the task that the documentation of {} names"
 _LONGEST = 500  # of a message that quotes a value
+# Options of backends that may have secrets. A job is found without them.
+_SECRET_OPTIONS = frozenset({"token", "headers", "env", "raw"})
 
 
 class RetryByCause(RetryPolicy):
@@ -168,6 +172,25 @@ class BackendOperator(MlengineOperator):
         self.project_id = project_id
         self.region = region
         self.backend_options = backend_options
+
+    def keep_access(self, context: Context, **more: Any) -> None:
+        """Keep how this task reaches its job in its state store, for the listener that cancels orphaned jobs.
+
+        :param more: further fields. Options that may have secrets are left out.
+        """
+        from airflow.sdk.exceptions import AirflowRuntimeError
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        store = context.get("task_state_store")
+        if store is None:
+            return
+        options = {name: value for name, value in self.access.options.items() if name not in _SECRET_OPTIONS}
+        fields = {name: getattr(self, name) for name in BackendOperator.template_fields}
+        kept = json.loads(json.dumps({**fields, "backend_options": options, **more}, default=str))
+        try:
+            store.set(ACCESS_KEY, kept, retention=NEVER_EXPIRE)
+        except AirflowRuntimeError as error:
+            self.log.warning("Could not keep how the job is reached; its end may have to wait for reap: %s", error)
 
     @property
     def access(self) -> CloudAccess:

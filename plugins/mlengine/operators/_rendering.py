@@ -79,10 +79,16 @@ def _by_schema(value: Any, schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return value
     if isinstance(value, Mapping):
-        properties = schema.get("properties") or {}
-        return {name: _by_schema(one, properties.get(name)) for name, one in value.items()}
+        properties, others = schema.get("properties") or {}, schema.get("additionalProperties")
+        return {name: _by_schema(one, properties.get(name, others)) for name, one in value.items()}
     if isinstance(value, list):
-        return [_by_schema(one, schema.get("items")) for one in value]
+        first = schema.get("prefixItems") or ()
+        schemas = [*first, *[schema.get("items")] * max(0, len(value) - len(first))]
+        return [_by_schema(one, kind) for one, kind in zip(value, schemas, strict=False)]
+    choices = [one for name in ("anyOf", "oneOf") for one in schema.get(name) or ()]
+    if choices and not any(isinstance(one, Mapping) and one.get("type") == "number" for one in choices):
+        for choice in choices:
+            value = _by_schema(value, choice)
     kinds = schema.get("type") or ()
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
     if isinstance(value, float) and value.is_integer() and "integer" in kinds and "number" not in kinds:

@@ -133,6 +133,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def execute(self, context: Context) -> JobXCom:
         identity = run_identity(context)
         self._key = replace(job_key(context), run_uid=identity.run_uid)
+        self.keep_access(context, backend=self.backend, job=self.job)
         with job_ends_with_task(context, self._cancel):
             return self._submit(self._key, identity.installation, context)
 

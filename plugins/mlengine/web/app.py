@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
 from importlib.resources import files
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Airflow's API has 40 threads for all its routes. If the bucket does not respond, the page must not occupy all of them.
 MAX_CONCURRENT_REQUESTS = 12
+MAX_BODY_BYTES = 2 << 20  # a log cursor has up to 400,000 characters
+BODY_SECONDS = 10.0
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -38,8 +42,18 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _STATIC = ("page.html", "page.css", "page.js", "draw.js")
 
 
+class AsciiResponse(JSONResponse):
+    """JSON in ASCII: text of a job may have characters that UTF-8 cannot encode, such as lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 class Shield:
-    """ASGI middleware: adds headers, and rejects more than :data:`MAX_CONCURRENT_REQUESTS` requests at a time."""
+    """ASGI middleware: adds headers, and rejects more than :data:`MAX_CONCURRENT_REQUESTS` requests at a time.
+
+    A request counts when it has arrived completely, so that slow clients do not lock the others out.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -48,14 +62,50 @@ class Shield:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                arrived = await _arrived(receive)
+        except (TimeoutError, ValueError):
+            await _refuse(413, "the request is too large or too slow", "send it again")(scope, receive, send)
+            return
         if not self._slots.acquire(blocking=False):
-            busy = JSONResponse({"error": "too many requests", "hint": "try again in a moment"}, 503, headers=HEADERS)
-            await busy(scope, receive, send)
+            await _refuse(503, "too many requests", "try again in a moment")(scope, receive, send)
             return
         try:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, _again(arrived, receive), _with_headers(send))
         finally:
             self._slots.release()
+
+
+async def _arrived(receive: Any) -> dict[str, Any]:
+    """The request's body in one message, or the message that the client has disconnected.
+
+    :raises ValueError: the body is larger than :data:`MAX_BODY_BYTES`.
+    """
+    body = b""
+    while True:
+        message: dict[str, Any] = await receive()
+        if message["type"] != "http.request":
+            return message
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise ValueError("the body is too large")
+        if not message.get("more_body"):
+            return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _again(message: dict[str, Any], receive: Any) -> Any:
+    """``receive`` of an application that is given this message first."""
+    messages = [message]
+
+    async def receive_again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _refuse(status: int, error: str, hint: str) -> JSONResponse:
+    return JSONResponse({"error": error, "hint": hint}, status, headers=HEADERS)
 
 
 def _with_headers(send: Any) -> Any:
@@ -78,6 +128,7 @@ def make_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        default_response_class=AsciiResponse,
         dependencies=[Depends(guard.reader)],
         exception_handlers={
             HTTPException: _http_error,
@@ -110,14 +161,14 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
         and "text/html" in request.headers.get("accept", "")
     ):
         return RedirectResponse(guard.login_url(str(request.url)), 303)
-    return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code)
+    return AsciiResponse({"error": str(error.detail), "hint": ""}, error.status_code)
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> Response:
     """Name the first wrong field of a request. The page shows error and hint."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return JSONResponse({"error": f"{field}: {first['msg']}", "hint": f"correct {field}"}, 422)
+    return AsciiResponse({"error": f"{field}: {first['msg']}", "hint": f"correct {field}"}, 422)
 
 
 async def _mlengine_error(_: Request, error: MlengineError) -> Response:
@@ -126,7 +177,7 @@ async def _mlengine_error(_: Request, error: MlengineError) -> Response:
     if error.retryable:
         status = 503
     log.info("Request failed with status %d: %s", status, error.message)
-    return JSONResponse({"error": error.message, "hint": error.hint}, status)
+    return AsciiResponse({"error": error.message, "hint": error.hint}, status)
 
 
 _CODES: dict[type[MlengineError], int] = {

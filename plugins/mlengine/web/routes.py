@@ -81,7 +81,7 @@ def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
     job = _job(user, model, job_id)
     return {
         **jobs.detail(_storage(), job.claim, job.row),
-        "may_change": guard.may_change(user, job.row.dag_id),
+        "may_change": guard.may_change(user, dag_of(job.claim.record.owner)),
         "tensorboard": tensorboard(job.claim.job_dir) if settings.get("tensorboard_url") else "",
         "console": _console(job.claim),
         "links": _links(job.status),
@@ -112,7 +112,7 @@ def report(user: ReaderDep, model: str, job_id: str, theme: str = "") -> Respons
 @router.post("/jobs/{model}/{job_id}/cancel", dependencies=[Depends(guard.same_origin)])
 def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, Any]:
     job = _job(user, model, job_id)
-    guard.require_change(user, job.row.dag_id)
+    guard.require_change(user, dag_of(job.claim.record.owner))
     backend = _connected(job.claim.record.backend)
     actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
     return {"row": _job(user, model, job_id).row.to_json()}
@@ -185,7 +185,7 @@ def _job(user: Any, model: str, job_id: str) -> CurrentJob:
     found = _index().read(job_dir)
     if found is None:
         raise HTTPException(404, guard.NO_JOB)
-    guard.require_read(user, found.row.dag_id)
+    guard.require_read(user, dag_of(found.claim.record.owner))  # of the record: a row may have been made from bad files
     return found
 
 

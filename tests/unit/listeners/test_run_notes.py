@@ -56,6 +56,21 @@ def test_the_note_is_one_line_about_the_result(results: dict[str, Any], note: st
     assert run_notes.note_of(results) == note
 
 
+def test_each_group_of_a_dag_has_a_line() -> None:
+    results: dict[str, dict[str, Any]] = {
+        "": {"ResolveDatasetOperator": DATASET},
+        "us": {"ValidateModelOperator": {"verdict": "rejected", "reasons": ["Too slow."]}},
+        "de": {"ValidateModelOperator": GOOD, "PublishModelOperator": {"published": True, "serial": 7}},
+    }
+    assert run_notes.note_of_groups(results).splitlines() == [
+        "de: mnist 2026-11-01 · accepted (roc_auc 0.7931) · champion no. 7",
+        "us: mnist 2026-11-01 · rejected · Too slow.",
+    ]
+    assert run_notes.note_of_groups({"": results[""], "de": results["de"]}).startswith("mnist 2026-11-01 · accepted")
+    assert run_notes.note_of_groups({"": results[""]}) == "mnist 2026-11-01"
+    assert run_notes.note_of_groups({}) == ""
+
+
 def test_the_note_fits_airflows_limit() -> None:
     assert len(run_notes.note_of({"PublishModelOperator": {"reason": "x" * 5000}})) <= 1000
 

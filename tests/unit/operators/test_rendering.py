@@ -59,9 +59,14 @@ def test_integers_of_a_form_are_integers(native: bool) -> None:
         "rate": Param(0.1, type="number"),
         "layers": Param([1], type="array", items={"type": "integer"}),
         "more": Param({"n": 1}, type="object", properties={"n": {"type": "integer"}}),
+        "either": Param(None, anyOf=[{"type": "integer"}, {"type": "null"}]),
+        "number": Param(1.0, anyOf=[{"type": "integer"}, {"type": "number"}]),
+        "counts": Param({"a": 1}, type="object", additionalProperties={"type": "integer"}),
+        "pair": Param([1, 0.5], type="array", prefixItems=[{"type": "integer"}, {"type": "number"}]),
     }
     words = ["--steps", "{{ params.steps }}", "--maybe={{ params.maybe }}", "{{ params.rate }}"]
-    nested = ["{{ params.layers | join(',') }}", "{{ params['more'].n }}"]
+    nested = ["{{ params.layers | join(',') }}", "{{ params['more'].n }}", "{{ params.either }}", "{{ params.number }}"]
+    nested += ["{{ params.counts.a }}", "{{ params.pair | join(',') }}"]
     with DAG("d", schedule=None, params=params, render_template_as_native_obj=native):
         operator = make(
             "submit",
@@ -69,8 +74,9 @@ def test_integers_of_a_form_are_integers(native: bool) -> None:
             replica_counts={"worker": "{{ params.steps }}", "ps": "{{ params.maybe }}"},
         )
     given = {"steps": 400.0, "maybe": 2.0, "rate": 1.0, "layers": [128.0, 64.0], "more": {"n": 3.0}}
+    given |= {"either": 4.0, "number": 5.0, "counts": {"a": 6.0}, "pair": [7.0, 8.0]}
     render(operator, params=given)
-    assert operator.args == ["--steps", "400", "--maybe=2", "1.0", "128,64", "3"]
+    assert operator.args == ["--steps", "400", "--maybe=2", "1.0", "128,64", "3", "4", "5.0", "6", "7,8.0"]
     assert operator.replica_counts == {"worker": "400", "ps": "2"}
 
 

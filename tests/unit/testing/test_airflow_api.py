@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -212,3 +213,39 @@ def test_waiting_ends_when_the_check_says_so(server: Server, api: AirflowApi) ->
     with pytest.raises(StackError, match="the scheduler is gone"):
         api.wait(DagRun("d", "r", "queued", None, {}), 30.0, check=check)
     assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080",
+        "http://",
+        "http://host:80a",
+        "http://local host:8080",
+        "http://[::1",
+        "ftp://host",
+        "http://h:0",
+    ],
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(AirflowError, match="not the URL of an Airflow"):
+        AirflowServer(url)
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"])
+def test_an_answer_that_is_not_one_of_airflow(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        server = AirflowServer(f"http://127.0.0.1:{listener.getsockname()[1]}", token="t", direct=True)
+        with pytest.raises(AirflowError, match="no response from Airflow") as caught:
+            server.call("POST", "dags", {})
+        thread.join()
+    assert caught.value.hint == "check that the API server runs at this URL"

@@ -148,4 +148,4 @@ def _launcher_line(text: str) -> LogLine:
 
 def _offset(cursor: Mapping[str, Any], name: str) -> int:
     value = cursor.get(name, 0)
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and 0 < value < 2**63 else 0

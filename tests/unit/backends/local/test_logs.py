@@ -207,3 +207,11 @@ def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: l
         for replica, text in read_all(job, limit=limit, cursor=cursor):
             seen[replica].append(text)
         assert seen == written
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**70, -1, True, "3", None])
+def test_an_offset_that_no_file_has_is_the_beginning(job: Job, offset: Any) -> None:
+    """The cursor is in the job dir, where the job's code can write."""
+    (job.logs / "chief-0.log").write_text("one\n")
+    page = logs.page(job, {"chief-0": offset}, 10, ended=True)
+    assert [line.text for line in page.lines] == ["one"]
