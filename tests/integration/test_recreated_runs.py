@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from tests.support import local_jobs
 from tests.support.scripted_backends import ScriptedBackend
+from tests.support.state_store import StateStore
 
 pytestmark = pytest.mark.integration
 
@@ -40,14 +40,6 @@ def backend(storage: Storage, scripted_backend: ScriptedBackend) -> Iterator[Scr
     assert storage
     yield scripted_backend
     connections.forget_connections()
-
-
-class StateStore(dict[str, Any]):
-    """Airflow's task state store of one task of one run: there from its first try until the run is deleted."""
-
-    def set(self, key: str, value: Any, *, retention: timedelta) -> None:
-        assert retention == timedelta.max, "a run may be cleared after any time"
-        self[key] = value
 
 
 class Run:

@@ -31,6 +31,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.validation import cache
 from mlengine.validation.report import load_report
+from tests.support.state_store import StateStore
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ class Run:
     ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
         # Airflow keeps this until the run is deleted.
-        self.store = {"mlengine_run_uid": uid} if uid else None
+        self.store = StateStore({"mlengine_run_uid": uid}) if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
         self.submit_arguments = {"args": ["--dataset", uri], **submit}
