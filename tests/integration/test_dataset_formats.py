@@ -486,6 +486,60 @@ def test_the_next_version_has_the_same_share_by_the_same_key(storage: Storage, b
     assert (elsewhere.heldout_share, elsewhere.heldout.rows) == (None, 200)
 
 
+@pytest.mark.parametrize("heldout", ["0.1", "apart"])
+def test_a_field_that_begins_late_is_refused(storage: Storage, bucket: str, tmp_path: Path, heldout: str) -> None:
+    """Columns are taken from the first 8 MiB; a later field must not be lost."""
+    pad, path = "x" * 1000, tmp_path / "rows.jsonl"
+    lines = [json.dumps({"id": row, "pad": pad, "left": row % 2}) for row in range(9_000)]
+    path.write_text("\n".join([*lines, json.dumps({"id": 9_000, "pad": pad, "left": 1, "extra": 7})]) + "\n")
+    apart = tmp_path / "apart.jsonl"
+    apart.write_text("\n".join(lines[:100]) + "\n")
+    with pytest.raises(DatasetError, match=r"extra|unexpected field"):
+        datasets.add(
+            storage,
+            bucket,
+            "late",
+            "v1",
+            path,
+            license="x",
+            source="x",
+            target="left",
+            task="binary",
+            heldout=str(apart) if heldout == "apart" else heldout,
+        )
+    assert storage.ls(f"{bucket}/datasets/late/") == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [(("true", "false"), (True, False)), (("False", "True"), (False, True)), (None, (False, True))],
+)
+def test_truth_values_have_the_order_of_the_given_classes(
+    storage: Storage,
+    bucket: str,
+    tmp_path: Path,
+    classes: tuple[str, ...] | None,
+    expected: tuple[bool, ...],
+) -> None:
+    """The second class is the positive one."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id,left\n" + "".join(f"{row},{'true' if row % 3 else 'false'}\n" for row in range(6_000)))
+    terms: dict[str, Any] = {"license": "x", "source": "x", "target": "left", "heldout": "0.2"}
+    manifest = datasets.add(storage, bucket, "truth", "v1", path, classes=classes, **terms)
+    assert manifest.schema.classes == expected
+    with pytest.raises(DatasetError, match="'yes' is neither true nor false"):
+        datasets.add(storage, bucket, "other", "v1", path, classes=("yes", "no"), **terms)
+
+
+@pytest.mark.parametrize(("role", "message"), [("key", "--target, --key"), ("weight", "--target, --weight")])
+def test_a_column_has_one_role(storage: Storage, bucket: str, tmp_path: Path, role: str, message: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,left\n" + "".join(f"{row},{row % 2 + 1}\n" for row in range(600)))
+    roles: dict[str, Any] = {"target": "left", role: "left"}
+    with pytest.raises(DatasetError, match=f"the column 'left' is given as {message}"):
+        datasets.add(storage, bucket, "one", "v1", path, license="x", source="x", heldout="0.2", task="binary", **roles)
+
+
 def _column(storage: Storage, uri: str, name: str) -> list[Any]:
     values: list[Any] = parquet.read_table(io.BytesIO(storage.read(uri)))[name].to_pylist()
     return values

@@ -82,6 +82,10 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
                 hint=f"write --{role} with one of them",
             )
         chosen[role] = value
+    several = [name for name in first if sum(chosen[role] == name for role in ("target", "key", "weight")) > 1]
+    if several:
+        roles_of = ", ".join(f"--{role}" for role in ("target", "key", "weight") if chosen[role] == several[0])
+        raise DatasetError(f"the column {several[0]!r} is given as {roles_of}", hint="give each role another column")
     if chosen["time"] is not None and first[chosen["time"]].dtype in {"string", "binary"}:
         raise DatasetError(
             f"the column {chosen['time']!r} for --time has text, whose order is not that of times",
@@ -223,10 +227,9 @@ def _check_indices(classes: tuple[Value, ...]) -> None:
 def _given(words: tuple[str, ...] | None, column: Column) -> tuple[Value, ...] | None:
     if words is None:
         return None
-    if column.dtype == "bool":
-        return (False, True)
     try:
         convert: Any = str if column.dtype == "string" else float if column.dtype.startswith("float") else int
+        convert = _truth if column.dtype == "bool" else convert
         classes = tuple(convert(word) for word in words)
     except ValueError as error:
         raise DatasetError(
@@ -235,6 +238,13 @@ def _given(words: tuple[str, ...] | None, column: Column) -> tuple[Value, ...] |
     if len(set(classes)) != len(classes) or len(classes) < 2:
         raise DatasetError(f"--classes {','.join(words)}: at least two are needed, each once")
     return classes
+
+
+def _truth(word: str) -> bool:
+    """:raises ValueError: the word is neither true nor false."""
+    if word.lower() not in {"true", "false"}:
+        raise ValueError(f"{word!r} is neither true nor false")
+    return word.lower() == "true"
 
 
 def _some(values: tuple[Value, ...]) -> str:

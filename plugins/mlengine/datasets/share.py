@@ -63,7 +63,7 @@ def split_share(
             writers[split] = stack.enter_context(
                 parquet.ParquetWriter(folder / split / "part-0.parquet", schema, compression="zstd")
             )
-        for batch in found.format.batches(files, schema, 1 << 16):
+        for batch in found.format.batches(files, schema, 1 << 16, strict=True):
             held = _held(batch, chosen, share)
             writers["heldout"].write_batch(batch.filter(held))
             writers["train"].write_batch(batch.filter(_inverted(held)))
