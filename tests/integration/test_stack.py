@@ -78,8 +78,9 @@ import subprocess, sys, time
 from pathlib import Path
 from scripts import stack
 
-def start(*_, **__):
-    subprocess.Popen(["sleep", "600"], start_new_session=True)  # in place of the migration of the database
+def start(*_, on_start, **__):
+    # In place of the migration of the database.
+    on_start(subprocess.Popen(["sleep", "600"], start_new_session=True))
     time.sleep(600)
 
 stack.airflow.start = start

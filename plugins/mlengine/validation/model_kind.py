@@ -45,12 +45,19 @@ class ModelKind:
 def find_kind(files: Iterable[str]) -> ModelKind | None:
     """The model among ``files``, paths relative to the model's folder; ``None`` if no predictor reads any.
 
-    :raises ModelError: there is more than one. Files next to a SavedModel are ignored.
+    :raises ModelError: there is more than one. Files next to a SavedModel, below it and hidden files are ignored.
     """
-    names = sorted(files)
+    names = sorted(name for name in files if not any(part.startswith(".") for part in name.split("/")))
     graphs = [posixpath.dirname(name) for name in names if posixpath.basename(name) == GRAPH]
     if graphs:
-        return ModelKind("savedmodel", min(graphs, key=len))
+        depths = [len(graph.split("/")) if graph else 0 for graph in graphs]
+        highest = [graph for graph, depth in zip(graphs, depths, strict=True) if depth == min(depths)]
+        if len(highest) > 1:
+            raise ModelError(
+                f"the model's folder has {len(highest)} SavedModels: {', '.join(highest[:5])}",
+                hint='export one, or give a scorer that loads them: scorer="package.module:function"',
+            )
+        return ModelKind("savedmodel", highest[0])
     found = [ModelKind(kind, name) for name in names if (kind := _kind(name))]
     if len(found) > 1:
         raise ModelError(

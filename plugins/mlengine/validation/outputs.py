@@ -67,6 +67,11 @@ def fit(outputs: Matrix, task: str, classes: Sequence[Any], activation: Activati
     if task == "none":
         return Fitted(outputs, None, not_finite)
     if task == "regression":
+        if activation is not Activation.NONE:
+            raise ModelError(
+                f"the activation is {activation.value}, and a regression has none",
+                hint="remove the activation from serving_signature, or register the dataset with another --task",
+            )
         return Fitted(_single(outputs, "a regression needs one number"), None, not_finite)
     if task == "binary":
         return Fitted(_binary(outputs, classes, activation), None, not_finite)
@@ -91,6 +96,11 @@ def _binary(outputs: Matrix, classes: Sequence[Any], activation: Activation) -> 
         raise ModelError(
             f"the model gives {outputs.shape[1]} numbers a row, and the task is binary (classes {_some(classes)})",
             hint="export the probability of the second class, or those of both classes",
+        )
+    if activation is Activation.SOFTMAX and outputs.shape[1] == 1:
+        raise ModelError(
+            "the activation is softmax, and the model gives one number a row: each probability would be 1",
+            hint="set serving_signature={'activation': 'sigmoid'}, or export a number for each of the two classes",
         )
     values = _activated(outputs, activation)
     _check_probabilities(values, activation)

@@ -20,6 +20,9 @@ from mlengine.validation.model_kind import ModelKind, find_kind
         (["pipeline.joblib"], "sklearn", "pipeline.joblib"),
         (["net.pt2"], "torch", "net.pt2"),
         (["net.onnx", "net.onnx.data"], "onnx", "net.onnx"),
+        (["._net.onnx", "net.onnx"], "onnx", "net.onnx"),
+        ([".ipynb_checkpoints/m-checkpoint.joblib", "m.joblib"], "sklearn", "m.joblib"),
+        (["saved_model.pb", "assets/inner/saved_model.pb"], "savedmodel", ""),
     ],
 )
 def test_the_kind(files: list[str], kind: str, path: str) -> None:
@@ -35,3 +38,8 @@ def test_two_models_are_ambiguous() -> None:
         find_kind(["b.keras", "a.onnx"])
     assert raised.value.hint is not None
     assert "scorer=" in raised.value.hint
+
+
+def test_two_saved_models_are_ambiguous() -> None:
+    with pytest.raises(ModelError, match="2 SavedModels: 1, 2"):
+        find_kind(["1/saved_model.pb", "2/saved_model.pb"])

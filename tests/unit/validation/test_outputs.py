@@ -69,3 +69,19 @@ def test_outputs_that_mean_nothing_for_the_task_are_refused(
     with pytest.raises(ModelError, match=message) as raised:
         fit(np.array(outputs), task, classes)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "activation", "message"),
+    [
+        ("binary", ("no", "yes"), Activation.SOFTMAX, "softmax, and the model gives one number a row"),
+        ("regression", (), Activation.SIGMOID, "the activation is sigmoid, and a regression has none"),
+        ("regression", (), Activation.SCORES, "the activation is scores, and a regression has none"),
+    ],
+)
+def test_an_activation_that_does_not_fit_is_refused(
+    task: str, classes: tuple[str, ...], activation: Activation, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
+        fit(np.array([[-3.0], [2.0], [0.1]]), task, classes, activation)
+    assert raised.value.hint

@@ -128,9 +128,7 @@ def test_an_image_of_a_cluster_gets_a_note_about_the_name_of_its_chief() -> None
         "  masterType: complex_model_m", "  masterType: n1-standard-4\n  masterConfig: {imageUri: example/mine:1}"
     )
     submission = Submission("a" * 40, "j", 1, "gs://bkt/m/j", parse.load(text))
-    assert "it calls the chief chief, where the job file means master" in "".join(
-        custom_job(submission, VertexOptions()).notes
-    )
+    assert 'it calls the first replica "chief", not "master"' in "".join(custom_job(submission, VertexOptions()).notes)
     assert "TF_CONFIG" not in json.dumps(custom_job(submission, VertexOptions()).body)
 
 

@@ -34,11 +34,14 @@ class SklearnModel:
         mine = getattr(self.model, "classes_", None)
         if mine is None or not hasattr(self.model, "predict_proba") or not self.classes:
             return None
-        found = {str(_plain(one)): at for at, one in enumerate(mine)}
-        wanted = [str(one) for one in self.classes]
-        if set(found) != set(wanted):
-            raise ValueError(f"the estimator has the classes {sorted(found)[:12]}; the dataset has {wanted[:12]}")
-        return [found[one] for one in wanted]
+        found = [_plain(one) for one in mine]
+        order = [_place(found, one) for one in self.classes]
+        if sorted(order) != list(range(len(found))):
+            raise ValueError(
+                f"the estimator has the classes {found[:12]}; the dataset has {list(self.classes)[:12]}. "
+                "Train it on the values of the dataset's target, or give a scorer"
+            )
+        return order
 
     def predict(self, batch: dict[str, Any]) -> Any:
         if self.names:
@@ -51,6 +54,13 @@ class SklearnModel:
         if self.order is not None:
             return self.np.asarray(self.model.predict_proba(values))[:, self.order]
         return self.np.asarray(self.model.predict(values))
+
+
+def _place(classes: list[Any], wanted: Any) -> int:
+    """The place of an equal class, as 1.0 and True are equal to 1; else of one that is written alike; -1 for none."""
+    equal = [at for at, one in enumerate(classes) if one == wanted]
+    alike = [at for at, one in enumerate(classes) if str(one) == str(wanted)]
+    return [*equal, *alike, -1][0]
 
 
 def _plain(value: Any) -> Any:
