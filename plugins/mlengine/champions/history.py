@@ -140,9 +140,14 @@ def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
     try:
         return Champion.from_bytes(storage.read(uri), uri)
     except ObjectMissingError as error:
-        raise PublishError(
-            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models history {model}"
-        ) from error
+        raise no_entry(model, serial) from error
+
+
+def no_entry(model: str, serial: int) -> PublishError:
+    """The error for a serial that no champion of the model has."""
+    return PublishError(
+        f"model {model} has no champion with serial {serial}", hint=f"see mlengine models history {model}"
+    )
 
 
 def history(storage: Storage, bucket: str, model: str, limit: int = 1000) -> list[Champion]:

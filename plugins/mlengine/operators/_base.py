@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
+from mlengine import settings
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
 from mlengine.core.job import ACCESS_KEY
@@ -102,7 +103,7 @@ class MlengineOperator(TextRendering):
         :raises XComMissingError: it is a task's output, and that task returned nothing.
         """
         value = getattr(self, field)
-        if value not in (None, "", "None"):  # a missing XCom renders as "None" in a template
+        if settings.is_given(value):
             return value
         if tasks := self._missing_xcoms.get(field):
             raise XComMissingError(
@@ -190,7 +191,9 @@ class BackendOperator(MlengineOperator):
         try:
             store.set(ACCESS_KEY, kept, retention=NEVER_EXPIRE)
         except AirflowRuntimeError as error:
-            self.log.warning("Could not keep how the job is reached; its end may have to wait for reap: %s", error)
+            self.log.warning(
+                "Could not store how to reach the job; if it is orphaned, run `mlengine jobs reap`: %s", error
+            )
 
     @property
     def access(self) -> CloudAccess:

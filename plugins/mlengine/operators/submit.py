@@ -133,8 +133,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def execute(self, context: Context) -> JobXCom:
         identity = run_identity(context)
         self._key = replace(job_key(context), run_uid=identity.run_uid)
-        self.keep_access(context, backend=self.backend, job=self.job)
         with job_ends_with_task(context, self._cancel):
+            self.keep_access(context, backend=self.backend, job=self.job)
             return self._submit(self._key, identity.installation, context)
 
     def _submit(self, key: JobKey, installation: str, context: Context) -> JobXCom:

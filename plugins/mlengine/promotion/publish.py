@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from mlengine.champions.history import Action, Champion, chain, entry, pointer, swap
+from mlengine.champions.history import Action, Champion, chain, entry, no_entry, pointer, swap
 from mlengine.core.errors import PublishError
 from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.rules import check_published_files, check_validated_files, refusal
@@ -130,10 +130,7 @@ def _in_history(storage: Storage, bucket: str, champion: Champion, serial: int) 
     entries = takewhile(lambda one: one.serial >= serial, chain(storage, bucket, champion))
     found = next((one for one in entries if one.serial == serial), None)
     if found is None:
-        raise PublishError(
-            f"model {champion.model} has no champion with serial {serial}",
-            hint=f"see mlengine models history {champion.model}",
-        )
+        raise no_entry(champion.model, serial)
     return found
 
 

@@ -162,9 +162,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._first_poll = (
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
         )
-        if self._first_poll:
-            self.keep_access(context, job=job)
         with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
+            if self._first_poll:
+                self.keep_access(context, job=job)
             if self.deferrable:
                 return self._wait_on(context)
             self.poke_interval = self._poke_interval()
