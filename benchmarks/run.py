@@ -97,7 +97,7 @@ def bare_run(one: Clone, seed: int, steps: int) -> Run:
     """
     job = one.path.parent / f"bare-{seed}"
     arguments = {"dataset": one.bucket / "datasets" / "mnist" / VERSION, "job-dir": job, "max_steps": steps}
-    options = {**arguments, "batch_size": 100, "learning_rate": 0.0001, "seed": seed}
+    options = {**arguments, "batch_size": 100, "seed": seed}
     command = [str(one.trainer_python), "-m", "trainer.task", *(f"--{name}={value}" for name, value in options.items())]
     began = time.monotonic()
     with ProcessTree(command, one.path.parent, one.env) as tree:

@@ -75,12 +75,12 @@ PARAMS = {
         100, type="integer", minimum=1, maximum=10_000, title="Batch size", description="Rows per step.", section=_MORE
     ),
     "learning_rate": Param(
-        0.0001,
+        0.0002,
         type="number",
         exclusiveMinimum=0,
         maximum=1,
         title="Learning rate",
-        description="Learning rate of Adam.",
+        description="Of Adam at the first step. It falls linearly to 0 at the last step.",
         section=_MORE,
     ),
     "seed": Param(

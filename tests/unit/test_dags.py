@@ -174,7 +174,7 @@ def test_what_the_form_says_is_what_is_submitted(
     submit = json.loads(Template(json.dumps(written)).render(params=params))
     assert {name: submit[name] for name in expected} == expected
     given = dict(zip(submit["args"][::2], submit["args"][1::2], strict=True))
-    assert (given["--max_steps"], given["--learning_rate"]) == ("1000", "0.0001")
+    assert (given["--max_steps"], given["--learning_rate"]) == ("1000", "0.0002")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_directories_follow_the_job_dir() -> None:
     config = parse(["--dataset", "d", "--job-dir", "gs://b/m/j/"])
     assert (config.log_dir, config.model_dir) == ("gs://b/m/j/train", "gs://b/m/j/model")
     assert config.summary_dir == config.log_dir
-    assert (config.batch_size, config.max_steps, config.learning_rate) == (100, 1000, 1e-4)
+    assert (config.batch_size, config.max_steps, config.learning_rate) == (100, 1000, 2e-4)
     config = parse(["--dataset", "d", "--job-dir", "j", "--log_dir", "l", "--model_dir", "m"])
     assert (config.log_dir, config.model_dir) == ("l", "m")
 

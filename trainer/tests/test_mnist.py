@@ -84,6 +84,23 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: in
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("step", "share"), [(0, 1.0), (30, 0.25), (40, 0.0), (41, 0.0)])
+def test_the_learning_rate_falls_to_zero_at_the_last_step(step: int, share: float) -> None:
+    """Steps that were under way when the last one was applied change no weight."""
+    weights = mnist.initial_weights(0)
+    images, labels = _batch(8)
+    changes = []
+    for steps in (0, 40):
+        graph = graphs.build(Cluster(), learning_rate=1e-3, seed=0, steps=steps, dropout=0.0)
+        with _session(graph) as session:
+            graph.write(session, {**_start(weights), "global_step": np.array(step, np.int64)})
+            session.run(graph.train, {graph.images: images, graph.labels: labels})
+            changes.append(graph.read(session)["dense2/kernel"] - weights["dense2/kernel"])
+    constant, falling = changes
+    assert np.abs(constant).max() > 0
+    np.testing.assert_allclose(falling, share * constant, rtol=1e-2, atol=1e-2 * np.abs(constant).max())
+
+
 def test_a_loss_that_is_not_finite_applies_nothing() -> None:
     graph = graphs.build(Cluster(), learning_rate=1e-3, seed=0, dropout=0.0)
     weights = mnist.initial_weights(0)

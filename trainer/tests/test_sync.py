@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.cluster import ClusterOfProcesses
+from trainer import mnist
 from trainer.config import parse
 from trainer.distributed import sync
 from trainer.distributed.cluster import Cluster
@@ -43,6 +45,23 @@ def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoi
             assert last["step"] == 120
             assert last["test_accuracy"] >= 0.8
             assert json.loads((tmp_path / "job" / "model" / "MANIFEST.json").read_text())["step"] == 120
+
+
+def test_the_learning_rate_falls_to_zero_at_the_last_step() -> None:
+    config = parse(["--dataset", "d", "--max_steps", "40", "--learning_rate", "1e-3"])
+    rows = np.random.default_rng(3).integers(0, 256, (8, mnist.PIXELS), dtype=np.uint8)
+    changes = {}
+    for step in (20, 40):
+        values = dict(mnist.initial_weights(0))
+        zeros = {
+            f"{name}/{kind}": np.zeros_like(values[name]) for name in mnist.SHAPES for kind in ("adam_m", "adam_v")
+        }
+        start = {**values, **zeros, "global_step": np.array(step, np.int64)}
+        replica = sync._Replica(tf.distribute.get_strategy(), config, start, Cluster())
+        replica.train(rows, np.arange(8, dtype=np.uint8))
+        changes[step] = np.abs(replica.read(None)["dense2/bias"] - values["dense2/bias"]).max()
+    assert changes[20] > 0
+    assert changes[40] == 0
 
 
 def test_checkpoints_after_a_resume_keep_their_interval(dataset: Path, tmp_path: Path) -> None:

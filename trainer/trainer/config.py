@@ -33,7 +33,7 @@ class Config:
     max_steps: int = 1000
     checkpoint: int = 200
     eval_examples: int = 2000
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     seed: int = 0
     strategy: str = "async"
     patience: float = 300.0
@@ -123,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         help="held-out examples, always the same ones, for the evaluations before the last, which uses all; 0 for all "
         "(default: %(default)s)",
     )
-    add("--learning_rate", type=float, default=Config.learning_rate, help="of Adam (default: %(default)s)")
+    add(
+        "--learning_rate",
+        type=float,
+        default=Config.learning_rate,
+        help="of Adam at the first step; it falls linearly to 0 at the last (default: %(default)s)",
+    )
     add("--seed", type=int, default=Config.seed, help="of the first weights and of the shuffles (default: %(default)s)")
     add(
         "--strategy",

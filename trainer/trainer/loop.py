@@ -58,6 +58,7 @@ class Trainer:
         self._graph = graphs.build(
             cluster,
             learning_rate=config.learning_rate,
+            steps=config.max_steps,
             seed=config.seed,
             lanes=lanes(config, cluster),
             gpu=has_gpu(),

@@ -110,10 +110,18 @@ class Graph:
 
 
 def build(
-    cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5, lanes: int = 1, gpu: bool = False
+    cluster: Cluster,
+    *,
+    learning_rate: float,
+    seed: int,
+    steps: int = 0,
+    dropout: float = 0.5,
+    lanes: int = 1,
+    gpu: bool = False,
 ) -> Graph:
     """The graph of this trainer.
 
+    :param steps: of the whole training; the learning rate falls to 0 until then. 0: it is constant.
     :param lanes: into how many parts that run side by side a step is cut, one a core; see :func:`_features`.
     :param gpu: compute on this replica's first GPU; the session must place operations without a GPU kernel elsewhere.
     """
@@ -124,7 +132,7 @@ def build(
         variables = _Variables(places, trainers=len(cluster.trainers))
         images = v1.placeholder(tf.uint8, [None, mnist.PIXELS], "images")
         labels = v1.placeholder(tf.uint8, [None], "labels")
-        loss, applied = _train(variables, images, labels, _Settings(learning_rate, dropout, lanes))
+        loss, applied = _train(variables, images, labels, _Settings(learning_rate, steps, dropout, lanes))
         with tf.control_dependencies(applied), tf.device(variables.step.device):
             step = variables.step.assign_add(1, read_value=False)
             share = tf.raw_ops.ResourceScatterAdd(
@@ -221,6 +229,7 @@ class _Variables:
 @dataclass(frozen=True)
 class _Settings:
     rate: float
+    steps: int
     dropout: float
     lanes: int
 
@@ -240,7 +249,7 @@ def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings)
     with tf.control_dependencies([loss]):
         one = tf.ones([])
     gradients = tf.gradients(loss, [*weights.values(), *pieces], grad_ys=one)
-    adam = _Adam(settings.rate, step)
+    adam = _Adam(settings, step)
     pushed = push(gradients[: len(small)], variables.step.device)
     applied = [adam.apply(shard, gradient) for shard, gradient in zip(small.values(), pushed, strict=True)]
     for shard, gradient in zip(shards, gradients[len(small) :], strict=True):
@@ -314,9 +323,9 @@ def outer_product(weight: Any, inputs: Any, gradient: Any) -> Any:
 class _Adam:
     """Adam's update, in one fused operation where the weight lives."""
 
-    def __init__(self, rate: float, step: Any) -> None:
-        self.rate = rate
+    def __init__(self, settings: _Settings, step: Any) -> None:
         with tf.device(step.device):
+            self.rate = mnist.learning_rate(settings.rate, step, settings.steps)
             self.time = tf.cast(step + 1, tf.float32)
 
     def apply(self, shard: tuple[Any, Any, Any], gradient: Any) -> Any:

@@ -182,7 +182,9 @@ class _Replica:
         loss = tf.identity(loss)
         moment = tf.cast(variables["global_step"] + 1, tf.float32)
         finite = tf.math.is_finite(loss)
-        rate = tf.where(finite, self._config.learning_rate, 0.0)  # a loss that is not finite changes nothing
+        config = self._config
+        rate = mnist.learning_rate(config.learning_rate, variables["global_step"], config.max_steps)
+        rate = tf.where(finite, rate, 0.0)  # a loss that is not finite changes nothing
         for name, gradient in zip(weights, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=variables[name].handle,
