@@ -124,9 +124,11 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBa
         try:
             arrays.append(array if array.type == field.type else _cast(array, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            hint = f"set its type when the version is registered: --dtype {field.name}=TYPE"
+            if pa.types.is_time(array.type):
+                hint = f"a time of day has no date: write both, or leave out --dtype {field.name}"
             raise DatasetError(
-                f"{where}: column {field.name!r} is {array.type}, not {field.type}: {error}",
-                hint=f"set its type when the version is registered: --dtype {field.name}=TYPE",
+                f"{where}: column {field.name!r} is {array.type}, not {field.type}: {error}", hint=hint
             ) from error
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

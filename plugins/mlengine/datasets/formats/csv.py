@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
 from mlengine.datasets.formats.base import Format, check_dtypes, check_names
-from mlengine.datasets.formats.csv_errors import explained
+from mlengine.datasets.formats.csv_errors import check_closed, explained
 from mlengine.datasets.formats.csv_header import delimiter
 from mlengine.datasets.formats.csv_header import names as header_names
+from mlengine.datasets.formats.csv_nulls import MISSING, values_of, with_nulls
+from mlengine.datasets.formats.text_encoding import check_encoding, not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
@@ -33,13 +35,14 @@ class Csv(Format):
         """Types are inferred from the beginning of each file. Every column may have empty fields."""
         import pyarrow as pa
 
+        headers = [_header(file) for file in files]
         first, found = _first_with_rows(files)
         check_names(found.names, first.where)
         check_dtypes(found, dtypes, first.where)
-        types = {field.name: field.type for field in found}
-        for file in files:
-            with uncompressed(file) as stream:
-                names = header_names(stream.read(_BLOCK), file)
+        types = {field.name: _read_as(field.type) for field in found}
+        if any(pa.types.is_binary(kind) for name, kind in types.items() if name not in dtypes):
+            raise not_utf8(first)
+        for file, names in zip(files, headers, strict=True):
             if names != found.names:
                 raise DatasetError(
                     f"{file.where} has the columns {', '.join(names)}; {first.where} has {', '.join(found.names)}",
@@ -67,13 +70,35 @@ class Csv(Format):
         for file in files:
             try:
                 with uncompressed(file) as stream:
+                    batch = None
                     for batch in _reader(stream, file, schema):
                         for begin in range(0, len(batch), rows):
-                            yield conform(batch.slice(begin, rows), schema, file.where)
+                            yield conform(with_nulls(batch.slice(begin, rows), schema), schema, file.where)
                         if left is not None and (left := left - batch.nbytes) <= 0:
                             return
             except (pa.ArrowInvalid, OSError) as error:
                 raise explained(file, error) from error
+            if batch is not None and _ends_with_line_break(batch):
+                check_closed(file)
+
+
+def _header(file: SourceFile) -> list[str]:
+    """:raises DatasetError: the file is damaged or not UTF-8."""
+    try:
+        with uncompressed(file) as stream:
+            data = stream.read(_BLOCK)
+        check_encoding(data, file)
+        return header_names(data, file)
+    except OSError as error:
+        raise explained(file, error) from error
+
+
+def _ends_with_line_break(batch: pa.RecordBatch) -> bool:
+    """Whether a value of the last row has a line break: all lines after a quote that is not closed are one value."""
+    import pyarrow as pa
+
+    last = [array[-1].as_py() for array in batch.columns if len(array) and pa.types.is_string(array.type)]
+    return any("\n" in value or "\r" in value for value in last if value is not None)
 
 
 def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -> Any:
@@ -90,9 +115,7 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
             csv.ConvertOptions(
                 column_types=types,
                 include_columns=None if schema is None else schema.names,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                null_values=["", "NA", "NaN", "nan", "null", "NULL"],
+                null_values=list(MISSING),
             ),
         )
     except Exception as error:
@@ -119,7 +142,8 @@ def _beginning(file: SourceFile) -> dict[str, pa.DataType]:
     with uncompressed(file) as stream:
         reader = _reader(stream, file, None)
         try:
-            return {f.name: f.type for f in reader.schema} if any(len(batch) for batch in islice(reader, 1)) else {}
+            found = {f.name: _read_as(f.type) for f in reader.schema}
+            return found if any(len(batch) for batch in islice(reader, 1)) else {}
         except pa.ArrowInvalid as error:
             raise explained(file, error) from error
 
@@ -157,6 +181,13 @@ def _needs_cast(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_float16(kind) or pa.types.is_nested(kind))
 
 
+def _read_as(kind: pa.DataType) -> pa.DataType:
+    """The type of a column for which pyarrow infers ``kind``. Times of day are text: there is no type for them."""
+    import pyarrow as pa
+
+    return pa.string() if pa.types.is_time(kind) else kind
+
+
 def _is_time(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
@@ -177,7 +208,7 @@ def _first_values(files: Sequence[SourceFile], columns: Sequence[str]) -> dict[s
             with uncompressed(file) as stream:
                 for batch in _reader(stream, file, schema):
                     for name in columns:
-                        values = batch.column(name).drop_null()
+                        values = values_of(batch.column(name))
                         if name not in found and len(values):
                             found[name] = _type_of(values)
                     left -= _BLOCK
@@ -198,7 +229,7 @@ def _type_of(values: pa.Array) -> pa.DataType:
     buffer = io.BytesIO()
     csv.write_csv(pa.table({"x": values}), buffer, csv.WriteOptions(quoting_style="needed"))
     buffer.seek(0)
-    kind = csv.read_csv(buffer).schema.field("x").type
+    kind = _read_as(csv.read_csv(buffer).schema.field("x").type)
     return pa.string() if pa.types.is_null(kind) else kind
 
 

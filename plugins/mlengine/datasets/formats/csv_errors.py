@@ -9,16 +9,20 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.formats.csv_header import delimiter
+from mlengine.datasets.formats.text_encoding import not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 _CONVERSION = re.compile(r"CSV column #(\d+).*conversion error to (\S+): invalid value '(.*)'", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf", re.IGNORECASE)
+
+_LONG = 1 << 20  # characters of a row that may not fit into a block of pyarrow's reader
+_LONGEST = 16 << 20  # characters of a field that are read
 
 
 def explained(file: SourceFile, error: Exception) -> DatasetError:
@@ -29,9 +33,12 @@ def explained(file: SourceFile, error: Exception) -> DatasetError:
     text = str(error)
     if "Empty CSV" in text:
         return DatasetError(f"{file.where} is empty", hint="remove it, or write a header line and rows")
+    if "invalid UTF8" in text:
+        return not_utf8(file)
     if "Expected" in text and "columns, got" in text:
-        row = _row_of_wrong_width(file)
-        return DatasetError(f"{file.where}: {row or text}", hint="quote fields that contain the delimiter")
+        return _wrong_width(file) or DatasetError(f"{file.where}: {text}", hint="quote fields with the delimiter")
+    if "straddling" in text:
+        return _too_long(file)
     found = _CONVERSION.search(text)
     if found is None:
         return DatasetError(f"{file.where}: {text}", hint="correct the file")
@@ -40,8 +47,10 @@ def explained(file: SourceFile, error: Exception) -> DatasetError:
 
 def _conversion(file: SourceFile, number: int, kind: str, value: str) -> DatasetError:
     kind = {"double": "float64", "float": "float32"}.get(kind, kind)
-    with _rows(file) as rows:
-        header: list[str] = next(rows, [])
+    header: list[str] = []
+    line = None
+    with _rows(file) as rows, suppress(csv.Error):
+        header = next(rows, [])
         line = next((rows.line_num for row in rows if len(row) > number and row[number] == value), None)
     name = header[number] if number < len(header) else f"#{number + 1}"
     where = f"{file.where}, line {line:,}" if line else file.where
@@ -53,13 +62,50 @@ def _conversion(file: SourceFile, number: int, kind: str, value: str) -> Dataset
     return DatasetError(text, hint=f"correct the value; or set the column's type: --dtype {name}={wider}")
 
 
-def _row_of_wrong_width(file: SourceFile) -> str:
-    with _rows(file) as rows:
+def _wrong_width(file: SourceFile) -> DatasetError | None:
+    """The error for the first row with more or fewer fields than the header; ``None`` if there is none."""
+    with _rows(file) as rows, suppress(csv.Error):
         width = len(next(rows, []))
+        line = rows.line_num + 1
         for number, row in enumerate(rows, 1):
             if row and len(row) != width:
-                return f"row {number:,} has {len(row)} fields, the header {width}: {str(row)[:200]}"
-    return ""
+                text = f"row {number:,} (line {line:,}) has {len(row)} fields, the header {width}: {str(row)[:200]}"
+                hint = "quote fields that contain the delimiter"
+                if rows.line_num > line:
+                    hint = f"close the quote of the field that begins in line {line:,} or below; {hint}"
+                return DatasetError(f"{file.where}: {text}", hint=hint)
+            line = rows.line_num + 1
+    return None
+
+
+def _too_long(file: SourceFile) -> DatasetError:
+    """The error for the first row that is too long for pyarrow's reader."""
+    with _rows(file) as rows, suppress(csv.Error):
+        line = 1
+        while (row := next(rows, None)) is not None and sum(map(len, row)) < _LONG:
+            line = rows.line_num + 1
+    return DatasetError(
+        f"{file.where}, line {line:,}: the row that begins here is longer than 4 MiB",
+        hint="close the quote of its field; or write the data as Parquet, if it is so long",
+    )
+
+
+def check_closed(file: SourceFile) -> None:
+    """:raises DatasetError: a quote is not closed until the end of the file, so that its last rows are one field."""
+    begin, line, last = 1, 1, ""
+    with uncompressed(file) as stream:
+        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
+        for text in lines:
+            last = text.strip() or last
+    if last.endswith('"'):
+        return
+    with _rows(file) as rows, suppress(csv.Error):
+        for _ in rows:
+            begin, line = line, rows.line_num + 1
+    raise DatasetError(
+        f"{file.where}, line {begin:,}: a quote of the row that begins here is not closed until the end of the file",
+        hint='close it; write a quote in a field as ""',
+    )
 
 
 @contextmanager
@@ -67,4 +113,8 @@ def _rows(file: SourceFile) -> Iterator[Any]:
     """The fields of each row, the header first; ``line_num`` counts the lines."""
     with uncompressed(file) as stream:
         lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
-        yield csv.reader(lines, delimiter=delimiter(file))
+        limit = csv.field_size_limit(_LONGEST)
+        try:
+            yield csv.reader(lines, delimiter=delimiter(file))
+        finally:
+            csv.field_size_limit(limit)

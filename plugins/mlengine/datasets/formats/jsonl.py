@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
 from mlengine.datasets.formats.base import Format
-from mlengine.datasets.formats.jsonl_errors import misfit
+from mlengine.datasets.formats.jsonl_errors import misfit, mixed, unexpected, unreadable
+from mlengine.datasets.formats.text_encoding import check_encoding, not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 8 << 20  # no line may be longer
+_SEARCHED = 64 << 20  # bytes in which the first values of a column are searched
 
 
 class JsonLines(Format):
@@ -28,18 +31,24 @@ class JsonLines(Format):
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
         """Columns and types are those of the beginning of the first file, and those in ``dtypes``.
 
-        A field may be missing in any line.
+        A field may be missing in any line. A column that is null there has the type of its first values.
         """
         import pyarrow as pa
 
         first = files[0]
         try:
             with uncompressed(first) as stream:
-                found: pa.Schema = _reader(stream, None).schema
+                check_encoding(stream.read(4), first)
+            with uncompressed(first) as stream:
+                fields = {field.name: field.type for field in _reader(stream, None).schema}
+        except UnicodeDecodeError as error:
+            raise not_utf8(first) from error
         except (pa.ArrowException, OSError) as error:
-            raise _explained(first, error) from error
-        fields = {field.name: field.type for field in found}
+            found = mixed(first) if "changed from" in str(error) else None
+            raise found or _explained(first, error) from error
         fields |= {name: scalar_type(dtype) for name, dtype in dtypes.items()}
+        if unknown := {name for name, kind in fields.items() if _unknown(kind)}:
+            fields |= _first_values(files, unknown)
         return pa.schema(list(fields.items()))
 
     def batches(
@@ -58,6 +67,7 @@ class JsonLines(Format):
             try:
                 with uncompressed(file) as stream:
                     for batch in _reader(stream, schema, strict=strict):
+                        batch.validate(full=True)  # that text is UTF-8, which the reader does not check
                         for begin in range(0, len(batch), rows):
                             yield conform(batch.slice(begin, rows), schema, file.where)
                         if left is not None and (left := left - batch.nbytes) <= 0:
@@ -65,7 +75,49 @@ class JsonLines(Format):
             except (pa.ArrowException, OSError) as error:
                 wrong_type = "changed from" in str(error) or "Failed to convert" in str(error)
                 found = misfit(file, schema) if wrong_type else None
+                if "unexpected field" in str(error):
+                    found = unexpected(file, schema)
                 raise found or _explained(file, error) from error
+
+
+def _unknown(kind: pa.DataType) -> bool:
+    """Whether a column has no value yet, or lists without a value."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_null(kind) or (pa.types.is_list(kind) and pa.types.is_null(kind.value_type)))
+
+
+def _first_values(files: Sequence[SourceFile], columns: set[str]) -> dict[str, pa.DataType]:
+    """The types of the first values of these columns, of those that have any in the first :data:`_SEARCHED` bytes."""
+    import pyarrow as pa
+    from pyarrow import json
+
+    found: dict[str, pa.DataType] = {}
+    try:
+        for lines in _blocks(files):
+            kinds = json.read_json(pa.BufferReader(lines), json.ReadOptions(block_size=2 * _BLOCK)).schema
+            new = {field.name: field.type for field in kinds if field.name in columns - found.keys()}
+            found |= {name: kind for name, kind in new.items() if not _unknown(kind)}
+            if len(found) == len(columns):
+                break
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        pass  # the error is reported when the rows are read
+    return found
+
+
+def _blocks(files: Sequence[SourceFile]) -> Iterator[bytes]:
+    """The first :data:`_SEARCHED` bytes of the files, in blocks of complete lines."""
+    left = _SEARCHED
+    for file in files:
+        rest = b""
+        with uncompressed(file) as stream:
+            while left > 0 and (data := stream.read(_BLOCK)):
+                left -= len(data)
+                lines, _, rest = (rest + data).rpartition(b"\n")
+                if lines.strip():
+                    yield lines
+        if left > 0 and rest.strip():
+            yield rest
 
 
 def _reader(stream: pa.NativeFile, schema: pa.Schema | None, *, strict: bool = False) -> Any:
@@ -93,10 +145,17 @@ def _parsed(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(field.name, parsed(field.type)) for field in schema])
 
 
+_ROW = re.compile(r"\.? in row \d+$")  # which pyarrow counts from the beginning of a block
+
+
 def _explained(file: SourceFile, error: Exception) -> DatasetError:
-    text = str(error)
+    text = _ROW.sub("", str(error))
     if "Empty JSON" in text:
         return DatasetError(f"{file.where} is empty", hint="remove it, or write rows")
+    if "UTF8" in text:
+        return not_utf8(file)
+    if "straddling" not in text and (found := unreadable(file)) is not None:
+        return found
     hint = "write one JSON object a line; set a column's type with --dtype COLUMN=TYPE"
     if "unexpected field" in text:
         hint = "name the field and its type, so that it becomes a column: --dtype FIELD=TYPE"

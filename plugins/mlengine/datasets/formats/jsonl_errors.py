@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import column_of
 from mlengine.datasets.formats.base import NarrowTypeError
+from mlengine.datasets.formats.text_encoding import not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _INT64 = range(-(2**63), 2**63)
+_JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
+_SHOWN = 80  # characters of a row in an error
+
+
+def unreadable(file: SourceFile) -> DatasetError | None:
+    """The error for the first row that is not a JSON object; ``None`` if there is none."""
+    try:
+        for _ in _rows(file):
+            pass
+    except DatasetError as error:
+        return error
+    except OSError:  # the file is damaged
+        return None
+    return None
 
 
 def misfit(file: SourceFile, schema: pa.Schema) -> DatasetError | None:
@@ -26,17 +42,104 @@ def misfit(file: SourceFile, schema: pa.Schema) -> DatasetError | None:
 
     It is a :class:`~mlengine.datasets.formats.base.NarrowTypeError` for a fraction in a column of integers.
     """
-    with uncompressed(file) as stream:
-        for number, line in enumerate(io.BufferedReader(stream), 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            for field in schema if isinstance(row, dict) else ():
-                value = row.get(field.name)
-                if value is not None and not _fits(value, field.type):
-                    return _error(f"{file.where}, line {number:,}", field, value)
+    for line, row in _rows(file):
+        for field in schema:
+            value = row.get(field.name)
+            if value is not None and not _fits(value, field.type):
+                return _error(f"{file.where}, line {line:,}", field, value)
     return None
+
+
+def mixed(file: SourceFile) -> DatasetError | None:
+    """The error for the first value whose JSON type is not that of its column before; ``None`` if there is none."""
+    kinds: dict[str, tuple[str, int]] = {}
+    for line, row in _rows(file):
+        for name, value in row.items():
+            kind = _JSON_TYPES.get(type(value), "")
+            before, first = kinds.setdefault(name, (kind, line)) if kind else ("", line)
+            if kind != before:
+                return DatasetError(
+                    f"{file.where}, line {line:,}: column {name!r} has the {kind} {json.dumps(value)[:200]}, and a "
+                    f"{before} in line {first:,}",
+                    hint="write all values of a column with one type",
+                )
+    return None
+
+
+def unexpected(file: SourceFile, schema: pa.Schema) -> DatasetError | None:
+    """The error for the first field that is not a column; ``None`` if there is none."""
+    names = set(schema.names)
+    for line, row in _rows(file):
+        for name in row.keys() - names:
+            return DatasetError(
+                f"{file.where}, line {line:,}: unexpected field {name!r}, which the first rows do not have",
+                hint=f"give its type, so that it becomes a column: --dtype {name}=TYPE",
+            )
+    return None
+
+
+def _rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row with its first line. A row may have several lines, and a line several rows, as pyarrow reads them.
+
+    :raises DatasetError: a row is not an object, or the file is not UTF-8.
+    """
+    held, first = "", 1
+    with uncompressed(file) as stream:
+        lines = enumerate(io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="\n"), 1)
+        while True:
+            try:
+                number, text = next(lines, (0, ""))
+            except UnicodeDecodeError as error:
+                raise not_utf8(file) from error
+            held, first = (held + text, first) if held.strip() else (text, number)
+            if not text or text.rstrip().endswith("}"):
+                rows, held = _decoded(held, file, first)
+                yield from ((first, row) for row in rows)
+                first = number if rows and text else first
+            if not text:
+                break
+    if held:
+        raise _wrong(file, first, "the row is not complete", held)
+
+
+def _decoded(text: str, file: SourceFile, line: int) -> tuple[list[dict[str, Any]], str]:
+    """The rows of ``text``, which begins in ``line``; and the text of a last one that is not complete."""
+    rows: list[dict[str, Any]] = []
+    at = 0
+    while rest := text[at:].lstrip():
+        at = len(text) - len(rest)
+        try:
+            row, at = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            if error.pos >= len(text.rstrip()):
+                return rows, rest
+            raise _wrong(file, line + text.count("\n", 0, error.pos), error.msg, rest) from error
+        except (ValueError, RecursionError) as error:
+            raise _wrong(file, line, str(error), rest) from error
+        if not isinstance(row, dict):
+            raise _wrong(file, line, "the row is not an object", rest)
+        rows.append(row)
+    return rows, ""
+
+
+def _wrong(file: SourceFile, line: int, what: str, text: str) -> DatasetError:
+    return DatasetError(
+        f"{file.where}, line {line:,}: {what}: {text.strip()[:_SHOWN]}",
+        hint="write one JSON object a line"
+        + ("; of an array: jq -c '.[]' OLD.json > NEW.jsonl" if text.startswith("[") else ""),
+    )
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """:raises ValueError: a field occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_fields)
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:

@@ -101,3 +101,123 @@ def test_the_column_is_named_if_not_all_are_read(tmp_path: Path) -> None:
     with pytest.raises(NarrowTypeError, match=r"column 'x' has the value '2\.5'") as caught:
         values(files, pa.schema([("x", pa.int64())]))
     assert (caught.value.column, caught.value.dtype) == ("x", "float64")
+
+
+def one(folder: Path, text: str | bytes) -> list[LocalFile]:
+    path = folder / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return [LocalFile(path.name, path)]
+
+
+def table(files: list[LocalFile], dtypes: dict[str, str] | None = None) -> dict[str, list[Any]]:
+    batches = FORMAT.batches(files, FORMAT.infer(files, dtypes or {}), 64)
+    found: dict[str, list[Any]] = pa.Table.from_batches(list(batches)).to_pydict()
+    return found
+
+
+def refused(files: list[LocalFile]) -> DatasetError:
+    with pytest.raises(DatasetError) as caught:
+        table(files)
+    return caught.value
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path: Path, late: bool) -> None:
+    text = "id,name\n" + "".join(f"{row},Mueller\n" for row in range(ROWS if late else 0)) + "7,Müller\n"
+    error = refused(one(tmp_path, text.encode("latin-1")))
+    where = f"{tmp_path}/rows.csv, line {ROWS + 2 if late else 2}"
+    assert error.message.startswith(f"{where}: byte 4 is 0xfc, which is not UTF-8 (in '7,Müller')")
+    assert "iconv -f WINDOWS-1252 -t UTF-8" in str(error.hint)
+
+
+def test_bytes_that_are_declared_may_be_anything(tmp_path: Path) -> None:
+    files = one(tmp_path, "id,name\n7,Müller\n".encode("latin-1"))
+    assert table(files, {"name": "binary"})["name"] == ["Müller".encode("latin-1")]
+
+
+def test_a_header_that_is_not_utf8(tmp_path: Path) -> None:
+    assert "rows.csv, line 1: byte 5 is 0xe4" in refused(one(tmp_path, "id,näme\n7,a\n".encode("latin-1"))).message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_of_unicode(tmp_path: Path, encoding: str) -> None:
+    error = refused(one(tmp_path, "id,name\n7,a\n".encode(encoding)))
+    name = encoding[:6].upper()
+    assert error.message == f"{tmp_path}/rows.csv is {name}; text files must be UTF-8"
+    assert f"iconv -f {name} -t UTF-8" in str(error.hint)
+
+
+@pytest.mark.parametrize("name", ["a;b;c;d", "a\nb", "a\r\nb", 'say ""x"", y'])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_delimiters_and_line_breaks_in_a_name(tmp_path: Path, name: str, mark: str) -> None:
+    found = table(one(tmp_path, f'{mark}"{name}",id\n7,1\n8,2\n'))
+    assert found == {name.replace('""', '"'): [7, 8], "id": [1, 2]}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends(tmp_path: Path, end: str) -> None:
+    text = end.join(["id,x", *(f"{row},{row}" for row in range(ROWS)), ""])
+    assert table(one(tmp_path, text)) == {"id": list(range(ROWS)), "x": list(range(ROWS))}
+    error = refused(one(tmp_path, f"{text}1,abc{end}"))
+    assert f"line {ROWS + 2}: column 'x' has the value 'abc'" in error.message
+
+
+def test_times_of_day_are_text(tmp_path: Path) -> None:
+    files = one(tmp_path, "t\n" + "".join(f"12:{row % 60:02}\n" for row in range(ROWS)) + "noon\n")
+    assert FORMAT.infer(files, {}).field("t").type == pa.string()
+    assert table(files)["t"][-2:] == ["12:39", "noon"]
+    with pytest.raises(DatasetError) as caught:
+        table(files, {"t": "timestamp"})
+    assert "a time of day has no date" in str(caught.value.hint)
+
+
+def test_words_for_a_missing_value_are_text_in_a_column_of_text(tmp_path: Path) -> None:
+    text = 'country,n,q\nNA,NA,"1"\nDE,5,""\n,,"2"\nnull,NaN,"NA"\n"",null,"3"\n'
+    files = one(tmp_path, text)
+    assert FORMAT.infer(files, {}).types == [pa.string(), pa.int64(), pa.int64()]
+    assert table(files) == {
+        "country": ["NA", "DE", None, "null", None],
+        "n": [None, 5, None, None, None],
+        "q": [1, None, 2, None, 3],
+    }
+
+
+@pytest.mark.parametrize(("last", "kind", "value"), [("5", pa.int64(), None), ("DE", pa.string(), "NA")])
+def test_a_column_that_begins_with_words_for_a_missing_value(
+    tmp_path: Path, last: str, kind: pa.DataType, value: Any
+) -> None:
+    files = write(tmp_path, ("NA", last))
+    assert FORMAT.infer(files, {}).field("x").type == kind
+    assert values(files, FORMAT.infer(files, {}))[0] == value
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("x,id", "row 6 (line 7) has 1 fields, the header 2"),
+        ("id,x", "line 7: a quote of the row that begins here is not closed until the end of the file"),
+    ],
+)
+def test_a_quote_that_is_not_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str, message: str
+) -> None:
+    monkeypatch.setattr(csv, "_BLOCK", 4 << 20)
+    rows = [(f"{row}", '"a' if row == 5 else "a") for row in range(ROWS)]
+    lines = [",".join(row if columns == "id,x" else row[::-1]) for row in rows]
+    error = refused(one(tmp_path, "\n".join([columns, *lines, ""])))
+    assert message in error.message
+    assert "close" in str(error.hint)
+
+
+def test_a_quote_that_is_not_closed_in_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv, "_BLOCK", 4 << 20)
+    lines = [f"{row},{'a' * 200}\n" for row in range(60_000)]
+    lines[5] = '5,"' + lines[5][2:]
+    text = "id,x\n" + "".join(lines)
+    error = refused(one(tmp_path, text))
+    assert f"{tmp_path}/rows.csv, line 7: the row that begins here is longer than 4 MiB" in error.message
+    assert "close the quote" in str(error.hint)
+
+
+def test_a_last_field_with_line_breaks(tmp_path: Path) -> None:
+    assert table(one(tmp_path, 'id,x\n1,"a\nb"\n\n')) == {"id": [1], "x": ["a\nb"]}
