@@ -17,6 +17,7 @@ from airflow.exceptions import InvalidPartitionKeyError
 from airflow.timetables.base import DagRunInfo
 from airflow.timetables.trigger import CronPartitionTimetable
 
+from mlengine.core.dataset import check_version_name
 from mlengine.core.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class DatasetVersionTimetable(CronPartitionTimetable):
         self, cron: str, *, versions: Mapping[str, str | date], timezone: str | Timezone | FixedTimezone = "UTC"
     ) -> None:
         super().__init__(cron, timezone=timezone)
+        if not isinstance(versions, Mapping):
+            raise DatasetError(
+                f"versions has no days: {versions!r}",
+                hint='pass the day of each version: versions={"v1": "2026-01-15", "v2": "2026-03-02"}',
+            )
         days = {version: _day(version, day) for version, day in versions.items()}
         self._versions = dict(sorted(days.items(), key=lambda pair: pair[1]))
         if not days:
@@ -104,6 +110,9 @@ class DatasetVersionTimetable(CronPartitionTimetable):
 
 
 def _day(version: str, day: str | date) -> date:
+    if not isinstance(version, str):
+        raise DatasetError(f"not the name of a version: {version!r}", hint='write versions={"v1": "2026-01-15"}')
+    check_version_name(version)
     try:
         found = date.fromisoformat(day) if isinstance(day, str) else day
         return date(found.year, found.month, found.day)

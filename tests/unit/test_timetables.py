@@ -142,8 +142,18 @@ def test_airflow_keeps_its_time_zone(zone: Any) -> None:
 
 @pytest.mark.parametrize(
     ("versions", "word"),
-    [({}, "no versions"), ({"v1": "soon"}, "invalid day"), ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day")],
+    [
+        ({}, "no versions"),
+        ({"v1": "soon"}, "invalid day"),
+        ({"v1": None}, "invalid day None"),
+        ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day"),
+        (["v1", "v2"], r"versions has no days: \['v1', 'v2'\]"),
+        ("v1", "versions has no days: 'v1'"),
+        (None, "versions has no days: None"),
+        ({1: "2026-01-15"}, "not the name of a version: 1"),
+        ({"a/b": "2026-01-15"}, "invalid dataset version: 'a/b'"),
+    ],
 )
-def test_what_cannot_be_a_schedule_is_refused(versions: dict[str, str], word: str) -> None:
+def test_what_cannot_be_a_schedule_is_refused(versions: Any, word: str) -> None:
     with pytest.raises(DatasetError, match=word):
         DatasetVersionTimetable("0 6 * * *", versions=versions)
