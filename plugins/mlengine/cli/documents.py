@@ -122,7 +122,8 @@ class VerificationDocument(TypedDict):
 
 class DifferenceDocument(TypedDict):
     """``datasets diff``: one of these. ``fields`` has ``field``, ``old`` and ``new`` of each difference; ``rows`` has
-    ``kept``, ``added``, ``removed`` and ``relabelled`` with ``--rows``, otherwise it is null.
+    ``kept``, ``added``, ``removed`` and ``relabelled`` with ``--rows``, and ``changed`` if rows have a key. Without
+    ``--rows`` it is null.
     """
 
     name: str

@@ -34,6 +34,11 @@ def line(text: str) -> str:
     return text
 
 
+def escaped(text: str) -> str:
+    """:func:`visible`, as one line of any length."""
+    return visible(text).replace("\n", "\\x0a")
+
+
 def states(text: str) -> list[str]:
     """The successive states of a line that a progress bar has overwritten with carriage returns. At least one.
 

@@ -179,6 +179,7 @@ class ColumnCollector:
             quantiles=quantiles,
             top=tuple(frequent),
             sampled=len(sample) if estimated and sample is not None else None,
+            infinite=self.infinite or None,
         )
 
 

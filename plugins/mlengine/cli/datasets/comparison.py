@@ -13,6 +13,7 @@ from mlengine.cli.documents import DifferenceDocument, VerificationDocument
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.options import Commands, add_json, bucket_of
 from mlengine.cli.output import say, say_json
+from mlengine.core import plaintext
 from mlengine.core.dataset import Difference, Manifest
 from mlengine.core.errors import DatasetError
 from mlengine.core.layout import dataset_dir
@@ -34,7 +35,7 @@ def register(verbs: Commands) -> None:
     difference.add_argument("old", metavar="OLD", help="the earlier version")
     difference.add_argument("new", metavar="NEW", help="the later version")
     difference.add_argument(
-        "--rows", action="store_true", help="download both and count added, removed and relabelled rows"
+        "--rows", action="store_true", help="download both and count added, removed, relabelled and changed rows"
     )
     add_json(difference)
 
@@ -60,7 +61,8 @@ def _verify(args: argparse.Namespace) -> int:
             problems = [f"{error.message}; {error.hint}" if error.hint else error.message]
         documents.append({"name": args.name, "version": version, "ok": not problems, "problems": problems})
         if not args.json:
-            say("\n  ".join([f"{args.name}/{version}: {'damaged' if problems else 'ok'}", *problems]))
+            shown = map(plaintext.escaped, problems)
+            say("\n  ".join([f"{args.name}/{version}: {'damaged' if problems else 'ok'}", *shown]))
     if args.json:
         say_json(documents)
     return ExitCode.OK if all(one["ok"] for one in documents) else ExitCode.DIFFERENT
@@ -81,7 +83,7 @@ def _diff(args: argparse.Namespace) -> int:
             "new": args.new,
             "identical": not differences,
             "fields": [asdict(one) for one in differences],
-            "rows": None if rows is None else asdict(rows),
+            "rows": None if rows is None else {name: n for name, n in asdict(rows).items() if n is not None},
         }
         say_json(document)
     else:
@@ -94,12 +96,15 @@ def _print_differences(
 ) -> None:
     if not differences:
         say(f"{args.name}: {args.old} and {args.new} have the same content (digest {digest[:12]})")
-    width = max((len(one.field) for one in differences), default=0)
-    for one in differences:
-        say(f"{one.field:<{width}}  {one.old} -> {one.new}")
+    names = [plaintext.escaped(one.field) for one in differences]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, differences, strict=True):
+        say(plaintext.escaped(f"{name:<{width}}  {one.old} -> {one.new}"))
     if rows is not None:
+        changed = "" if rows.changed is None else f", {rows.changed} with other features"
         say(
-            f"training rows: {rows.kept} kept, {rows.added} added, {rows.removed} removed, {rows.relabelled} relabelled"
+            f"training rows: {rows.kept} kept, {rows.added} added, {rows.removed} removed, "
+            f"{rows.relabelled} relabelled{changed}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlengine.cli.documents import VersionDocument
+from mlengine.core import plaintext
 from mlengine.core.dataset import ColumnStatistics, Manifest, Split
 from mlengine.core.layout import dataset_dir
 
@@ -37,7 +38,11 @@ def one_line(manifest: Manifest) -> str:
 
 
 def describe(bucket: str, manifest: Manifest) -> Iterator[str]:
-    """The version with its schema, splits, statistics and checks, in lines."""
+    """The version with its schema, splits, statistics and checks, in lines. Line breaks in values are made visible."""
+    return map(plaintext.escaped, _lines(bucket, manifest))
+
+
+def _lines(bucket: str, manifest: Manifest) -> Iterator[str]:
     schema = manifest.schema
     roles = {"target": schema.target, "key": schema.key, "time": schema.time, "weight": schema.weight}
     named = ", ".join(f"{role} {column}" for role, column in roles.items() if column)
@@ -69,16 +74,19 @@ def describe(bucket: str, manifest: Manifest) -> Iterator[str]:
 
 
 def _columns(manifest: Manifest, split: Split) -> Iterator[str]:
-    width = max((len(column.name) for column in manifest.schema.columns), default=0)
+    names = {column.name: plaintext.escaped(column.name) for column in manifest.schema.columns}
+    width = max(map(len, names.values()), default=0)
     for column in manifest.schema.columns:
         statistics = split.statistics.get(column.name)
         text = "" if statistics is None else "; ".join(_described(statistics))
-        yield f"  {column.name:<{width}}  {column!s:<14} {text}".rstrip()
+        yield f"  {names[column.name]:<{width}}  {column!s:<14} {text}".rstrip()
 
 
 def _described(statistics: ColumnStatistics) -> Iterator[str]:
     if statistics.nulls:
         yield f"{statistics.nulls:,} nulls"
+    if statistics.infinite:
+        yield f"{statistics.infinite:,} infinite"
     if statistics.min is not None:
         yield f"{_short(statistics.min)} to {_short(statistics.max)}"
     if statistics.mean is not None:

@@ -22,6 +22,7 @@ class ColumnStatistics:
     :param std: standard deviation of the population.
     :param quantiles: :data:`QUANTILE_STEPS` + 1 values, from the minimum to the maximum, evenly spaced in rank.
     :param top: the most frequent values with their rows, most frequent first; for a target, all classes.
+    :param infinite: rows whose value is infinite; they are in no other figure.
     :param sampled: the number of rows that ``quantiles`` and ``top`` were estimated from, if not from all.
     """
 
@@ -34,6 +35,7 @@ class ColumnStatistics:
     quantiles: tuple[float, ...] = ()
     top: tuple[tuple[Value, int], ...] = ()
     sampled: int | None = None
+    infinite: int | None = None
 
     @property
     def counts(self) -> dict[Value, int]:
@@ -41,7 +43,8 @@ class ColumnStatistics:
         return dict(self.top)
 
     def to_json(self) -> dict[str, Any]:
-        scalars = {name: getattr(self, name) for name in ("nulls", "distinct", "min", "max", "mean", "std", "sampled")}
+        names = ("nulls", "infinite", "distinct", "min", "max", "mean", "std", "sampled")
+        scalars = {name: getattr(self, name) for name in names}
         data: dict[str, Any] = {name: value for name, value in scalars.items() if value is not None}
         if self.quantiles:
             data["quantiles"] = list(self.quantiles)
@@ -62,6 +65,7 @@ class ColumnStatistics:
             quantiles=_quantiles(fields),
             top=_top(fields),
             sampled=fields.optional("sampled", fields.count),
+            infinite=fields.optional("infinite", fields.count),
         )
 
 
