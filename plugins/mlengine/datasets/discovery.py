@@ -15,7 +15,7 @@ from mlengine.core.dataset import FILE_FORMATS
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats import Format, format_named, format_of
 from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
-from mlengine.datasets.split_names import NAMES, split_of
+from mlengine.datasets.split_names import NAMES, split_of, split_of_folder
 from mlengine.storage.client import Storage
 
 # Left out wherever they are; and documents by their suffix, in versions of tables and pictures.
@@ -53,12 +53,10 @@ def find(storage: Storage, source: str, *, file_format: str | None = None, heldo
             f"{source} and {heldout} are not in the same place",
             hint="give two directories, or two gs:// prefixes",
         )
-    splits = _assigned(files, source, heldout is None)
-    if heldout is not None:
-        splits = {
-            "train": splits.get("train", []),
-            "heldout": _prefixed(_listed(storage, heldout, file_format), heldout),
-        }
+    if heldout is None:
+        splits = _assigned(files, source, all_needed=True)
+    else:
+        splits = _of_two_places(files, _listed(storage, heldout, file_format), source, heldout, file_format)
     data = [file.path for those in splits.values() for file in those]
     chosen = format_named(file_format) if file_format else format_of(data, source)
     splits = {name: those for name, those in splits.items() if those}
@@ -138,6 +136,46 @@ def _without_documents(files: list[SourceFile], file_format: str | None) -> list
         return files if file_format == "files" else data
     known = [format_named(name) for name in FILE_FORMATS if name != "files"]
     return data if any(one.owns(file.path) for one in known for file in data) else files
+
+
+def _of_two_places(
+    files: list[SourceFile], apart: list[SourceFile], source: str, heldout: str, file_format: str | None
+) -> dict[str, list[SourceFile]]:
+    """The splits of a directory or prefix, and of another with its held-out files.
+
+    :raises DatasetError: the folder of some pictures may be a class or a split.
+    """
+    train, held = _of_classes(files, "train", file_format), _of_classes(apart, "heldout", file_format)
+    splits = {
+        "train": train or _assigned(files, source, all_needed=False).get("train", []),
+        "heldout": held or _prefixed(apart, heldout),
+    }
+    classes = {
+        name: {file.path.split("/")[-2] for file in those} for name, those in (("train", train), ("heldout", held))
+    }
+    one_sided = (
+        [name for name in classes["train"] ^ classes["heldout"] if split_of_folder(name)] if train and held else []
+    )
+    if one_sided:
+        raise DatasetError(
+            f"the folder {one_sided[0]!r} may be a class or a split: only one of {source} and {heldout} has it",
+            hint="rename it if it is a class, or move it away if it is a split",
+        )
+    return splits
+
+
+def _of_classes(files: list[SourceFile], split: str, file_format: str | None) -> list[SourceFile]:
+    """Pictures as CLASS/NAME, below a folder ``split``; empty if the files are not of this form.
+
+    A class may have the name of a split, such as ``val``, if another one has not.
+    """
+    pictures = format_named("images")
+    folders = {file.path.rpartition("/")[0] for file in files}
+    if file_format not in (None, "images") or not all(pictures.owns(file.path) for file in files):
+        return []
+    if any("/" in folder or not folder for folder in folders) or all(split_of_folder(folder) for folder in folders):
+        return []
+    return [file.below(split) for file in files]
 
 
 def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[str, list[SourceFile]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -37,6 +37,10 @@ class SourceFile(Protocol):
         """The bytes as stored; seekable."""
         ...
 
+    def below(self, folder: str) -> SourceFile:
+        """The same file, with its path below a folder."""
+        ...
+
 
 @dataclass(frozen=True)
 class LocalFile:
@@ -61,6 +65,9 @@ class LocalFile:
         except OSError as error:
             raise DatasetError(f"{self.local} cannot be read: {error.strerror or error}") from error
 
+    def below(self, folder: str) -> SourceFile:
+        return replace(self, path=f"{folder}/{self.path}")
+
 
 @dataclass(frozen=True)
 class ObjectFile:
@@ -82,6 +89,9 @@ class ObjectFile:
         import pyarrow as pa
 
         return pa.PythonFile(io.BufferedReader(ObjectReader(self.storage, self.stat), 64 << 10), mode="r")
+
+    def below(self, folder: str) -> SourceFile:
+        return replace(self, path=f"{folder}/{self.path}")
 
 
 class ObjectReader(io.RawIOBase):
