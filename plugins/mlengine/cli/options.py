@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import getpass
 import math
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 from mlengine import backends
 from mlengine.connections import configured_bucket
@@ -80,6 +80,23 @@ def key_value(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"not KEY=VALUE: {text!r}")
     return key, value
+
+
+class Once(argparse.Action):
+    """Stores the value of an option that may be given once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            raise argparse.ArgumentError(self, f"given twice, with {before} and {values}; give it once")
+        setattr(namespace, self.dest, values)
 
 
 def unique(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -156,6 +156,11 @@ def _heldout(draft: Manifest, scan: Scan, limits: Limits) -> Iterator[CheckResul
             f"{scan.newer:,} training rows ({100 * share:.2f} %) are newer than the first held-out one "
             f"({_shown_time(scan.first_heldout)})"
         )
+        if draft.heldout_share is not None and share > limits.time_order:
+            text += (
+                ". --heldout SHARE holds rows out by their hash, not by their time: give the newest rows with "
+                "--heldout PATH"
+            )
         yield CheckResult("time-order", share <= limits.time_order, f"{share:.4f}", f"{limits.time_order:.4f}", text)
     if draft.task in _CLASSIFICATION:
         yield from _known_classes(draft, scan)

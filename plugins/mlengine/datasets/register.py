@@ -90,7 +90,10 @@ def add(
         try:
             return _add(storage, bucket, name, version, path, options=options, progress=progress)
         except NarrowTypeError as error:
-            if error.column == options.roles.key or error.column in options.dtypes:
+            if error.column == options.roles.key:
+                hint = f"correct the value; or read the keys as strings: --dtype {error.column}=string"
+                raise DatasetError(error.message, hint=hint) from error
+            if error.column in options.dtypes:
                 raise
             progress(f"column {error.column!r} is read as {error.dtype}: {error.message}")
             options = replace(options, dtypes={**options.dtypes, error.column: error.dtype})

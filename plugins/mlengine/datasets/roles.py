@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlengine.core.dataset import HELDOUT_POLICIES, TASKS, Column, Manifest, Schema, Value
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import column_of
 from mlengine.datasets.discovery import Found
 from mlengine.datasets.formats.base import check_names
+from mlengine.datasets.role_types import check_key, check_types
 from mlengine.datasets.scan import Scan
 from mlengine.datasets.statistics import MOST_CLASSES
-
-if TYPE_CHECKING:
-    pass
 
 # The roles of formats whose columns are always the same.
 _MOST_LISTED = 30  # indices of classes in a hint
@@ -86,12 +84,16 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
     if several:
         roles_of = ", ".join(f"--{role}" for role in ("target", "key", "weight") if chosen[role] == several[0])
         raise DatasetError(f"the column {several[0]!r} is given as {roles_of}", hint="give each role another column")
-    if chosen["time"] is not None and first[chosen["time"]].dtype in {"string", "binary"}:
-        raise DatasetError(
-            f"the column {chosen['time']!r} for --time has text, whose order is not that of times",
-            hint=f"read it as times: --dtype {chosen['time']}=timestamp",
-        )
-    return Schema(tuple(merged), **chosen)
+    for schema in schemas.values():
+        check_key(found.format, schema, chosen["key"])
+    result = Schema(tuple(merged), **chosen)
+    check_types(result, roles.task or _task_before(previous, result.target))
+    return result
+
+
+def _task_before(previous: Manifest | None, target: str | None) -> str | None:
+    """The task of the version before, if it has the same target."""
+    return previous.task if previous is not None and previous.schema.target == target else None
 
 
 def _with_fractions(
@@ -144,8 +146,8 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
                 f"the target {schema.target!r} is null in all rows of {name}",
                 hint="name another column with --target, or correct it",
             )
-    same_target = previous is not None and previous.schema.target == schema.target
-    task = roles.task or (previous.task if previous is not None and same_target else None)
+    before = _task_before(previous, schema.target)
+    task = roles.task or before
     column = schema.column(schema.target)
     indices = found.format.name == "idx"
     task = task or ("multiclass" if indices else _task_of(column, scan))
@@ -156,7 +158,7 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
                 hint="write --task binary or --task multiclass; if it has numbers as strings, write them as numbers",
             )
         return task, schema
-    known = previous.schema.classes if previous is not None and same_target else None
+    known = previous.schema.classes if previous is not None and before is not None else None
     classes = _given(roles.classes, column) or known or _classes_of(column, scan)
     if indices and roles.classes is None and known is None:
         _check_indices(classes)
@@ -169,18 +171,16 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
 
 
 def _task_of(column: Column, scan: Scan) -> str:
-    distinct = {
-        value
-        for split in scan.splits.values()
-        if column.name in split.statistics
-        for value, _ in split.statistics[column.name].top
-    }
-    if len(distinct) == 1:
+    statistics = [split.statistics[column.name] for split in scan.splits.values() if column.name in split.statistics]
+    # What is known of a split with too many values to count is at most a part of them.
+    counted = all(one.distinct is not None for one in statistics)
+    distinct = {value for one in statistics for value, _ in one.top}
+    if counted and len(distinct) == 1:
         raise DatasetError(
             f"the target {column.name!r} has the same value in all rows: {distinct.pop()!r}",
             hint="name another column with --target, or correct it",
         )
-    if column.dtype == "bool" or len(distinct) == 2:
+    if column.dtype == "bool" or (counted and len(distinct) == 2):
         return "binary"
     if column.dtype == "string":
         return "multiclass"
@@ -204,9 +204,15 @@ def _classes_of(column: Column, scan: Scan) -> tuple[Value, ...]:
                 f"the target {column.name!r} has {distinct} in {name}",
                 hint="list the classes: --classes A,B,…; or read the rows: --rows all"
                 if not split.read
-                else "write --task regression, or name another column with --target",
+                else f"{'write --task regression, or ' if column.numeric else ''}name another column with --target",
             )
         values |= set(statistics.counts)
+        if name == "train" and statistics.distinct == split.read > _MOST_LISTED:
+            raise DatasetError(
+                f"the target {column.name!r} has {statistics.distinct:,} classes in {split.read:,} training rows: "
+                "each row has its own class",
+                hint="name another column with --target; an id is a --key. If they are classes: --classes A,B,…",
+            )
     return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
 
 

@@ -15,6 +15,7 @@ from mlengine.core.dataset import Column, Schema
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import arrow_schema, column_of
 from mlengine.datasets.discovery import Found
+from mlengine.datasets.role_types import check_key
 from mlengine.datasets.row_hashes import row_hashes
 from mlengine.datasets.scan import Progress
 
@@ -50,7 +51,9 @@ def split_share(
             hint="give the held-out rows in a place of their own: --heldout PATH",
         )
     files = found.splits["train"]
-    columns = tuple(column_of(field, files[0].where) for field in found.format.infer(files, dtypes))
+    inferred = found.format.infer(files, dtypes)
+    check_key(found.format, inferred, key)
+    columns = tuple(column_of(field, files[0].where) for field in inferred)
     schema = arrow_schema(Schema(columns))
     if key is not None and key not in schema.names:
         raise DatasetError(f"there is no column {key!r} for --key; columns: {', '.join(schema.names)}")

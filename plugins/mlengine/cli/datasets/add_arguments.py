@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlengine.cli.options import reason, unique
+from mlengine.cli.options import Once, reason, unique
 from mlengine.core.dataset import DTYPES, FILE_FORMATS, HELDOUT_POLICIES, TASKS, Manifest
 from mlengine.core.errors import DatasetError, UsageError
 
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="origin of the data (default: that of the version before)")
 
     columns = parser.add_argument_group("columns", "Defaults are those of the version before.")
-    columns.add_argument("--target", metavar="COLUMN", help="what a model predicts")
-    columns.add_argument("--key", metavar="COLUMN", help="identifies a row; not used as a feature")
-    columns.add_argument("--time", metavar="COLUMN", help="when a row was observed")
-    columns.add_argument("--weight", metavar="COLUMN", help="the weight of a row in metrics")
+    columns.add_argument("--target", action=Once, metavar="COLUMN", help="what a model predicts")
+    columns.add_argument("--key", action=Once, metavar="COLUMN", help="identifies a row; not used as a feature")
+    columns.add_argument("--time", action=Once, metavar="COLUMN", help="when a row was observed")
+    columns.add_argument("--weight", action=Once, metavar="COLUMN", help="the weight of a row in metrics")
     columns.add_argument("--task", choices=TASKS, help="the kind of prediction (default: by the target's values)")
     columns.add_argument(
         "--classes", metavar="A,B,…", help="the target's values in order (default: those found, sorted)"
@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     files = parser.add_argument_group("files")
     files.add_argument("--format", choices=FILE_FORMATS, help="of the files (default: by their suffixes)")
-    files.add_argument("--heldout", metavar="PATH|SHARE", help="held-out rows: another place, or a share such as 0.1")
+    files.add_argument(
+        "--heldout",
+        action=Once,
+        metavar="PATH|SHARE",
+        help="held-out rows: another place, or a share such as 0.1",
+    )
     files.add_argument(
         "--heldout-policy",
         choices=HELDOUT_POLICIES,
