@@ -192,7 +192,7 @@ def test_lightgbm_joins_the_world_by_the_page_s_parameters(
 @pytest.mark.parametrize("example", ["torch_digits", "jax_digits", "xgboost_digits"])
 def test_an_example_is_short(example: str) -> None:
     modules = (ROOT / "examples" / example).glob("*/*.py")
-    assert 0 < sum(len(path.read_text().splitlines()) for path in modules) < 120
+    assert 0 < sum(len(path.read_text().splitlines()) for path in modules) <= 120
 
 
 @pytest.mark.parametrize("example", ["torch_digits", "jax_digits", "xgboost_digits"])

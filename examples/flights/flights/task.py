@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ def main() -> None:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy() if distributed else tf.distribute.get_strategy()
         Training(args, strategy, chief).run()
-    except tf.errors.OpError as error:
+    except tf.errors.OpError:
         # A replica was lost. All others end as well, meet again after the restart, and resume from the checkpoint.
-        print(f"training was interrupted: {error.message}", flush=True)
+        traceback.print_exc()
         sys.stdout.flush()
         os._exit(RESTART)
     os._exit(0)  # the replicas end together: TensorFlow takes one that ends earlier for lost

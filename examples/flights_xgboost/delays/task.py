@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ def main() -> None:
     try:
         with collective.CommunicatorContext(**peers.meet(rank, addresses)):
             booster = train(args, rank, len(addresses))
-    except xgboost.core.XGBoostError as error:
-        print(f"training was interrupted: {error}", flush=True)
+    except xgboost.core.XGBoostError:
+        traceback.print_exc()
         os._exit(RESTART)
     if rank == 0:
         blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import traceback
 from typing import Any
 
 import jax
@@ -33,9 +34,9 @@ def main() -> None:
         jax.distributed.initialize(num_processes=size, process_id=rank, heartbeat_timeout_seconds=10)
         train(args, rank, size)
         jax.distributed.shutdown()
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
+    except (jax.errors.JaxRuntimeError, ValueError):
         # Another replica was lost. All start again, meet, and resume from the checkpoint.
-        print(f"training was interrupted: {error}", flush=True)
+        traceback.print_exc()
         os._exit(RESTART)  # without JAX's own end, which waits for the lost replica
 
 

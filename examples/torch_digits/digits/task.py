@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import traceback
 from datetime import timedelta
 
 import numpy as np
@@ -42,9 +43,9 @@ def main() -> None:
         # Reads MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE.
         dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo", timeout=timedelta(minutes=5))
         train(args)
-    except RuntimeError as error:
+    except RuntimeError:
         # Another replica was lost. All start again, meet, and resume from the checkpoint.
-        print(f"training was interrupted: {error}", flush=True)
+        traceback.print_exc()
         os._exit(RESTART)
     dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 import zlib
 from typing import Any
 
@@ -36,9 +37,9 @@ def main() -> None:
                 blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
             # A replica that has ended is not started again if rank 0 is lost before the model is stored.
             collective.broadcast("stored", 0)
-    except xgboost.core.XGBoostError as error:
+    except xgboost.core.XGBoostError:
         # Another replica was lost. All start again, meet, and resume from the checkpoint.
-        print(f"training was interrupted: {str(error).splitlines()[-1]}", flush=True)
+        traceback.print_exc()
         os._exit(RESTART)
 
 
