@@ -38,7 +38,7 @@ class AirflowServer:
         self._token = token
         self._login = {"username": user, "password": password}
         proxies = [urllib.request.ProxyHandler({})] if direct else []
-        self._opener = urllib.request.build_opener(*proxies)
+        self._opener = urllib.request.build_opener(_SameServer, *proxies)
 
     @classmethod
     def from_environment(cls, url: str | None = None, environ: Mapping[str, str] = os.environ) -> AirflowServer:
@@ -112,6 +112,12 @@ class AirflowServer:
                 with self._opener.open(request, timeout=CALL_SECONDS) as response:
                     return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
+                if 300 <= error.code < 400:
+                    raise AirflowError(
+                        f"Airflow redirects {method} {url} to {error.headers['Location']} ({error.code})",
+                        hint="the credentials are not sent there; if it is your Airflow, give its URL",
+                        status=error.code,
+                    ) from error
                 reason = error.read().decode(errors="replace")[:2000]
                 raise AirflowError(
                     f"Airflow rejected {method} {url} ({error.code}): {reason}",
@@ -126,6 +132,24 @@ class AirflowServer:
                         hint="check that the API server runs at this URL",
                     ) from error
         return None
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows redirects only to the same server: urllib would send the token to any other one, too."""
+
+    def redirect_request(  # noqa: PLR0917 urllib's signature
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """``None`` for another server, or for HTTP after HTTPS: the caller gets the response as an error."""
+        before, after = _server(req.full_url), _server(newurl)
+        encrypts = before[0] == "http" and after == ("https", before[1], 443) and before[2] == 80
+        return super().redirect_request(req, fp, code, msg, headers, newurl) if before == after or encrypts else None
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _is_url(url: str) -> bool:

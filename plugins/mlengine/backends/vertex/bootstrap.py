@@ -46,11 +46,18 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def add(request: urllib.request.Request, headers: dict[str, str]) -> None:
+    """Add credentials. After a redirect they are not sent: it may lead to another server."""
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
+
+
 def get(url: str, headers: dict[str, str]) -> bytes:
     """The body of ``url``, tried again for a minute where that can help."""
     for pause in (1, 2, 4, 8, 15, 30, 0):
         try:
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - only our own http(s) URLs
+            request = urllib.request.Request(url)  # noqa: S310 - only our own http(s) URLs
+            add(request, headers)
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
@@ -146,8 +153,8 @@ def note(plan: dict[str, Any]) -> None:
         server, headers = place()
         url = f"{server}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(path, safe='')}"
         data = f"# image {plan['image']}\n".encode() + installed
-        headers["Content-Type"] = "text/plain"
-        request = urllib.request.Request(url, data, headers)  # noqa: S310 - only our own http(s) URLs
+        request = urllib.request.Request(url, data, {"Content-Type": "text/plain"})  # noqa: S310 - only our own http(s) URLs
+        add(request, headers)
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
     except (OSError, subprocess.SubprocessError, KeyError, SystemExit) as error:
         say(f"what is installed could not be noted: {error}")

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,33 @@ def test_the_driver_is_where_the_service_mounts_it() -> None:
         "LD_LIBRARY_PATH": ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"],
         "PATH": ["/usr/local/nvidia/bin"],
     }
+
+
+def test_a_redirect_does_not_get_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Cloud Storage, or of the metadata server: urllib sends the headers of a request to any other server."""
+    seen: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            self.send_response(302 if self.path == "/moved" else 200)
+            self.send_header("Location", f"http://localhost:{server.server_port}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        bootstrap.get(f"{url}/moved", {"Authorization": "Bearer secret"})
+        assert seen == [("/moved", "Bearer secret"), ("/elsewhere", None)]
+        seen.clear()
+        monkeypatch.setattr(bootstrap, "place", lambda: (url, {"Authorization": "Bearer secret"}))
+        bootstrap.note({"job_dir": "gs://bucket/model/job", "image": "python:3.12"})
+        assert [token for _, token in seen] == ["Bearer secret"]
+        server.shutdown()

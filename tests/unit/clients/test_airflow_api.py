@@ -1,0 +1,81 @@
+"""The client sends its token to one server only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mlengine.clients.airflow_api import AirflowServer
+from mlengine.core.errors import AirflowError
+
+
+class Server:
+    """An HTTP server on this machine that answers ``{}``, or redirects.
+
+    :ivar to: where it redirects the path ``/api/v2/moved`` to.
+    :ivar seen: path and token of each request.
+    """
+
+    def __init__(self) -> None:
+        self.to = ""
+        self.seen: list[tuple[str, str | None]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.seen.append((self.path, self.headers["Authorization"]))
+                moved = self.path == "/api/v2/moved"
+                self.send_response(302 if moved else 200)
+                if moved:
+                    self.send_header("Location", outer.to)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Server, Server]]:
+    found = (Server(), Server())
+    yield found
+    for server in found:
+        server.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_redirect_to_another_server_does_not_get_the_token(servers: tuple[Server, Server], host: str) -> None:
+    airflow, other = servers
+    airflow.to = f"http://{host}:{other.http.server_port}/login"
+    with pytest.raises(AirflowError, match=r"redirects GET .* to http://.*/login \(302\)") as caught:
+        AirflowServer(airflow.url, token="secret", direct=True).call("GET", "moved")
+    assert "give its URL" in caught.value.hint
+    assert other.seen == []
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_redirect_on_the_same_server_is_followed(servers: tuple[Server, Server], absolute: bool) -> None:
+    airflow, _ = servers
+    airflow.to = f"{airflow.url if absolute else ''}/api/v2/here"
+    assert AirflowServer(airflow.url, token="secret", direct=True).call("GET", "moved") == {}
+    assert airflow.seen[-1] == ("/api/v2/here", "Bearer secret")
+
+
+def test_a_redirect_that_is_not_a_url_is_an_error(servers: tuple[Server, Server]) -> None:
+    airflow, _ = servers
+    for airflow.to in ("http://[", "http://host:99999/", "ftp://host/"):
+        with pytest.raises(AirflowError):
+            AirflowServer(airflow.url, token="secret", direct=True).call("GET", "moved")
