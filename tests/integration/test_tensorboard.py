@@ -59,6 +59,37 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
     assert (tmp_path / "mnist/mnist_1/events.out.tfevents.3").read_bytes() == b"three"
 
 
+@pytest.mark.parametrize("content", [b"two!", b"another, longer one", b"1", b""])
+def test_an_object_that_was_replaced_is_copied_again(
+    storage: Storage, bucket: str, tmp_path: Path, content: bytes
+) -> None:
+    """Such as that of a job that was deleted and started again: the name is the same, perhaps the size too."""
+    job_dir = put(storage, bucket, "mnist_1")
+    events = job_dir.train + "events.out.tfevents.4"
+    storage.write(events, b"one!")
+    mirror = Mirror(storage, tmp_path)
+    assert mirror.sync([job_dir]) == 3
+    storage.write(events, content)
+    assert mirror.sync([job_dir]) == 1
+    assert (tmp_path / "mnist/mnist_1/events.out.tfevents.4").read_bytes() == content
+    assert mirror.sync([job_dir]) == 0
+
+
+def test_an_object_that_changes_while_it_is_read_is_copied_by_the_next_call(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = put(storage, bucket, "mnist_1")
+    events = job_dir.train + "events.out.tfevents.4"
+    storage.write(events, b"one")
+    mirror, listing = Mirror(storage, tmp_path), storage.ls(job_dir.train)
+    storage.write(events, b"two and three")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "ls", lambda prefix: listing if prefix == job_dir.train else [])
+        mirror.sync([job_dir])
+    mirror.sync([job_dir])
+    assert (tmp_path / "mnist/mnist_1/events.out.tfevents.4").read_bytes() == b"two and three"
+
+
 def test_jobs_of_two_models_with_the_same_id(storage: Storage, bucket: str, tmp_path: Path) -> None:
     jobs = [put(storage, bucket, "first"), put(storage, bucket, "first", model="other")]
     storage.write(jobs[1].train + "events.out.tfevents.1.host.1.0.v2", b"other model")

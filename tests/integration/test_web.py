@@ -277,6 +277,30 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
         assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
 
 
+def test_a_log_that_became_shorter_is_shown_from_its_start(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that was replaced, between two pages, or between the listing and the reading of one page."""
+    job_dir = sample_jobs.job("mnist_1")
+    sample_jobs.logs(job_dir, "chief-0", b"a long line\n" * 30_000)
+    client = visit()
+    page = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": ""}).json()
+    assert page["more"]
+    with monkeypatch.context() as patch:
+        listed = sample_jobs.storage.ls(job_dir.logs)
+        patch.setattr(Storage, "ls", lambda *_: listed)
+        sample_jobs.logs(job_dir, "chief-0", b"replaced\n")
+        answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": page["cursor"]})
+        assert (answer.status_code, answer.json()["lines"]) == (200, [])
+    for cursor in (page["cursor"], answer.json()["cursor"]):
+        after = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
+        assert [line["text"] for line in after["lines"]] == ["replaced"]
+        assert not after["more"]
+    sample_jobs.logs(job_dir, "chief-0", b"replaced\nand continued\n")
+    after = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": after["cursor"]}).json()
+    assert [line["text"] for line in after["lines"]] == ["and continued"]
+
+
 def test_a_cursor_may_be_as_long_as_that_of_a_talkative_job_on_vertex_ai(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlengine.core import layout
-from mlengine.core.errors import MlengineError, ObjectMissingError, StorageError
+from mlengine.core.errors import MlengineError, ObjectMissingError, StorageConflictError, StorageError
 from mlengine.core.layout import JobDir
-from mlengine.storage.client import ObjectStat, Storage
+from mlengine.storage.client import ObjectStat, Storage, crc32c_of
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class Mirror:
                     self._fetch(stat, self._place(job_dir, stat, root))
                     self._generations[stat.uri] = stat.generation
                     changed += 1
-        except ObjectMissingError:
-            log.info("%s: an event file was deleted while it was read", job_dir.uri)
+        except (ObjectMissingError, StorageConflictError):
+            log.info("%s: an event file was deleted or changed while it was read", job_dir.uri)
         except MlengineError as error:
             if not error.retryable:
                 raise
@@ -108,15 +108,22 @@ class Mirror:
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:
-        """Append the bytes that the copy does not have. If the object became shorter, copy it again from the start."""
+        """Append the bytes that the copy does not have. If the object was replaced by another one, copy it again."""
         place.parent.mkdir(parents=True, exist_ok=True)
         have = place.stat().st_size if place.exists() else 0
-        if have > stat.size:
+        if have <= stat.size:
+            self._append(stat, place, have)
+        if have > stat.size or (have and stat.crc32c not in {None, crc32c_of(place)}):
             place.unlink()
-            have = 0
+            self._append(stat, place, 0)
+
+    def _append(self, stat: ObjectStat, place: Path, have: int) -> None:
+        """:raises StorageConflictError: the object has changed since it was listed."""
         with place.open("ab") as sink:
             while have < stat.size:
-                part = self.storage.read_range(stat.uri, have, min(stat.size, have + _CHUNK))
+                part = self.storage.read_range(
+                    stat.uri, have, min(stat.size, have + _CHUNK), generation=stat.generation
+                )
                 if not part:
                     return
                 sink.write(part)

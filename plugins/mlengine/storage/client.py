@@ -13,6 +13,7 @@ import io
 import mimetypes
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ class Storage:
     def read_range(
         self, uri: str, begin: int, end: int, *, generation: int | None = None, stored: bool = False
     ) -> bytes:
-        """The bytes from ``begin`` up to ``end``, or to the object's end.
+        """The bytes from ``begin`` up to ``end``, or to the object's end; none if it ends before ``begin``.
 
         :param generation: read only this version of the object.
         :param stored: the bytes as stored. Without it, Cloud Storage decompresses an object whose ``Content-Encoding``
@@ -128,8 +129,10 @@ class Storage:
         :raises ObjectMissingError: there is no such object.
         :raises StorageConflictError: it has another generation.
         """
+        from google.api_core.exceptions import RequestRangeNotSatisfiable
+
         blob = self._blob(uri)
-        with errors(uri):
+        with errors(uri), suppress(RequestRangeNotSatisfiable):
             # The object's checksum does not apply to a part of it.
             data: bytes = blob.download_as_bytes(
                 start=begin,
@@ -140,8 +143,9 @@ class Storage:
                 retry=retry(),
                 checksum=None,
             )
-        _check_generation(uri, blob, generation)
-        return data
+            _check_generation(uri, blob, generation)
+            return data
+        return b""
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write an object, unconditionally. Returns the new generation."""

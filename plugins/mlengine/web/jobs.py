@@ -95,6 +95,8 @@ def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, int], a
     ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
         begin = offsets.get(replica, 0)
+        if begin > size:  # another log replaced the one that the last page was read from
+            begin = 0
         texts, ends[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
         lines += [{"replica": replica, "text": text, "time": None} for text in texts]
     more = any(ends[replica] < size for number, replica, _, size in logs if number == wanted)
