@@ -211,9 +211,10 @@ def test_many_jobs_end_together(sample_jobs: SampleJobs) -> None:
 
 def test_no_write_of_a_busy_object_is_lost(sample_jobs: SampleJobs) -> None:
     row = Row("m", "", "local", 1, "SUCCEEDED", NOW)
+    ids = [job_id for at in range(2000) if shards.number_of("m", job_id := f"m_{at}") == 0]
 
     def add(at: int) -> str | None:
-        mine = row._replace(job_id=f"m_{at}")
+        mine = row._replace(job_id=ids[at])
         try:
             shards.update(sample_jobs.storage, sample_jobs.bucket, 0, lambda _: {("m", mine.job_id): mine})
         except StorageConflictError:
@@ -371,3 +372,41 @@ def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs
         sample_jobs.job(f"mnist_{at}")
     server.refresh()
     assert len(stored(sample_jobs)) == bucket_rows.MANY + 1
+
+
+def forge(sample_jobs: SampleJobs, row: Row, number: int | None = None) -> None:
+    """Write a row into the index as if somebody else had: in the object where it belongs, or in another one."""
+    number = shards.number_of(row.model, row.job_id) if number is None else number
+    known = shards.load(sample_jobs.storage, sample_jobs.bucket, number).rows
+    uri = layout.job_index_shard(sample_jobs.bucket, number)
+    sample_jobs.storage.write(uri, shards.encode({**known, (row.model, row.job_id): row}))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"claim_generation": 2**62},
+        {"report_generation": 2**62},
+        {"seen": time.time() + 10 * 365 * DAY},
+        {"claim_generation": -1, "report_generation": -1},
+    ],
+)
+def test_a_forged_row_does_not_stay(sample_jobs: SampleJobs, change: dict[str, Any], elsewhere: bool) -> None:
+    """It claims to be newer than the job's own objects: the job is read, and its row written again."""
+    job_dir = sample_jobs.job("mnist_1")
+    end(sample_jobs, job_dir)
+    validated(sample_jobs, job_dir)
+    right = stored(sample_jobs)["mnist_1"]
+    number = (shards.number_of(right.model, right.job_id) + elsewhere) % shards.SHARDS
+    forge(sample_jobs, right._replace(state="FAILED", verdict="rejected", dag_id="other", **change), number)
+    server = new_server(sample_jobs)
+    for _ in range(2):
+        (row,) = server.refresh().rows
+        assert (row.state, row.verdict, row.dag_id) == ("SUCCEEDED", "accepted", right.dag_id)
+    (row,) = new_server(sample_jobs).refresh().rows
+    assert (row.state, row.verdict, row.dag_id) == ("SUCCEEDED", "accepted", right.dag_id)
+    belongs = shards.load(sample_jobs.storage, sample_jobs.bucket, shards.number_of("mnist", "mnist_1"))
+    assert belongs.rows["mnist", "mnist_1"].state == "SUCCEEDED", "the index is right again"
+    end(sample_jobs, sample_jobs.job("mnist_1", state=JobState.CANCELLED))
+    assert {row.state for row in server.refresh().rows} == {"CANCELLED"}, "later changes are shown"

@@ -62,6 +62,8 @@ class BucketRows:
         # Generations of deleted objects. Generations grow, so no valid row was read from these or older ones.
         self._deleted_claims: dict[Key, int] = {}
         self._deleted_reports: dict[Key, int] = {}
+        # Generations in rows of the index that the objects of the job do not have: such a row was not read from them.
+        self._forged: dict[Key, tuple[int, int]] = {}
         self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
         self._checked = self._written = self._people_failed = float("-inf")
         self._read_since = 0  # jobs that were read since the last write to the index
@@ -85,7 +87,7 @@ class BucketRows:
         }
         self._listed = listed
         known: dict[Key, Any]
-        for known in (self.rows, self._deleted_claims, self._deleted_reports):
+        for known in (self.rows, self._deleted_claims, self._deleted_reports, self._forged):
             for gone in known.keys() - self._dirs:
                 del known[gone]
         self._read(self._due(), pool, progress)
@@ -97,10 +99,13 @@ class BucketRows:
         began = time.time()
         found = self._generations()
         rows = list(self.rows.items())
-        stale = [key for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)]
+        stale = {key: row for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)}
         if stale:
             log.info("%d rows of the job index were out of date", len(stale))
         self._read(sorted(stale, key=_age, reverse=True), pool)
+        for key, row in stale.items():
+            if (now := self.rows.get(key)) and now.generations < row.generations:
+                self._forged[key] = row.generations
         self._checked = time.monotonic()
 
     def save(self, pool: Executor) -> None:
@@ -179,8 +184,10 @@ class BucketRows:
                 self.rows[key] = shards.merged(self.rows.get(key), row)
 
     def _is_outdated(self, row: Row) -> bool:
-        """Whether the row was read from an object that has been deleted since."""
+        """Whether the row was read from an object that has been deleted since, or never existed."""
         key = (row.model, row.job_id)
+        if row.generations == self._forged.get(key):
+            return True
         if row.claim_generation <= self._deleted_claims.get(key, -1):
             return True
         return 0 < row.report_generation <= self._deleted_reports.get(key, 0)
@@ -326,7 +333,7 @@ def _is_stale(row: Row, claim: ObjectStat | None, report: ObjectStat | None, lis
     """
     if claim is None or (report is None and row.report_generation):
         return row.seen < listed - _SKEW  # deleted
-    return (row.claim_generation, row.report_generation) < (claim.generation, report.generation if report else 0)
+    return row.generations != (claim.generation, report.generation if report else 0)
 
 
 def _age(key: Key) -> tuple[str, str]:

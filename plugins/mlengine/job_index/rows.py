@@ -68,9 +68,14 @@ class Row(NamedTuple):
         return self.final_at is not None and self.final_at <= now
 
     @property
+    def generations(self) -> tuple[int, int]:
+        """Of ``job.json`` and ``report.json``."""
+        return self.claim_generation, self.report_generation
+
+    @property
     def version(self) -> tuple[int, int, float]:
         """Of two rows of a job, the one with the larger version was read from newer objects."""
-        return self.claim_generation, self.report_generation, self.seen
+        return *self.generations, self.seen
 
 
 def to_columns(rows: Collection[Row]) -> dict[str, list[Any]]:

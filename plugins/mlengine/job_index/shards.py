@@ -27,6 +27,7 @@ FORMAT = 1
 SHARDS = 16
 ATTEMPTS = 6  # of a write, if other processes write the same object
 _FIRST_PAUSE = 0.05  # seconds, at random up to this; doubled for each attempt
+_CLOCK_SKEW = 3600.0  # seconds; a row that was read later than this is not valid
 _MAX_BYTES = 64 << 20  # of an uncompressed object; a larger one is invalid
 
 Key = tuple[str, str]  # model and job id
@@ -52,17 +53,23 @@ def number_of(model: str, job_id: str) -> int:
 
 
 def load(storage: Storage, bucket: str, number: int) -> Shard:
-    """Read one object. A missing or invalid one has no rows."""
+    """Read one object. A missing or invalid one has no rows.
+
+    Rows that no writer can have written there are ignored: others may write to the bucket, too.
+    """
     uri = layout.job_index_shard(bucket, number)
     try:
         data, generation = storage.read_with_generation(uri)
     except ObjectMissingError:
         return Shard()
     try:
-        return _decode(data, generation)
+        shard = _decode(data, generation)
+        latest = time.time() + _CLOCK_SKEW
+        shard.rows = {key: row for key, row in shard.rows.items() if number_of(*key) == number and row.seen <= latest}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RecursionError, zlib.error) as error:
         log.warning("Ignoring the invalid job index %s: %r", uri, error)
         return Shard(generation)
+    return shard
 
 
 def update(storage: Storage, bucket: str, number: int, change: Change) -> Shard | None:
