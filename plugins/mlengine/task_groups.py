@@ -45,7 +45,8 @@ class RetrainingTaskGroup(TaskGroup):
         trainer as ``dataset_arg``. Without a dataset, the trainer finds its own data.
     :param dataset_version: a version of the dataset; by default, the one of the trigger form, of the run's partition
         key, or the newest at the run's date.
-    :param dataset_arg: the trainer's argument for the URI of the dataset version; ``""`` for none.
+    :param dataset_arg: the trainer's argument for the URI of the dataset version, by default ``--dataset``; ``""`` for
+        none.
     :param args: the trainer's own arguments; they replace the job file's.
     :param scale_tier: replaces the job file's scale tier.
     :param replica_counts: replicas of each role; replace the job file's: ``{"worker": 2, "ps": 1}``.
@@ -123,7 +124,7 @@ class RetrainingTaskGroup(TaskGroup):
         requirements: Sequence[str] | None = None,
         dataset: str | None = None,
         dataset_version: str | None = None,
-        dataset_arg: str = "--dataset",
+        dataset_arg: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
         replica_counts: Mapping[str, int | str] | None = None,
@@ -156,14 +157,12 @@ class RetrainingTaskGroup(TaskGroup):
         validation_memory_limit_gib: float | str | None = None,
         publish: bool = True,
         on_not_published: str | None = None,
-        registries: Sequence[str | Mapping[str, Any]] | XComArg = (),
+        registries: Sequence[str | Mapping[str, Any]] | XComArg | None = None,
         task_args: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
             raise JobFileError(f"args is a string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
-        if isinstance(registries, str):
-            raise MlengineError(f"registries is a string: {registries!r}", hint=f"give a list: [{registries!r}]")
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -171,6 +170,13 @@ class RetrainingTaskGroup(TaskGroup):
         stored = {**cloud, **_given(bucket=bucket)}
         trained = {**cloud, **_given(project_id=project_id, region=region, backend_options=backend_options)}
         super().__init__(group_id=group_id, **{"tooltip": f"retrain {model}", **kwargs})
+        # Arguments that have a default here, which must not replace those of the DAG.
+        defaults = {"dataset_arg": "--dataset", **self.dag.default_args, **self.default_args}
+        dataset_arg = defaults["dataset_arg"] if dataset_arg is None else dataset_arg
+        job_id_hint = job_id_hint or defaults.get("job_id_hint")
+        registries = defaults.get("registries", ()) if registries is None else registries
+        if isinstance(registries, str):
+            raise MlengineError(f"registries is a string: {registries!r}", hint=f"give a list: [{registries!r}]")
         with self:
             self.package = PackageTrainerOperator(
                 **own.of("package", stored, source=_paths(trainer), module=module, requirements=requirements)
@@ -192,7 +198,7 @@ class RetrainingTaskGroup(TaskGroup):
                     module=module,
                     package=self.package.output,
                     dataset=self.dataset.output if self.dataset else None,
-                    dataset_arg=(dataset_arg or None) if self.dataset else None,
+                    dataset_arg=dataset_arg if self.dataset else None,
                     args=args,
                     scale_tier=scale_tier,
                     replica_counts=replica_counts,

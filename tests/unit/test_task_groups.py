@@ -119,6 +119,21 @@ def test_default_args_reach_the_tasks() -> None:
         assert seen == defaults.keys()
 
 
+@pytest.mark.parametrize("where", ["dag", "group"])
+def test_default_args_replace_the_defaults_of_the_group(where: str) -> None:
+    """Arguments that the group itself sets if they are not given."""
+    defaults = {"dataset_arg": "--data", "job_id_hint": "{{ ds }}", "registries": ["mlflow"]}
+    options = {"default_args": defaults} if where == "group" else {}
+    dag_args = {"default_args": defaults} if where == "dag" else {}
+    made = group(dag_args, dataset="digits", **options)
+    assert made.register is not None
+    found = (made.submit.dataset_arg, made.prepare.job_id_hint, made.register.registries)
+    assert found == ("--data", "{{ ds }}", ["mlflow"])
+    made = group(dag_args, dataset="digits", dataset_arg="", job_id_hint="x", registries=(), **options)
+    assert (made.submit.dataset_arg, made.prepare.job_id_hint, made.register) == ("", "x", None)
+    assert group(dataset="digits").submit.dataset_arg == "--dataset"
+
+
 def test_the_groups_arguments_win_over_default_args() -> None:
     defaults = {"gcp_conn_id": "c", "bucket": "gs://b", "max_attempts": 9, "deferrable": True}
     made = whole({"default_args": defaults}, gcp_conn_id=None, bucket="gs://mine", max_attempts=1, deferrable=False)
