@@ -375,7 +375,10 @@ def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs
 
 
 def forge(sample_jobs: SampleJobs, row: Row, number: int | None = None) -> None:
-    """Write a row into the index as if somebody else had: in the object where it belongs, or in another one."""
+    """Write a row into the index, as any account with write access can.
+
+    :param number: of the object; by default that where the row belongs.
+    """
     number = shards.number_of(row.model, row.job_id) if number is None else number
     known = shards.load(sample_jobs.storage, sample_jobs.bucket, number).rows
     uri = layout.job_index_shard(sample_jobs.bucket, number)

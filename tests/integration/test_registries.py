@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
 from mlengine import cli
+from mlengine.backends.vertex.client import RestClient
 from mlengine.champions.history import Champion, current
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.connections import forget_connections
@@ -108,6 +110,47 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
     assert elsewhere.follow().registered[0].created
 
 
+class SlowUpload(RestClient):
+    """Shows neither that the second upload is done nor any version, before it is set to be done."""
+
+    done = False
+
+    def call(self, method: str, url: str, **options: Any) -> dict[str, Any] | None:
+        answer = super().call(method, url, **options)
+        if answer is None or self.done:
+            return answer
+        if "/operations" in url:
+            for operation in answer.get("operations", [answer]):
+                if operation["name"].endswith("/2"):
+                    operation.pop("done", None)
+        return {} if url.endswith(":listVersions") else answer
+
+
+def test_an_upload_that_outlives_the_time_limit_is_waited_for_by_the_retry(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    elsewhere.follow()
+    elsewhere.publish("b")
+    client = SlowUpload(AnonymousCredentials(), direct=True, sleep=lambda _: None)  # type: ignore[no-untyped-call]
+    registry = VertexRegistry(**elsewhere.settings, upload_timeout_seconds="0.1", client=client)
+    register = partial(follow, elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
+    for _ in range(2):
+        with pytest.raises(RegistryError, match=r"operations/2 was not done after 0\.1 s") as caught:
+            register()
+        assert caught.value.retryable
+        assert "upload_timeout_seconds" in caught.value.hint
+    client.sleep = lambda _: setattr(client, "done", True)
+    assert register().registered == (Registered("vertex", elsewhere.name, "2", False),)
+    assert elsewhere.versions() == {"1": [], "2": ["champion", "default"]}
+
+
+def test_operations_that_cannot_be_listed_do_not_prevent_an_upload(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    elsewhere.follow()
+    elsewhere.publish("b")
+    elsewhere.service.script("ListOperations", "status", status="PERMISSION_DENIED")
+    assert elsewhere.follow().registered[0].version == "2"
+
+
 def test_every_registry_is_updated_though_one_fails(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     gone = VertexRegistry(**{**elsewhere.settings, "endpoint": "http://127.0.0.1:1"}, client=_impatient())
@@ -119,8 +162,6 @@ def test_every_registry_is_updated_though_one_fails(elsewhere: Elsewhere) -> Non
 
 
 def _impatient() -> Any:
-    from mlengine.backends.vertex.client import RestClient
-
     return RestClient(AnonymousCredentials(), direct=True, deadline=0.5)  # type: ignore[no-untyped-call]
 
 

@@ -41,7 +41,7 @@ LISTS = ("ListCustomJobs", "ListTrainingPipelines", "ListModelVersions", "ListLo
 METHODS = (
     *CREATES,
     *LISTS,
-    *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
+    *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation", "ListOperations"),
     *("GetTrainingPipeline", "DeleteTrainingPipeline", "CancelTrainingPipeline"),
     *("UploadModel", "GetModel", "UpdateModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),

@@ -50,6 +50,7 @@ class ModelsApi:
             ("PATCH", "/models/{model}", "UpdateModel", self.update),
             ("GET", "/models/{model}:listVersions", "ListModelVersions", self.list_versions),
             ("POST", "/models/{model}:mergeVersionAliases", "MergeVersionAliases", self.merge_aliases),
+            ("GET", "/models/{model}/operations", "ListOperations", self.operations),
             ("GET", "/models/{model}/operations/{operation}", "GetOperation", self.operation),
         ]
 
@@ -152,6 +153,16 @@ class ModelsApi:
         if found is None:
             raise EmulatorApiError("The operation is not found.", status="NOT_FOUND")
         return found
+
+    def operations(self, request: Request) -> dict[str, Any]:
+        """ListOperations: the uploads to a model, which are done at the second request."""
+        request.only("pageSize", "pageToken")
+        model = self._model(f"{_parent(request)}/models/{request.path['model']}")
+        every = list(model.operations.values())
+        found, token = page(
+            every, request.query.get("pageSize"), request.query.get("pageToken"), _PAGE, default=_DEFAULT_PAGE
+        )
+        return list_response("operations", found, token)
 
     def _name(self, parent: str, upload: Mapping[str, Any]) -> str:
         """The resource name of the model that an upload creates a version of."""

@@ -10,13 +10,14 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends.vertex import location as locations
 from mlengine.backends.vertex.client import RestClient
 from mlengine.champions.history import Champion
-from mlengine.core.arguments import mapping
+from mlengine.core.arguments import mapping, positive
 from mlengine.core.errors import BackendError, BackendUnavailableError, RegistryError, RegistryUnavailableError
 from mlengine.promotion.registries import ALIAS, Registered, champion_key, description
 
@@ -25,10 +26,14 @@ log = logging.getLogger(__name__)
 KEY_LABEL = "mlengine-key"
 # An endpoint deploys the version "default" if none is given.
 ALIASES = (ALIAS, "default")
-UPLOAD_SECONDS = 900.0
+UPLOAD_SECONDS = 4 * 3600.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 15.0
 _LABEL_LIMIT = 63
 _KEY_REGION = re.compile(r"/locations/(?P<region>[^/]+)/keyRings/")
+
+
+class UploadFailedError(BackendError):
+    """The operation that uploads a version has failed."""
 
 
 class VertexRegistry:
@@ -43,12 +48,15 @@ class VertexRegistry:
     :param model_id: the id of the model in the registry; by default the model's name in mlengine.
     :param labels: labels of the version.
     :param raw: fields of the API's ``model``, which override those that mlengine sets.
+    :param upload_timeout_seconds: time limit of an upload, by default four hours; the ``execution_timeout`` of the task
+        also applies. The upload continues after the limit, and the next call waits for it.
     :param project: the project; by default as for the backend ``vertex``.
     :param region: the region; by default as for the backend ``vertex``.
     :param endpoint: the API endpoint; by default as for the backend ``vertex``.
     :param client: a REST client to use instead of the default one.
     :raises RegistryError: there is no container image.
-    :raises MlengineError: ``container``, ``labels`` or ``raw`` is neither a mapping nor a JSON object.
+    :raises MlengineError: ``container``, ``labels`` or ``raw`` is neither a mapping nor a JSON object, or
+        ``upload_timeout_seconds`` is not a positive number.
     """
 
     name = "vertex"
@@ -65,6 +73,7 @@ class VertexRegistry:
         model_id: str | None = None,
         labels: Mapping[str, str] | str | None = None,
         raw: Mapping[str, Any] | str | None = None,
+        upload_timeout_seconds: float | str | None = None,
         project: str | None = None,
         region: str | None = None,
         endpoint: str | None = None,
@@ -74,6 +83,7 @@ class VertexRegistry:
         self._image_uri, self._container = image_uri, mapping("container", container)
         self._model_id, self._labels, self._raw = model_id, mapping("labels", labels), mapping("raw", raw)
         self._service_account, self._encryption_key = service_account, encryption_key
+        self._upload_seconds = positive("upload_timeout_seconds", upload_timeout_seconds) or UPLOAD_SECONDS
         self._project, self._region, self._endpoint = project, region, endpoint
         self._client = client
         if not self._has_image():
@@ -138,6 +148,8 @@ class VertexRegistry:
         remote = self._open(champion)
         exists = remote.exists()
         version = remote.find(champion) if exists else None
+        if exists and version is None and remote.wait_for_uploads():
+            version = remote.find(champion)
         created = version is None
         if version is None:
             version = self._upload(remote, champion, exists=exists)
@@ -178,7 +190,7 @@ class VertexRegistry:
         parent = location.parent()
         self._check_region(parent.rsplit("/", 1)[1])
         server = f"{location.server(parent.split('/')[3])}/v1"
-        return _Model(self._client, server, parent, f"{parent}/models/{self._id(champion)}")
+        return _Model(self._client, server, parent, f"{parent}/models/{self._id(champion)}", self._upload_seconds)
 
 
 @dataclass(frozen=True)
@@ -188,12 +200,14 @@ class _Model:
     :param server: the URL of the API.
     :param parent: the resource name of the location.
     :param name: the resource name of the model.
+    :param upload_seconds: time limit of an upload.
     """
 
     client: RestClient
     server: str
     parent: str
     name: str
+    upload_seconds: float
 
     def exists(self) -> bool:
         return self.client.call("GET", f"{self.server}/{self.name}", missing_ok=True) is not None
@@ -209,6 +223,7 @@ class _Model:
         """Upload a version and return its number. If the response was lost, search for the version."""
         operation = self.client.create(f"{self.server}/{self.parent}/models:upload", body)
         if operation is not None:
+            log.info("Uploading %s: %s", champion.job_id, operation.get("name"))
             return str(self._wait(operation).get("modelVersionId") or "1")
         version = self.find(champion)
         if version is None:
@@ -218,6 +233,40 @@ class _Model:
             )
         return version
 
+    def wait_for_uploads(self) -> bool:
+        """Wait for uploads that still run, such as that of an earlier call that did not wait for its end.
+
+        :returns: whether there were any; whether they succeeded is not known.
+        """
+        running = self._running_uploads()
+        for operation in running:
+            log.info("Waiting for an upload to this model that still runs: %s", operation["name"])
+            with suppress(UploadFailedError):
+                self._wait(operation)
+        return bool(running)
+
+    def _running_uploads(self) -> list[Mapping[str, Any]]:
+        """Operations of this model that upload a version. None if they cannot be listed."""
+        found: list[Mapping[str, Any]] = []
+        token = ""
+        while True:
+            params = {"pageToken": token} if token else {}
+            try:
+                answer = self.client.call("GET", f"{self.server}/{self.name}/operations", params=params) or {}
+            except BackendUnavailableError:
+                raise
+            except BackendError as error:
+                log.info("Could not list the operations of %s: %s", self.name, error.message)
+                return found
+            found += [
+                one
+                for one in answer.get("operations", ())
+                if not one.get("done") and "UploadModel" in str(one.get("metadata", {}).get("@type"))
+            ]
+            token = answer.get("nextPageToken", "")
+            if not token:
+                return found
+
     def alias(self, version: str) -> None:
         """Move the aliases to this version."""
         url = f"{self.server}/{self.name}@{version}:mergeVersionAliases"
@@ -226,18 +275,22 @@ class _Model:
     def _wait(self, operation: Mapping[str, Any]) -> Mapping[str, Any]:
         """Wait for a long-running operation and return its response.
 
-        :raises BackendError: the operation failed.
-        :raises BackendUnavailableError: the operation was not done after :data:`UPLOAD_SECONDS`.
+        :raises UploadFailedError: the operation failed.
+        :raises BackendUnavailableError: the operation was not done after ``upload_seconds``.
         """
-        until, pause = time.monotonic() + UPLOAD_SECONDS, _FIRST_POLL_SECONDS
+        until, pause = time.monotonic() + self.upload_seconds, _FIRST_POLL_SECONDS
         while not operation.get("done"):
             if time.monotonic() > until:
-                raise BackendUnavailableError(f"{operation['name']} was not done after {UPLOAD_SECONDS:.0f} s")
+                raise BackendUnavailableError(
+                    f"{operation['name']} was not done after {self.upload_seconds:g} s",
+                    hint="it continues: the next try waits for it, and finds its version. To wait longer, set the "
+                    "registry's upload_timeout_seconds",
+                )
             self.client.sleep(pause)
             pause = min(pause * 2, _MAX_POLL_SECONDS)
             operation = self.client.call("GET", f"{self.server}/{operation['name']}") or {}
         if "error" in operation:
-            raise BackendError(f"{operation.get('name')}: {operation['error'].get('message', operation['error'])}")
+            raise UploadFailedError(f"{operation.get('name')}: {operation['error'].get('message', operation['error'])}")
         response: Mapping[str, Any] = operation.get("response", {})
         return response
 
