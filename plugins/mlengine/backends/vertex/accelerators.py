@@ -1,6 +1,7 @@
 """Check a request's machines against the table of what Vertex AI offers (:mod:`mlengine.core.vertex_machines`).
 
-Machine types and accelerators that are newer than the table pass: the service decides about them.
+Machine types of families that are newer than the table pass, with any accelerator: the service decides about them, and
+:func:`notes` names them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ _RESERVATION = re.compile(r"projects/[^/]+/zones/[^/]+/reservations/[^/]+")
 _COMMAND = "`mlengine vertex machines` prints the table"
 
 
-def of_pool(pool: Mapping[str, Any]) -> Problems:
-    """Problems of one pool's machine, accelerators, reservation and disk."""
+def of_pool(pool: Mapping[str, Any], *, new: bool = False) -> Problems:
+    """Problems of one pool's machine, accelerators, reservation and disk.
+
+    :param new: let an accelerator pass that the table does not have.
+    """
     machine = pool["machineSpec"]
     name, accelerator = machine["machineType"], machine.get("acceleratorType")
     found = _disk(pool.get("diskSpec", {})) + _reservation(machine)
@@ -35,7 +39,28 @@ def of_pool(pool: Mapping[str, Any]) -> Problems:
         return found
     if accelerator is None:
         return found + _required(name)
+    if new and accelerator not in vertex_machines.accelerators():
+        return found
     return found + (_kind(name, accelerator) or _count(name, accelerator, int(machine.get("acceleratorCount", 1))))
+
+
+def notes(body: Mapping[str, Any]) -> list[str]:
+    """Machine types and accelerators that the table does not have, so that they are not checked."""
+    found: dict[str, None] = {}
+    for pool in body["jobSpec"]["workerPoolSpecs"]:
+        machine = pool.get("machineSpec", {})
+        name, accelerator = machine.get("machineType"), machine.get("acceleratorType")
+        if name and vertex_machines.is_offered(name) is None:
+            found[f"the machine type {name} is not known here, and not checked; {_COMMAND}"] = None
+        if accelerator and accelerator not in vertex_machines.accelerators():
+            near = _similar_kinds(accelerator)
+            hint = f"similar: {', '.join(near)}; {_COMMAND}" if near else _COMMAND
+            found[f"the accelerator {accelerator} is not known here, and not checked; {hint}"] = None
+    return list(found)
+
+
+def _similar_kinds(accelerator: str) -> list[str]:
+    return get_close_matches(accelerator, vertex_machines.accelerators(), 3, 0.8)
 
 
 def _similar(name: str) -> str:
@@ -80,8 +105,19 @@ def _other_kind(machine: Machine, accelerator: str) -> Problems:
     if not machine.accelerators:
         return [(f"{name} cannot have an accelerator ({accelerator})", hint)]
     if accelerator not in vertex_machines.accelerators():
-        return []
+        return _misspelt(machine, accelerator)
     return [(f"{accelerator} cannot be attached to {name}", hint)]
+
+
+def _misspelt(machine: Machine, accelerator: str) -> Problems:
+    """An unknown accelerator of a known machine, if its name is almost that of one that the machine can have."""
+    near = get_close_matches(accelerator, machine.accelerators, 3, 0.8)
+    if not near:
+        return []
+    hint = (
+        f"did you mean {' or '.join(near)}? If it is new, the vertex setting accelerator_checks=false submits the job"
+    )
+    return [(f"{machine.name} has no accelerator {accelerator}", hint)]
 
 
 def _count(name: str, accelerator: str, count: int) -> Problems:

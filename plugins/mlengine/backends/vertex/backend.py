@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.outputs import ListsObjects, OutputCheck
-from mlengine.backends.vertex import checks, fallbacks, logs, network_checks, package_checks, prices
+from mlengine.backends.vertex import accelerators, checks, fallbacks, logs, network_checks, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
@@ -135,13 +135,16 @@ class VertexBackend:
 
     def _checked(self, submission: Submission) -> Request:
         request = custom_job(submission, self._options)
-        checks.check(submission.job_id, request.body)
+        checks.check(submission.job_id, request.body, new_accelerators=not self._options.accelerator_checks)
         region = (submission.fallback or {}).get("region")
         if region:
             checks.check_region(submission.job_id, request.body, region)
+        if named := region or self._region or submission.spec.region:
+            places.check_region(named)
         found = prices.estimate(request.body, self._options.prices)
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
-        return Request(request.body, (*request.notes, *network_checks.notes(request.body), str(found)))
+        notes = (*request.notes, *accelerators.notes(request.body), *network_checks.notes(request.body), str(found))
+        return Request(request.body, notes)
 
     def show(self, submission: Submission) -> str:
         """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""

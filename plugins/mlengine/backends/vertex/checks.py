@@ -23,15 +23,19 @@ _CONTEXT = re.compile(r"projects/[^/]+/locations/[^/]+/metadataStores/[^/]+/cont
 _REGION = re.compile(r"/(?:locations|regions|zones)/(?P<region>[a-z]+(?:-[a-z]+)+\d+)(?:-[a-z])?/")
 
 
-def check(job_id: str, body: Mapping[str, Any]) -> None:
-    """:raises BackendError: naming the combination that cannot work, and what to change."""
+def check(job_id: str, body: Mapping[str, Any], *, new_accelerators: bool = False) -> None:
+    """Check a request.
+
+    :param new_accelerators: let accelerators pass that the table does not have, on every machine.
+    :raises BackendError: naming the combination that cannot work, and what to change.
+    """
     spec = body["jobSpec"]
     pools = [pool for pool in spec["workerPoolSpecs"] if pool]
     for problem, hint in (
         *_labels(body),
         *_chief(spec),
         *_replicas(pools),
-        *[found for pool in pools for found in accelerators.of_pool(pool)],
+        *[found for pool in pools for found in accelerators.of_pool(pool, new=new_accelerators)],
         *accelerators.tpu(pools, spec.get("scheduling", {}).get("strategy", "STANDARD")),
         *_scheduling(spec, pools),
         *_identity(spec),

@@ -19,6 +19,7 @@ from mlengine.core.errors import BackendError
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _REGION = re.compile(r"[a-z0-9-]+")
+_ZONE = re.compile(r"(?P<region>[a-z]+-[a-z]+[0-9]+)-[a-z]")
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,17 @@ class Place:
 def check_region(region: str) -> str:
     """Check that a region can be part of a host name. It may come from ``job.json``, which any trainer can write.
 
-    :raises BackendError: it has other characters, and could name a server that must not get our credentials.
+    :raises BackendError: it has other characters, and could name a server that must not get our credentials; or it is
+        the name of a zone.
     """
+    if zone := _ZONE.fullmatch(region):
+        raise BackendError(f"not a region: {region!r} is a zone", hint=f"write {zone['region']}")
     if not _REGION.fullmatch(region):
-        raise BackendError(f"not a region: {region!r}", hint="a region has lowercase letters, digits and hyphens only")
+        similar = region.strip().lower().replace("_", "-")
+        hint = "a region has lowercase letters, digits and hyphens only"
+        raise BackendError(
+            f"not a region: {region!r}", hint=f"{hint}: {similar}" if _REGION.fullmatch(similar) else hint
+        )
     return region
 
 

@@ -56,6 +56,7 @@ SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]
     [
         (gpu("e2-standard-4", "NVIDIA_TESLA_T4"), {}, "cannot have an accelerator"),
         (gpu("n1-standard-4", "NVIDIA_L4"), {}, "cannot be attached"),
+        (gpu("n1-standard-4", "NVIDIA_TESLA_T44"), {}, "has no accelerator NVIDIA_TESLA_T44"),
         (gpu("a2-highgpu-1g", "NVIDIA_TESLA_T4"), {}, "comes with NVIDIA_TESLA_A100"),
         (gpu("a2-highgpu-4g", "NVIDIA_TESLA_A100", 2), {}, "cannot have 2 of NVIDIA_TESLA_A100"),
         (gpu("n1-standard-4", "NVIDIA_TESLA_T4", 3), {}, "cannot have 3 of NVIDIA_TESLA_T4"),
@@ -305,3 +306,38 @@ def test_without_a_limit_the_service_s_own_counts() -> None:
 def test_a_job_without_a_time_limit_exceeds_every_cap() -> None:
     with pytest.raises(BackendError, match=r"may cost any amount: .* USD an hour, without a time limit"):
         prepare(raw={"jobSpec": {"scheduling": {"timeout": "0s"}}}, cost_cap_usd=1e9)
+
+
+def test_a_new_accelerator_or_machine_is_possible_and_noted() -> None:
+    new = gpu("z9-highgpu-8g", "NVIDIA_B900")
+    notes = "\n".join(prepare(new).notes)
+    assert "the machine type z9-highgpu-8g is not known here, and not checked" in notes
+    assert "the accelerator NVIDIA_B900 is not known here, and not checked; similar: NVIDIA_B200" in notes
+    attached = gpu("n1-standard-8", "NVIDIA_TESLA_T44")
+    with pytest.raises(BackendError) as caught:
+        prepare(attached)
+    assert "did you mean NVIDIA_TESLA_T4 or" in caught.value.hint
+    assert "accelerator_checks=false" in caught.value.hint
+    notes = "\n".join(prepare(attached, accelerator_checks=False).notes)
+    assert "NVIDIA_TESLA_T44 is not known here" in notes
+    assert "NVIDIA_Z900 is not known here" in "\n".join(prepare(gpu("n1-standard-8", "NVIDIA_Z900")).notes)
+    assert "not known here" not in "\n".join(prepare(gpu("n1-standard-8", "NVIDIA_TESLA_T4")).notes)
+
+
+@pytest.mark.parametrize(
+    ("region", "hint"),
+    [
+        ("us_central1", "only: us-central1"),
+        ("US-Central1", "only: us-central1"),
+        ("us-central1-a", "write us-central1"),
+    ],
+)
+def test_a_region_of_another_form_is_refused_before_the_submission(region: str, hint: str) -> None:
+    spec = TrainingSpec(
+        "trainer.task", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),), region=region
+    )
+    for backend in (VertexBackend(), VertexBackend(region=region)):
+        with pytest.raises(BackendError, match=f"not a region: '{region}'") as caught:
+            backend.show(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
+        assert caught.value.hint.endswith(hint)
+    VertexBackend(region="us-central1").show(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
