@@ -39,3 +39,8 @@ def test_the_log_is_that_of_the_chosen_attempt(seen: dict[str, Any]) -> None:
     assert "a line of attempt 1" in lines
     assert "attempt 2" not in lines
     assert seen["other_attempt"]["cursors"][0] == "", "it is read from its beginning"
+
+
+def test_a_job_that_waits_for_its_next_attempt_has_a_cancel_button(seen: dict[str, Any]) -> None:
+    assert "There will be no other attempt" in seen["cancel_in_pause"]["text"]
+    assert seen["cancel_in_pause"]["reasons"] == ["wrong data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,11 @@ from fastapi.testclient import TestClient
 from mlengine import connections
 from mlengine.backends import TrainingBackend
 from mlengine.champions import history
+from mlengine.cli import main
 from mlengine.core.errors import BackendError
-from mlengine.core.job import JobRecord, JobState
+from mlengine.core.job import Failure, FailureCause, JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.jobs.submission import cancelled_outside
 from mlengine.web import guard
 from tests.support.page_client import BUTTON, champion
 from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
@@ -32,6 +36,58 @@ def test_a_cancellation_is_done_and_written_down(sample_jobs: SampleJobs, visit:
     again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
     assert again.status_code == 409
     assert len(JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history) == 3
+
+
+def failed_attempt(sample_jobs: SampleJobs, ended: float, cause: FailureCause = FailureCause.PREEMPTED) -> JobDir:
+    """A job whose first attempt has failed at that time."""
+    job_dir = sample_jobs.job("mnist_1", state=JobState.FAILED, began=ended - 180)
+    BACKEND.jobs[-1].failure = Failure(cause, "chief-0 received SIGTERM", "chief-0", 143)
+    return job_dir
+
+
+def test_a_job_in_the_pause_before_its_next_attempt_can_be_cancelled(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    job_dir = failed_attempt(sample_jobs, time.time() - 10)
+    client = visit()
+    job = client.get("api/jobs/mnist/mnist_1").json()
+    assert (job["row"]["state"], job["cancellable"], job["may_be_tried_again"]) == ("FAILED", True, True)
+    calls = list(BACKEND.calls)
+    answer = client.post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "wrong data"})
+    assert answer.status_code == 200, answer.text
+    assert "cancel" not in BACKEND.calls[len(calls) :]
+    record = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim))
+    handle = record.handle(job_dir.uri)
+    assert handle is not None
+    # The task reads this when the pause is over, and fails.
+    assert "it was cancelled by ann: wrong data" in cancelled_outside(record, BACKEND.describe([handle])[0])
+    assert client.get("api/jobs/mnist/mnist_1").json()["cancellable"] is False
+    again = client.post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
+    assert again.status_code == 409
+
+
+def test_the_command_cancels_in_the_pause_too(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_dir = failed_attempt(sample_jobs, time.time() - 10)
+    monkeypatch.setattr("mlengine.cli.jobs.cancel.find_job", lambda _: (BACKEND, BACKEND.jobs[-1].handle))
+    command = ["jobs", "cancel", "mnist_1", "--reason", "wrong data", "--by", "ann"]
+    assert main(command) == 0
+    assert "its task makes no other attempt" in capsys.readouterr().out
+    noted = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history[-1]
+    assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "ann", "wrong data")
+    assert main(command) == 0
+    assert "has already ended" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ago", "cause"), [(2 * 3600.0, FailureCause.PREEMPTED), (10.0, FailureCause.TRAINER)])
+def test_a_job_that_is_not_tried_again_cannot_be_cancelled(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], ago: float, cause: FailureCause
+) -> None:
+    failed_attempt(sample_jobs, time.time() - ago, cause)
+    assert visit().get("api/jobs/mnist/mnist_1").json()["cancellable"] is False
+    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"})
+    assert answer.status_code == 409
 
 
 def test_a_backend_that_cannot_be_used_is_tried_again(

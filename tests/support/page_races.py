@@ -140,11 +140,7 @@ def other_attempt(browser: Any, order: Order) -> dict[str, Any]:
         else:
             reply(route, log("a line of attempt 1"))
 
-    detail: dict[str, Any] = {
-        "row": row("j", attempt=2), "job_dir": "gs://b/m/j", "owner": {}, "inputs": {}, "spec": {"env": []},
-        "history": [], "curves": {}, "report": None, "cancellable": False, "stored_logs": [1], "may_change": False,
-        "tensorboard": "", "console": "", "links": {},
-    }  # fmt: skip
+    detail = job(row("j", attempt=2), stored_logs=[1])
     page = Stub(browser, order["static"], answer).page
     page.goto(f"{PAGE}#/job/m/j")
     page.get_by_label("Attempt").select_option("1")
@@ -156,13 +152,48 @@ def other_attempt(browser: Any, order: Order) -> dict[str, Any]:
     return {"lines": shown.inner_text().strip(), "cursors": [body["cursor"] for body in asked if body["attempt"]]}
 
 
+def cancel_in_pause(browser: Any, order: Order) -> dict[str, Any]:
+    """A job that has failed and waits for its next attempt is cancelled; its row does not change."""
+    detail = job(row("j", state="FAILED"), cancellable=True, may_be_tried_again=True, may_change=True)
+    reasons: list[str] = []
+
+    def answer(route: Any, name: str) -> None:
+        if name.endswith("/logs"):
+            reply(route, log("a line"))
+        elif name.endswith("/cancel"):
+            reasons.append(route.request.post_data_json["reason"])
+            detail.update(cancellable=False, may_be_tried_again=False)
+            reply(route, {"row": detail["row"]})
+        else:
+            reply(route, detail)
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/j")
+    page.get_by_role("button", name="Cancel …").click()
+    dialog = page.get_by_role("dialog")
+    text = dialog.inner_text()
+    dialog.get_by_role("textbox").fill("wrong data")
+    dialog.get_by_role("button", name="Cancel job").click()
+    page.get_by_role("button", name="Cancel …").wait_for(state="detached")
+    return {"text": text, "reasons": reasons}
+
+
+def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The response about one job."""
+    return {
+        "row": shown, "job_dir": "gs://b/m/j", "owner": {}, "inputs": {}, "spec": {"env": []}, "history": [],
+        "curves": {}, "report": None, "cancellable": False, "may_be_tried_again": False, "stored_logs": [],
+        "may_change": False, "tensorboard": "", "console": "", "links": {}, **fields,
+    }  # fmt: skip
+
+
 def log(text: str) -> dict[str, Any]:
     lines = [{"replica": "chief-0", "text": text, "time": None}]
     return {"lines": lines, "cursor": text, "more": False, "wait": 0.0}
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt)
+    scenes = (last_page, late_response, other_attempt, cancel_in_pause)
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

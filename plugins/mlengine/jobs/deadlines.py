@@ -14,6 +14,7 @@ from mlengine.core.spec import TrainingSpec
 MAX_WAIT, QUEUED_TIMEOUT = "max_wait_seconds", "queued_timeout_seconds"
 # The limits that apply until a job's first start.
 BEFORE_START = frozenset({MAX_WAIT, QUEUED_TIMEOUT})
+LONGEST_BACKOFF = 3600.0  # seconds
 _WAITING = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
@@ -116,4 +117,4 @@ def waits_too_long(status: JobStatus, most: float | None) -> bool:
 
 def backoff(attempt: int, first: float) -> float:
     """Seconds between the end of ``attempt`` and the next: twice as long each time, an hour at most."""
-    return min(first * 2.0 ** min(attempt - 1, 30), 3600.0)
+    return min(first * 2.0 ** min(attempt - 1, 30), LONGEST_BACKOFF)

@@ -59,7 +59,7 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs import claims
 from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
-from mlengine.jobs.deadlines import BEFORE_START, MAX_WAIT
+from mlengine.jobs.deadlines import BEFORE_START, LONGEST_BACKOFF, MAX_WAIT
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,13 @@ __all__ = [
     "ended_with_task",
     "exceeded_limit",
     "failed",
+    "may_be_tried_again",
     "submitted_at",
 ]
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
+_NOTICED_AFTER = 300.0  # seconds after the end of the pause, in which the task makes the next attempt
 # Events of an attempt after its submission.
 _LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED, CANCELLED_BY_PERSON})
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
@@ -514,6 +516,23 @@ def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
             "clear `submit` to train again"
         )
     return ""
+
+
+def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:
+    """Whether the task of a job that has failed may wait for its next attempt: the longest pause is not over.
+
+    Whether it does also depends on its own ``max_attempts``. A job by hand is tried again without a pause.
+    """
+    return (
+        status.state.terminal
+        and status.state is not JobState.CANCELLED
+        and _retryable(status.failure)
+        and status.handle.attempt == record.attempt
+        and record.owner.get("dag_id") not in BY_HAND
+        and _cancellation(record) is None
+        and status.ended is not None
+        and time.time() < status.ended + LONGEST_BACKOFF + _NOTICED_AFTER
+    )
 
 
 def exceeded_limit(record: JobRecord, status: JobStatus) -> str | None:

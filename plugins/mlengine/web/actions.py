@@ -11,9 +11,10 @@ import logging
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
 from mlengine.core.errors import BackendError
-from mlengine.core.job import JobHandle, JobRecord
+from mlengine.core.job import JobHandle, JobRecord, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.jobs.cancellation import record_cancellation
+from mlengine.jobs.submission import may_be_tried_again
 from mlengine.promotion.publish import rollback
 from mlengine.storage.client import Storage
 
@@ -25,14 +26,19 @@ MAX_REASON_LENGTH = 500
 def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: str, why: str) -> JobHandle:
     """Cancel the active attempt of a job. Its task sees the state ``CANCELLED``, fails, and is not retried.
 
+    Of a job that has failed and may be tried again, only the cancellation is recorded: its task then makes no further
+    attempt, and fails when the pause before that attempt is over.
+
     :param by: the user.
     :param why: the reason that the user gave.
     :raises BackendError: the job is not submitted yet or has ended, or the backend cannot be reached.
     """
-    handle = _active_handle(storage, backend, job_dir)
+    status = _active(storage, backend, job_dir)
+    handle = status.handle
     record_cancellation(storage, handle, by=by, why=why)
     log.warning("Job %s: cancelled by %s: %s", handle.job_id, by, why)
-    backend.cancel(handle)
+    if not status.state.terminal:
+        backend.cancel(handle)
     return handle
 
 
@@ -50,7 +56,7 @@ def roll_back(
     return champion
 
 
-def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHandle:
+def _active(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobStatus:
     record = JobRecord.from_bytes(storage.read(job_dir.claim))
     handle = record.handle(job_dir.uri)
     if handle is None:
@@ -58,6 +64,6 @@ def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) 
             f"job {record.job_id} is not submitted yet", hint="wait until it is submitted, and try again"
         )
     status = backend.describe([handle])[0]
-    if status.state.terminal:
+    if status.state.terminal and not may_be_tried_again(record, status):
         raise BackendError(f"job {handle.job_id} has already ended: {status.state.value}", hint="reload the page")
-    return handle
+    return status

@@ -16,8 +16,8 @@ from mlengine.core.errors import BackendError, BackendUnavailableError, Mlengine
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check
-from mlengine.job_index.reading import INVALID, Claimed
-from mlengine.job_index.rows import Row
+from mlengine.job_index.reading import INVALID, Claimed, CurrentJob
+from mlengine.jobs.submission import may_be_tried_again
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.report import Report, load_report
@@ -32,10 +32,13 @@ _LOG_CHUNK = 256 << 10
 _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4}(?:\.stderr)?)?)\.log")
 
 
-def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
+def detail(storage: Storage, job: CurrentJob) -> dict[str, Any]:
     """Everything that the job's page shows except the logs."""
+    claim, row = job.claim, job.row
     record, job_dir = claim.record, claim.job_dir
     state = JobState(row.state)
+    waits = job.status is not None and may_be_tried_again(record, job.status)
+    active = claim.handle is not None and not state.terminal and state is not JobState.CANCELLING
     return {
         "row": row.to_json(),
         "job_dir": job_dir.uri,
@@ -45,7 +48,8 @@ def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
         "history": [dict(event) for event in record.history],
         "curves": read_curves(storage, job_dir).plots,
         "report": _report(storage, job_dir),
-        "cancellable": claim.handle is not None and not state.terminal and state is not JobState.CANCELLING,
+        "cancellable": active or waits,
+        "may_be_tried_again": waits,
         "stored_logs": sorted({attempt for attempt, _, _, _ in _stored(storage, job_dir)}),
     }
 

@@ -80,7 +80,7 @@ def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str
 def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
     job = _job(user, model, job_id)
     return {
-        **jobs.detail(_storage(), job.claim, job.row),
+        **jobs.detail(_storage(), job),
         "may_change": guard.may_change(user, dag_of(job.claim.record.owner)),
         "tensorboard": tensorboard(job.claim.job_dir) if settings.get("tensorboard_url") else "",
         "console": _console(job.claim),

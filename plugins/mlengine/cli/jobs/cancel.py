@@ -11,7 +11,8 @@ from mlengine.cli.jobs.outages import persist
 from mlengine.cli.options import Commands, add_by, add_command, reason, user
 from mlengine.cli.output import note, say
 from mlengine.core.errors import MlengineError, ObjectMissingError
-from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.job import JobHandle, JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
 _POLL_SECONDS = 0.5
@@ -30,6 +31,10 @@ def register(commands: Commands) -> None:
 def _cancel(args: argparse.Namespace) -> int:
     backend, handle = find_job(args)
     before = backend.describe([handle])[0]
+    if before.state.terminal and _waits_for_next_attempt(before):
+        _record(args, handle)
+        say(f"{handle.job_id}: {before.state}; its task makes no other attempt")
+        return ExitCode.OK
     if before.state.terminal:
         say(f"{handle.job_id} has already ended: {before.state}")
         return ExitCode.OK
@@ -45,6 +50,17 @@ def _cancel(args: argparse.Namespace) -> int:
         status = persist(poll)
     say(f"{handle.job_id}: {status.state}")
     return ExitCode.OK if args.no_wait or status.state is JobState.CANCELLED else ExitCode.JOB_FAILED
+
+
+def _waits_for_next_attempt(status: JobStatus) -> bool:
+    """Whether the task of a job that has failed may make another attempt, after a pause."""
+    from mlengine.jobs.submission import may_be_tried_again
+
+    try:
+        data = Storage().read(JobDir(status.handle.job_dir).claim)
+        return may_be_tried_again(JobRecord.from_bytes(data), status)
+    except MlengineError:
+        return False
 
 
 def _record(args: argparse.Namespace, handle: JobHandle) -> None:

@@ -208,7 +208,7 @@ async function showJob(view, model, id) {
     const job = await request(path);
     if (view !== currentView) return;
     showStatus(job.row.seen, "");
-    update(top, JSON.stringify(job.row), () => jobTop(job, path));
+    update(top, JSON.stringify([job.row, job.cancellable]), () => jobTop(job, path));
     update(below, JSON.stringify([job.history, job.report, job.curves, job.row.state]), () => jobBelow(job, path));
     const ended = state !== null && state !== job.row.state && !ACTIVE.has(job.row.state);
     if (ACTIVE.has(job.row.state) || state === null || ended || attempt !== job.row.attempt) log.more(attempt !== null && attempt !== job.row.attempt);
@@ -226,8 +226,10 @@ async function showJob(view, model, id) {
 function jobTop(job, path) {
   const row = job.row;
   const cancel = () => confirmChange({
-    title: `Cancel ${row.job_id}?`, yes: "Cancel job", no: "Keep it running",
-    text: "This stops all replicas of the job. The Airflow task fails and is not retried. Checkpoints and logs stay in the job directory.",
+    title: `Cancel ${row.job_id}?`, yes: "Cancel job", no: job.may_be_tried_again ? "Keep it" : "Keep it running",
+    text: job.may_be_tried_again
+      ? "The last attempt has failed. There will be no other attempt: the Airflow task fails when the pause before it is over, and is not retried. Checkpoints and logs stay in the job directory."
+      : "This stops all replicas of the job. The Airflow task fails and is not retried. Checkpoints and logs stay in the job directory.",
   }, (reason) => post(`${path}/cancel`, { reason }));
   const run = row.run_id && outerLink(`${root}/dags/${part(row.dag_id)}/runs/${part(row.run_id)}`, row.run_id);
   const board = job.tensorboard ? outerLink(job.tensorboard, "TensorBoard") : "";
