@@ -130,9 +130,12 @@ def decide(checks: Sequence[Check], *, champion: str | None, require_comparison:
     if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
     compared = [check.message for check in made if check.comparison]
+    # Each metric that could not be compared, also if others were.
+    not_compared = {check.name: check.message for check in checks if check.skipped and check.name.startswith(NOT_WORSE)}
+    by_metric = [message for name, message in not_compared.items() if name != NOT_WORSE]
     if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in made):
-        return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
-    why = next((check.message for check in checks if check.name.startswith(NOT_WORSE)), "No check compares them.")
+        return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared, *by_metric), tuple(checks))
+    why = " ".join(not_compared.values()) or "No check compares them."
     missing = f"The model was not compared with the champion {champion}: {why}"
     if require_comparison:
         reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")

@@ -92,7 +92,8 @@ def paired_differences(
     """By metric: the exact paired test for the accuracy of rows of equal weight, else the paired bootstrap."""
     found: dict[str, Difference] = {}
     rest = list(metrics)
-    if "accuracy" in rest and outcomes.weight is None and champion.predicted is not None:
+    known = outcomes.predicted is not None and champion.predicted is not None
+    if "accuracy" in rest and outcomes.weight is None and known:
         rest.remove("accuracy")
         mine, theirs = (one.need_classes() == one.target for one in (outcomes, champion))
         exact = Paired(outcomes.rows, int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))

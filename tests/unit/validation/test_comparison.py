@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlengine.core.thresholds import Thresholds
-from mlengine.core.verdict import NOT_WORSE
+from mlengine.core.verdict import NOT_WORSE, Check, Decision, decide
 from mlengine.validation.comparison import Baseline, compare, compare_outcomes
 from mlengine.validation.measured import Measured
 from mlengine.validation.metrics.outcomes import Outcomes
@@ -125,3 +125,36 @@ def test_the_first_model_is_not_compared() -> None:
         (True, "There is no champion. The latency cannot be compared."),
         (True, "There is no champion. The size cannot be compared."),
     ]
+
+
+def test_of_two_metrics_the_one_that_cannot_be_compared_is_named_and_the_other_compared() -> None:
+    target = np.arange(200) % 2
+    values = np.where(target == 1, 0.9, 0.1)
+    whole = Outcomes("binary", target, values, target, None, 2)
+    only_classes = Outcomes("binary", target, None, target, None, 2)
+    only_values = Outcomes("binary", target, values, None, None, 2)
+    thresholds = Thresholds.from_json({"roc_auc": {"max_regression": 0.1}, "accuracy": {"max_regression": 0.1}})
+    for mine, theirs, missing, other in (
+        (whole, only_classes, "roc_auc", "accuracy"),
+        (only_classes, whole, "roc_auc", "accuracy"),
+        (whole, only_values, "accuracy", "roc_auc"),
+        (only_values, whole, "accuracy", "roc_auc"),
+    ):
+        checks, _ = compare_outcomes(mine, Baseline("old", 1, theirs), thresholds)
+        by_name = {check.name: check for check in checks}
+        assert by_name[f"{NOT_WORSE}: {missing}"].skipped
+        assert by_name[f"{NOT_WORSE}: {other}"].message.startswith(f"Not worse than the champion: {other} is 1")
+        verdict = decide(checks, champion="old")
+        assert verdict.decision is Decision.ACCEPTED
+        assert any(f"{missing} cannot be compared with the champion old" in reason for reason in verdict.reasons)
+
+
+def test_if_no_metric_can_be_compared_all_are_named() -> None:
+    values, target = np.array([0.1, 0.9]), np.array([0, 1])
+    thresholds = Thresholds.from_json({"roc_auc": {"max_regression": 0.1}, "accuracy": {"max_regression": 0.1}})
+    mine, theirs = Outcomes("binary", target, values, target, None, 2), Outcomes("binary", target, None, None, None, 2)
+    checks, _ = compare_outcomes(mine, Baseline("old", 1, theirs), thresholds)
+    verdict = decide([*checks, Check("roc_auc", 1.0, "≥ 0.5", passed=True, message="")], champion="old")
+    assert verdict.decision is Decision.NOT_COMPARED
+    assert "roc_auc cannot be compared" in verdict.reasons[0]
+    assert "accuracy cannot be compared" in verdict.reasons[0]

@@ -91,7 +91,19 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     merged = merge(body, options.raw)
     request_types.check_complete(submission.job_id, merged)
     merged = fallbacks.apply(merged, options, submission.fallback)
-    return Request(accelerator_env.add_to(merged), (*notes, *fallbacks.notes(options, submission.fallback)))
+    ignored = _ignored(submission.spec, options)
+    return Request(accelerator_env.add_to(merged), (*notes, *ignored, *fallbacks.notes(options, submission.fallback)))
+
+
+def _ignored(spec: TrainingSpec, options: VertexOptions) -> list[str]:
+    """What a job file in ML Engine's format says about scheduling, and has no effect."""
+    scheduling = spec.source.get("scheduling") or {}
+    found = []
+    if scheduling.get("priority"):
+        found.append(f"scheduling.priority ({scheduling['priority']}) is ignored: Vertex AI has no priorities of jobs")
+    if scheduling.get("resilientToWorkerRestart") is False and options.disable_retries:
+        found.append("scheduling.resilientToWorkerRestart is ignored: disable_retries excludes restarts of the job")
+    return found
 
 
 def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
@@ -174,7 +186,8 @@ def _written(spec: TrainingSpec) -> dict[str, Any]:
 def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any]:
     written = _written(submission.spec)
     timeout = options.timeout_seconds or submission.spec.max_running_seconds
-    given = (submission.spec.source.get("scheduling") or {}).get("strategy") or written.get("strategy")
+    source = submission.spec.source.get("scheduling") or {}
+    given = source.get("strategy") or written.get("strategy")
     # The word of the time of ML Engine for machines that may be taken away.
     strategy = "SPOT" if given == "LOW_COST" and not written else given
     strategy = "FLEX_START" if options.flex_start else "SPOT" if options.spot else strategy
@@ -185,7 +198,9 @@ def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any
         "timeout": f"{timeout}s" if timeout else None,
         "maxWaitDuration": None if wait is None else "0s" if wait == math.inf else f"{wait:.0f}s",
         "strategy": strategy,
-        "restartJobOnWorkerRestart": options.restart_on_worker_restart or None,
+        "restartJobOnWorkerRestart": options.restart_on_worker_restart
+        or (source.get("resilientToWorkerRestart") is False and not options.disable_retries)
+        or None,
         "disableRetries": options.disable_retries or None,
     }
     return {**written, **without_empty(asked)}

@@ -481,3 +481,25 @@ def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path:
 def test_the_image_has_the_python_of_the_file(version: str, image: str) -> None:
     spec = parse.load(CUSTOM.replace("  region:", f'  pythonVersion: "{version}"\n  region:'))
     assert pool(submit(spec), 0)["containerSpec"]["imageUri"] == image
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "options", "restarts", "note"),
+    [
+        ("resilientToWorkerRestart: false", {}, True, ""),
+        ("resilientToWorkerRestart: true", {}, None, ""),
+        ("resilientToWorkerRestart: false", {"disable_retries": True}, None, "resilientToWorkerRestart is ignored"),
+        ("priority: 5", {}, None, "scheduling.priority (5) is ignored: Vertex AI has no priorities"),
+        ("priority: 0", {}, None, ""),
+    ],
+)
+def test_the_schedulers_fields_of_ml_engine_are_mapped_or_noted(
+    scheduling: str, options: dict[str, Any], restarts: bool | None, note: str
+) -> None:
+    spec = parse.load(CUSTOM.replace("maxWaitTime: 3600s", scheduling))
+    assert submit(spec, **options)["jobSpec"]["scheduling"].get("restartJobOnWorkerRestart") is restarts
+    shown = VertexBackend(region="us-central1", **options).show(
+        Submission("a" * 40, "mnist_1", 2, "gs://bkt/mnist/mnist_1", spec)
+    )
+    assert note in shown
+    assert ("is ignored" in shown) is bool(note)
