@@ -353,3 +353,19 @@ def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path)
     package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
     assert missed - started < 3.0
     assert cpu_seconds() - missed < 0.3
+
+
+def test_a_syntax_error_is_found_before_the_upload(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    package = tmp_path / "project" / "hello"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "task.py").write_text("import hello.words\n")
+    (package / "words.py").write_text("def f(:\n    pass\n")
+    pyproject = package.parent / "pyproject.toml"
+    pyproject.write_text('[project]\nname = "hello"\nversion = "1"\nrequires-python = ">=3.8"\n')
+    with pytest.raises(PackageError, match=r"hello/words\.py, line 1: not valid for Python"):
+        package_trainer(package.parent, storage=storage, staging=bucket, module="hello.task")
+    assert storage.ls(f"{bucket}/packages/") == []
+    pyproject.unlink()  # nothing says for which Python it is
+    packaged = package_trainer(package, storage=storage, staging=bucket, module="hello.task", dry_run=True)
+    assert any("hello/words.py, line 1" in note for note in packaged.notes)

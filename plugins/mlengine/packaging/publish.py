@@ -28,9 +28,10 @@ from mlengine.packaging import constraint_check, package_build, project_build
 from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
-from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of
+from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of, table
 from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan, unreadable
 from mlengine.packaging.sources import Source, find_sources
+from mlengine.packaging.syntax import check_syntax
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
 from mlengine.runtime.constraint_lines import File
 from mlengine.storage.client import Storage
@@ -171,7 +172,9 @@ class _Publisher:
         if source.kind is SourceKind.ARCHIVE:
             return self._archive(source.location, module)
         scorer = scorer_of(source.parent or Path(source.location))
-        return replace(self._source(source, module), scorer=scorer)
+        notes = _check_syntax(source, module) if module is not None else ()
+        packaged = self._source(source, module)
+        return replace(packaged, scorer=scorer, notes=(*packaged.notes, *notes))
 
     def _source(self, source: Source, module: str | None) -> PackagedTrainer:
         tree = scan(Path(source.location), project=source.kind is SourceKind.PROJECT)
@@ -330,6 +333,16 @@ def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
             f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
             hint=f"{error.hint}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
         ) from error
+
+
+def _check_syntax(source: Source, module: str) -> tuple[str, ...]:
+    """See :func:`mlengine.packaging.syntax.check_syntax`."""
+    project = source.kind is SourceKind.PROJECT
+    tree = scan(Path(source.location), project=project)
+    prefix = "" if project else f"{package_name(tree.root)}/"
+    files = {f"{prefix}{path}": tree.root / path for path in tree.paths}
+    required = table(read_pyproject(source.parent or tree.root), "project").get("requires-python")
+    return check_syntax(module, files, required if isinstance(required, str) else None)
 
 
 def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:

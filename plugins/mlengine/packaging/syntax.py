@@ -1,0 +1,100 @@
+"""Checks the syntax of the module that a job runs, and of the modules of the package that it always imports.
+
+Otherwise a syntax error would show only in the replicas. Files that are not imported, such as templates, are not read;
+neither are imports in functions, in ``if`` or in ``try``. Nothing is executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mlengine.core.errors import PackageError
+from mlengine.runtime.requires_python import accepts
+
+
+def check_syntax(module: str, files: Mapping[str, Path], requires_python: str | None) -> tuple[str, ...]:
+    """Parse the modules with this Python.
+
+    :param files: the files of the package, relative to its parent directory or to a directory above that.
+    :param requires_python: of the package; if it accepts this Python, a syntax error is one on every Python that the
+        package supports. Otherwise the trainer's Python may be newer, and know the syntax.
+    :returns: notes for the user.
+    :raises PackageError: a module has a syntax error; the message names file and line.
+    """
+    version = platform.python_version()
+    notes = []
+    for path in _imported(module, files):
+        try:
+            _parse(path)
+        except (SyntaxError, ValueError) as error:
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            message = f"{path}{line}: not valid for Python {version}: {reason}"
+            if requires_python and accepts(requires_python, version):
+                raise PackageError(
+                    message,
+                    hint=f"correct that line, or requires-python ({requires_python}) if it needs a newer Python",
+                ) from error
+            notes.append(f"{message}; the job fails unless the trainer's Python accepts it")
+    return tuple(notes)
+
+
+def _imported(module: str, files: Mapping[str, Path]) -> Iterator[Path]:
+    """The file of the module, and those of the package that it always imports."""
+    main = next(iter(sorted(_found(module, files), key=len)), None)
+    if main is None:
+        return
+    stem = module.replace(".", "/")
+    root = main[: main.rindex(stem)]
+    todo, seen = [main, *_parents(module, root)], set[str]()
+    while todo:
+        path = todo.pop(0)
+        if path in seen or path not in files:
+            continue
+        seen.add(path)
+        yield files[path]
+        try:
+            tree = _parse(files[path])
+        except (SyntaxError, ValueError):
+            continue
+        name = path.removeprefix(root).removesuffix(".py").replace("/", ".")
+        package = name.rpartition(".")[0]
+        for target in _targets(tree, package):
+            place = f"{root}{target.replace('.', '/')}"
+            todo += [f"{place}.py", f"{place}/__init__.py", *_parents(target, root)]
+
+
+def _found(module: str, files: Mapping[str, Path]) -> Iterator[str]:
+    stem = module.replace(".", "/")
+    for ending in (f"{stem}.py", f"{stem}/__main__.py"):
+        yield from (path for path in files if path == ending or path.endswith(f"/{ending}"))
+
+
+def _parents(module: str, root: str) -> list[str]:
+    parts = module.split(".")
+    return [f"{root}{'/'.join(parts[:count])}/__init__.py" for count in range(1, len(parts))]
+
+
+def _targets(tree: ast.Module, package: str) -> Iterator[str]:
+    """What the statements at the top level import, as absolute names; a name may be an attribute of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".") if package else []
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def _parse(path: Path) -> ast.Module:
+    """:raises SyntaxError, ValueError: the file is not valid for this Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(path.read_bytes(), str(path))
