@@ -181,7 +181,8 @@ class _Publisher:
         if source.kind is SourceKind.PROJECT:
             return self._directory([_project_recipe(tree, module)])
         if source.parent is None:
-            return self._directory([_package_recipe(tree, module, self.requirements)])
+            note = "" if self.requirements else _unread_requirements(tree.root)
+            return self._directory([_package_recipe(tree, module, self.requirements, note=note)])
         with _part_of(source.parent, tree):
             project = scan(source.parent, project=True)
         return self._directory(_recipes_in_project(tree, project, module))
@@ -273,6 +274,14 @@ def _package_recipe(
 
     inputs = {"format": _FORMAT, "package": name, "requirements": list(requirements), "settings": settings}
     return _Recipe(tree, name.lower(), tree.digest(inputs), make, (note,) if note else (), check)
+
+
+def _unread_requirements(package: Path) -> str:
+    """That a package dir has no requirements, although a ``requirements.txt`` lies in it or next to it."""
+    for folder in (package, package.parent):
+        if (file := folder / "requirements.txt").is_file():
+            return f"{file} is not read: name the requirements in a pyproject.toml, or give requirements=[…]"
+    return ""
 
 
 def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", note: str = "") -> _Recipe:

@@ -154,7 +154,10 @@ def _manifest_files(root: str, manifest: Mapping[str, Any]) -> dict[str, ExportF
 def _folder(root: str, found: Mapping[str, ObjectStat], *, known: bool) -> str:
     """The folder below ``root`` that has the model; ``""`` for ``root`` itself."""
     if not found:
-        raise ModelError(f"there is no model in {root}/", hint="let the trainer export to model/ in the job directory")
+        raise ModelError(
+            f"there is no model in {root}/",
+            hint="let the trainer export to model/ in the job directory; `mlengine jobs status` shows how it ended",
+        )
     if not known or GRAPH in found:
         return ""
     marks = (GRAPH, MANIFEST)

@@ -52,7 +52,12 @@ def meaning(code: int) -> Meaning:
         return Meaning("done", again=False, cause=FailureCause.TRAINER)
     if code == EX_TEMPFAIL:
         return Meaning("asked for a restart (EX_TEMPFAIL)", again=True, cause=FailureCause.PREEMPTED)
-    texts = {1: "ended with an error", 2: "refused its arguments", 126: "cannot be run", 127: "was not found"}
+    texts = {
+        1: "ended with an error",
+        2: "refused its arguments, which include --job-dir, and --dataset if the job has one",
+        126: "cannot be run",
+        127: "was not found",
+    }
     return Meaning(texts.get(code, "ended with an error"), again=False, cause=FailureCause.TRAINER)
 
 
