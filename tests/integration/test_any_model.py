@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 SUPPORT = Path(__file__).parents[1] / "support"
 TABLE = ("tenure", "charges")
 CHURN = (*TABLE, "calls", "plan")
-TASK = {"churned": "binary", "spam": "binary", "label": "multiclass", "price": "regression"}
+TASK = {"churned": "binary", "spam": "binary", "label": "multiclass", "price": "regression", "open": "binary"}
 _EXPORTED: dict[str, Path] = {}
 
 
@@ -92,6 +92,9 @@ def test_a_model_of_several_outputs_needs_the_one_with_the_predictions(tensorflo
         ("xgboost_price", "price", ("charges",), -30_000.0),
         ("lightgbm_classes", "label", ("image",), 0.9),
         ("sklearn_text", "spam", ("message", "calls"), 0.99),
+        ("sklearn_missing", "open", ("town", "tenure"), 0.99),
+        ("lightgbm_categories", "open", ("shop", "town", "tenure"), 0.99),
+        ("xgboost_categories", "open", ("shop", "town", "tenure"), 0.99),
     ],
 )
 def test_a_model_of_another_framework(
@@ -107,6 +110,15 @@ def test_a_model_of_another_framework(
     assert predictions is not None
     assert predictions.values is not None
     assert len(predictions.values) == 400
+
+
+def test_an_input_that_takes_some_columns_in_its_own_order(frameworks: OwnModels) -> None:
+    folder = exported(frameworks, "any_models_frameworks.py") / "onnx_reversed"
+    rules = replace(RULES, expected=ServingSignature.from_json({"columns": {"X": ["charges", "tenure"]}}))
+    report = frameworks.validate(folder, frameworks.register("churned", CHURN), rules)
+    assert failed(report) == [], report.verdict.reasons
+    assert report.metric_value is not None
+    assert report.metric_value > 0.99
 
 
 def test_a_model_without_its_framework_is_an_error_of_the_environment(tensorflow: OwnModels, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 
 def main(data: Path, out: Path) -> None:
@@ -43,6 +44,23 @@ def main(data: Path, out: Path) -> None:
     text = make_pipeline(columns, LogisticRegression(max_iter=1000))
     text.fit(pd.DataFrame({name: train[name] for name in ("message", "calls")}), train["spam"])
     joblib.dump(text, folder("sklearn_text") / "model.joblib")
+    is_open = (train["open"] == "yes").astype(int)
+    shops = pd.DataFrame({"shop": pd.Categorical(train["shop"]), "town": pd.Categorical(train["town"])})
+    rows = lightgbm.Dataset(shops, is_open)
+    settings = {"objective": "binary", "min_data_per_group": 1, "verbose": -1}
+    lightgbm.train(settings, rows, 50).save_model(folder("lightgbm_categories") / "model.txt")
+    matrix = xgboost.DMatrix(shops, is_open, enable_categorical=True)
+    xgboost.train({"objective": "binary:logistic"}, matrix, 50).save_model(folder("xgboost_categories") / "model.ubj")
+    towns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["town"]))
+    missing = make_pipeline(towns, LogisticRegression(C=100))
+    missing.fit(pd.DataFrame({"town": pd.Series(list(train["town"]), dtype="str")}), train["open"])
+    joblib.dump(missing, folder("sklearn_missing") / "model.joblib")
+    reversed_columns = to_onnx(
+        LogisticRegression(max_iter=1000).fit(numbers[:, ::-1], train["churned"]),
+        numbers[:1],
+        options={"zipmap": False},
+    )
+    (folder("onnx_reversed") / "model.onnx").write_bytes(reversed_columns.SerializeToString())
 
 
 if __name__ == "__main__":

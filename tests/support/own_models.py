@@ -32,6 +32,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 FRAMEWORKS = (
     *("numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "joblib==1.6.0", "xgboost-cpu==3.2.0"),
     *("lightgbm==4.7.0", "onnxruntime==1.32.0", "skl2onnx==1.20.0", "onnx==1.23.2"),
+    "pyarrow==26.0.1",
 )
 RULES = Rules(limits=Limits(seconds=600, memory_bytes=3 * 1024**3))
 Data = dict[str, Any]
@@ -86,6 +87,11 @@ def data(rows: int = 400, seed: int = 1) -> Data:
     rows_of = np.arange(8)[None, :, None] // 3
     shade = 80 * (columns["label"][:, None, None] == rows_of)
     columns["image"] = (random.integers(0, 60, (rows, 8, 8)) + shade).astype(np.uint8)
+    # Categories, whose numbers are no codes of categories; some of the names are missing.
+    shop = np.arange(rows) % 4
+    columns["shop"] = shop * 10 + 20
+    columns["town"] = np.array(["Bern", "Chur", "Genf", None], object)[shop]
+    columns["open"] = np.where(shop % 2 == 1, "yes", "no").astype(object)
     return columns
 
 

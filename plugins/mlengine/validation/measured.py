@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # In these stages the model has not been loaded: a failure is not caused by the model.
 BEFORE_MODEL = frozenset({"", "import", "held-out data"})
-_MAX_ERROR_LENGTH = 300  # characters of the error that the model raised
+_MAX_ERROR_LENGTH = 600  # characters of the error that the model raised
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class ScoredModel:
         options: dict[str, Any] = {
             "kind": self.kind,
             "path": str(self.path),
-            "columns": dict(expected.columns),
+            "columns": expected.to_json()["columns"],
             "features": expected.features,
             "output": expected.output,
             "scale": expected.scale,

@@ -35,7 +35,8 @@ class ServingSignature:
     :param inputs: SavedModel: all inputs, with dtypes and shapes; the model must have exactly these. ``None`` accepts
         any.
     :param outputs: the same for the outputs.
-    :param columns: the dataset's column by input, for inputs that are not named as their column.
+    :param columns: the dataset's column by input, for inputs that are not named as their column; or a list of columns,
+        which the input takes as a matrix in this order.
     :param features: the input that takes all columns together: the only column, or all numeric columns as a matrix.
         By default the only input, if it has no column of its name.
     :param key: an integer input that is returned as an output of the same name; ``None`` if the model has none.
@@ -51,7 +52,7 @@ class ServingSignature:
     name: str = "serving_default"
     inputs: Mapping[str, Tensor] | None = None
     outputs: Mapping[str, Tensor] | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     features: str | None = None
     key: str | None = None
     output: str | None = None
@@ -68,7 +69,8 @@ class ServingSignature:
         }
         plain = {name: getattr(self, name) for name in ("name", "features", "key", "output", "scale")}
         patterns = {name: list(getattr(self, name)) for name in _PATTERNS}
-        return {**plain, **tensors, "columns": dict(self.columns), "activation": self.activation.value, **patterns}
+        columns = {name: one if isinstance(one, str) else list(one) for name, one in self.columns.items()}
+        return {**plain, **tensors, "columns": columns, "activation": self.activation.value, **patterns}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
@@ -86,6 +88,8 @@ class ServingSignature:
         for side in ("inputs", "outputs"):
             if given.get(side) is not None:
                 given[side] = _tensors(side, given[side])
+        if "columns" in given:
+            given["columns"] = _columns(given["columns"])
         given |= {name: _patterns(name, given[name]) for name in _PATTERNS if name in given}
         if "activation" in given:
             given["activation"] = _activation(given["activation"])
@@ -135,6 +139,24 @@ class ServingSignature:
                 " division would truncate the values",
                 hint="omit scale; the model then gets the values unchanged",
             )
+
+
+def _columns(data: Any) -> dict[str, str | tuple[str, ...]]:
+    """:raises ModelError: not the name of a column, or a list of names, by input."""
+    if isinstance(data, Mapping):
+        columns = {str(name): one if isinstance(one, str) else _names(one) for name, one in data.items()}
+        if all(columns.values()):
+            return columns
+    raise ModelError(
+        f"columns of the serving signature is {data!r}",
+        hint='write the column of each input, or a list: {"text": "comment", "numbers": ["price", "weight"]}',
+    )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Empty if it is no list of strings."""
+    listed = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return tuple(value) if listed else ()
 
 
 def _patterns(field: str, value: Any) -> tuple[str, ...]:

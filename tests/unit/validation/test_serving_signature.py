@@ -22,6 +22,7 @@ MNIST: dict[str, Any] = {
     [
         MNIST,
         {"columns": {"departure": "dep_time"}, "activation": "sigmoid"},
+        {"columns": {"text": "comment", "numbers": ["price", "weight"]}},
         {"inputs": {"pixels": "float32[-1,784]"}, "features": "pixels", "output": "digit", "scale": 255},
     ],
 )
@@ -57,6 +58,9 @@ def test_a_scale_from_a_template(scale: object, read: float | None) -> None:
         ({**MNIST, "output": "digit"}, "output='digit' is not in the serving signature, which has key, scores"),
         ({**MNIST, "columns": {"pixels": "image"}}, "columns='pixels' is not in the serving signature"),
         ({"inputs": {"image": "floats"}}, "invalid tensor"),
+        ({"columns": {"x": 3}}, "columns of the serving signature is {'x': 3}"),
+        ({"columns": {"x": []}}, "columns of the serving signature is"),
+        ({"columns": ["x"]}, "columns of the serving signature is"),
         ({"inputs": "image"}, "inputs of a serving signature is 'image'"),
         ({"outptus": {}}, "unknown field of a serving signature: outptus"),
         ({"activation": "relu"}, "unknown activation 'relu'"),

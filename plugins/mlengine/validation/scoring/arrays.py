@@ -19,14 +19,28 @@ def gather(
     :param scale: what numbers are divided by. ``None``: 255 for images of bytes that go into floats, else 1.
     :raises ValueError: the values do not fit the input.
     """
-    import numpy as np
-
-    values = batch[columns[0]] if len(columns) == 1 else np.stack([batch[name] for name in columns], axis=1)
+    values = batch[columns[0]] if len(columns) == 1 else _matrix(batch, columns, dtype)
     if scale is None and len(columns) > 1:
         scale = 1.0  # numbers of bytes are no image
-    what = columns[0] if len(columns) == 1 else f"columns {columns[0]}…{columns[-1]}"
+    what = columns[0] if len(columns) == 1 else f"the columns {_listed(columns)}"
     values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
     return values if shape is None else _reshaped(values, shape, what)
+
+
+def _matrix(batch: Batch, columns: list[str], dtype: str) -> Any:
+    """:raises ValueError: a column has tensors, or is text and the input takes numbers."""
+    import numpy as np
+
+    for name in columns:
+        if batch[name].ndim > 1:
+            raise ValueError(f"{name} has tensors, which are no column of a matrix: give it an input of its own")
+        if batch[name].dtype == object and dtype != "string":
+            raise ValueError(f"{name} is text, and the model's input takes {dtype}")
+    return np.stack([batch[name] for name in columns], axis=1)
+
+
+def _listed(columns: list[str]) -> str:
+    return ", ".join(columns[:12]) + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
 
 
 def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -> Any:

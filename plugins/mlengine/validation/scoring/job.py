@@ -116,8 +116,9 @@ class ScoringJob:
     def fault(self, error: Exception) -> dict[str, str]:
         traceback.print_exc()
         hint = getattr(error, "hint", "")
-        message = f"{type(error).__name__}: {error}".strip()[:2000]
-        return {"stage": self.stage, "message": f"{message}. To correct it: {hint}" if hint else message}
+        message = f"{type(error).__name__}: {error}".strip()
+        # What is read of it is cut, and must have the hint.
+        return {"stage": self.stage, "message": f"{message[:400]}. To correct it: {hint}" if hint else message[:2000]}
 
     def save(self, name: str, values: Any) -> None:
         import numpy as np

@@ -1,6 +1,7 @@
 """Which columns feed which input of a model.
 
-An input takes the column of its own name, or the one that ``columns`` names for it. The only input of a model, if there
+An input takes the column of its own name, or the one that ``columns`` names for it; a list of columns becomes a matrix,
+in the order of the list. The only input of a model, if there
 is no such column, takes all columns together: the one column of the dataset, or all numeric columns as a matrix, in the
 order of the dataset's schema. Anything else is refused, with what was found and what to write.
 
@@ -9,7 +10,7 @@ Standard library only: used in the trainer's environment and in Airflow's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 # A column's or an input's dtype and the shape of one value; None for a shape that is not known.
 Description = tuple[str, Sequence[int] | None]
@@ -28,27 +29,27 @@ def match(
     inputs: Sequence[str],
     columns: Mapping[str, Description],
     *,
-    given: Mapping[str, str] = {},
+    given: Mapping[str, str | Sequence[str]] = {},
     features: str | None = None,
 ) -> dict[str, list[str]]:
     """The columns of each input.
 
     :param inputs: names of the model's inputs, without its key.
     :param columns: the dataset's columns, in order, without target, weight and key.
-    :param given: column by input, for names that differ.
+    :param given: column by input, for names that differ; or a list of columns, which become a matrix.
     :param features: the input that takes all columns together.
     :raises MatchError: an input has no column.
     """
-    unknown = sorted(set(given.values()) - set(columns))
+    lists = {name: [one] if isinstance(one, str) else list(one) for name, one in given.items()}
+    unknown = sorted({column for names in lists.values() for column in names} - set(columns))
     if unknown:
         raise MatchError(
             "columns names {}; the dataset has {}".format(", ".join(unknown), _names(columns)), "correct the names"
         )
     found = {}
     for name in inputs:
-        column = given.get(name, name)
-        if column in columns and name != features:
-            found[name] = [column]
+        if (name in lists or name in columns) and name != features:
+            found[name] = lists.get(name, [name])
         elif name == features or len(inputs) == 1:
             found[name] = _together(name, columns)
     missing = [name for name in inputs if name not in found]
@@ -57,9 +58,30 @@ def match(
             "no column for input {}: the dataset has the columns {}".format(
                 ", ".join(repr(name) for name in missing), _names(columns)
             ),
-            'name the inputs as the columns, or map them: serving_signature={"columns": {"' + missing[0] + '": "…"}}',
+            'name the inputs as the columns, or map them: serving_signature={"columns": {"' + missing[0] + '": "…"}};'
+            ' an input that takes several columns as a matrix needs a list of them: ["…", "…"]',
         )
     return found
+
+
+def match_features(
+    names: Sequence[str] | None, columns: Mapping[str, Description], given: Mapping[str, str | Sequence[str]]
+) -> list[str]:
+    """The columns of a model of tables, in the order of its features.
+
+    :param names: the features. ``None``: they have no names, and are all numeric columns, or those that ``given`` lists
+        for the input ``features``.
+    :raises MatchError: a feature has no column, or several.
+    """
+    if not names:
+        return match(["features"], columns, given=given, features=None if "features" in given else "features")[
+            "features"
+        ]
+    feeds = match(names, columns, given=given)
+    for name, found in feeds.items():
+        if len(found) > 1:
+            raise MatchError(f"feature {name!r} takes one column, not {_names(found)}", "name one column for it")
+    return [feeds[name][0] for name in names]
 
 
 def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
@@ -75,6 +97,6 @@ def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
     return numbers
 
 
-def _names(columns: Mapping[str, Description]) -> str:
+def _names(columns: Iterable[str]) -> str:
     names = list(columns)
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -57,3 +57,17 @@ def test_text_does_not_fit_numbers_and_missing_text_is_empty() -> None:
 def test_a_shape_that_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match=r"takes values of shape \[5\], and those of image have \[2, 2\]"):
         gather({"image": np.zeros((3, 2, 2))}, ["image"], "float32", (5,))
+
+
+def test_a_column_that_does_not_fit_a_matrix_is_named() -> None:
+    batch = {"age": np.array([1, 2]), "plan": np.array(["a", "b"], object), "image": np.zeros((2, 3, 3))}
+    with pytest.raises(ValueError, match="plan is text, and the model's input takes float32"):
+        gather(batch, ["age", "plan"], "float32", (2,))
+    with pytest.raises(ValueError, match="image has tensors, which are no column of a matrix"):
+        gather(batch, ["age", "image"], "float32", (2,))
+
+
+def test_the_columns_of_a_matrix_that_does_not_fit_are_named() -> None:
+    batch = {name: np.array([1.0, 2.0]) for name in ("a", "b", "c")}
+    with pytest.raises(ValueError, match=r"values of shape \[2\], and those of the columns a, b, c have \[3\]"):
+        gather(batch, ["a", "b", "c"], "float32", (2,))

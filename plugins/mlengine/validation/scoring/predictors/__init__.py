@@ -25,6 +25,14 @@ class MissingFrameworkError(RuntimeError):
     """The trainer's environment cannot load a model of this kind."""
 
 
+def main_module(name: str) -> ValueError:
+    """The error for a model that needs ``name`` of the module that ``python -m`` ran: no other process has it."""
+    return ValueError(
+        f"the model needs {name}, which is defined in the module that the trainer runs: no other process can load it."
+        " Define it in another module of the trainer's package, and import it from there"
+    )
+
+
 def load(options: dict[str, Any], columns: dict[str, Any]) -> Any:
     """The predictor of ``options["path"]``, a model of ``options["kind"]``.
 

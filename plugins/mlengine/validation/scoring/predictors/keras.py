@@ -1,11 +1,19 @@
-"""A ``.keras`` file. Its inputs are those of a functional or sequential model, by their names."""
+"""A ``.keras`` file. Its inputs are those of a functional or sequential model, by their names.
+
+The classes and functions of the trainer's package that the model consists of are imported: Keras does not do it.
+"""
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from ..arrays import gather
 from ..matching import match
+from . import main_module
 
 
 class KerasModel:
@@ -14,7 +22,12 @@ class KerasModel:
         import numpy as np
 
         self.np, self.options = np, options
-        self.model = keras.saving.load_model(path, compile=False)
+        objects = _custom_objects(path)
+        try:
+            self.model = keras.saving.load_model(path, custom_objects=objects, compile=False)
+        except TypeError as error:  # the message starts with the whole model, and the cause is at its end
+            cause = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config:")[0]
+            raise TypeError(cause) from error
         inputs = getattr(self.model, "inputs", None)
         if not inputs:
             raise ValueError(
@@ -41,8 +54,53 @@ class KerasModel:
         if isinstance(answer, dict):
             return {str(name): self.np.asarray(value) for name, value in answer.items()}
         if isinstance(answer, (list, tuple)):
-            return {f"output_{at}": self.np.asarray(value) for at, value in enumerate(answer)}
+            return {name: self.np.asarray(value) for name, value in zip(self._output_names(len(answer)), answer)}
         return self.np.asarray(answer)
+
+    def _output_names(self, count: int) -> list[str]:
+        """Of a list of outputs: the names of their layers, or ``output_0`` …, as in a SavedModel of the same model."""
+        numbered = [f"output_{at}" for at in range(count)]
+        names = list(getattr(self.model, "output_names", []))
+        return numbered if self.options["output"] in numbered or len(set(names)) != count else names
+
+
+def _custom_objects(path: str) -> dict[str, Any]:
+    """The classes and functions in the file's configuration that are not Keras' own, by the names they have there.
+
+    :raises ValueError: one of them is in the trainer's main module, or its module cannot be imported.
+    """
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    found = {}
+    for module, name, registered in _named(config):
+        if module is None:
+            raise main_module(name)
+        try:
+            imported = import_module(module)
+        except ImportError as error:
+            raise ValueError(f"the model needs {name} of {module}, which cannot be imported: {error}") from error
+        if hasattr(imported, name):  # else Keras has registered it under another name
+            found[registered] = getattr(imported, name)
+    return found
+
+
+def _named(config: Any) -> Iterator[tuple[str | None, str, str]]:
+    """Module, name and registered name of each class and function of other modules than Keras' own.
+
+    The module is ``None`` for the trainer's main module, which Keras does not name.
+    """
+    if isinstance(config, list):
+        for one in config:
+            yield from _named(one)
+    if not isinstance(config, dict):
+        return
+    module, registered = config.get("module"), config.get("registered_name")
+    if isinstance(registered, str) and (module is None or module.split(".")[0] not in {"keras", "builtins"}):
+        name = registered if config.get("class_name") == "function" else str(config.get("class_name"))
+        yield None if module == "__main__" else module, name.rpartition(">")[2], registered
+    for key, value in config.items():
+        if key != "compile_config":  # losses and metrics are not loaded
+            yield from _named(value)
 
 
 def load(path: str, options: dict[str, Any], columns: dict[str, Any]) -> KerasModel:

@@ -1,4 +1,7 @@
-"""A LightGBM model file. Features are columns by name, else (``Column_0`` …) all numbers in schema order."""
+"""A LightGBM model file. Features are columns by name, else (``Column_0`` …) all numbers in schema order.
+
+A model that was trained with categories of pandas has them in its file; it is given such a data frame again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from typing import Any
 
 from ..arrays import gather
-from ..matching import match
+from ..matching import match_features
 
 
 class LightGBMModel:
@@ -20,7 +23,7 @@ class LightGBMModel:
         self.booster = lightgbm.Booster(model_file=path)
         names = self.booster.feature_name()
         if all(re.fullmatch(r"Column_\d+", name) for name in names) and not set(names) <= set(columns):
-            self.columns = match(["features"], columns, features="features")["features"]
+            self.columns = match_features(None, columns, options["columns"])
         else:
             # LightGBM writes names with _ for what its file format does not hold.
             safe = {re.sub(r"[^A-Za-z0-9_.-]", "_", column): column for column in columns}
@@ -28,12 +31,47 @@ class LightGBMModel:
                 **{name: safe[name] for name in names if name not in columns and name in safe},
                 **options["columns"],
             }
-            feeds = match(names, columns, given=given)
-            self.columns = [feeds[name][0] for name in names]
+            self.columns = match_features(names, columns, given)
+
+        self.categories = _categories(self.booster)
 
     def predict(self, batch: dict[str, Any]) -> Any:
+        if self.categories:
+            return self.booster.predict(self._frame(batch))
+        text = [name for name in self.columns if batch[name].dtype == object]
+        if text:
+            raise ValueError(
+                f"feature {text[0]} is text; LightGBM takes numbers: train with a category column of pandas, encode it"
+                " in the dataset, or give a scorer that does"
+            )
         values = gather(batch, self.columns, "float64", None, 1.0)
         return self.booster.predict(values.reshape(len(values), -1))
+
+    def _frame(self, batch: dict[str, Any]) -> Any:
+        import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+        data = {name: batch[column] for name, column in zip(self.booster.feature_name(), self.columns)}
+        for name, categories in self.categories.items():
+            data[name] = pd.Categorical(data[name], categories)
+        return pd.DataFrame(data)
+
+
+def _categories(booster: Any) -> dict[str, list[Any]]:
+    """The categories by feature. The file lists them without names, in the order of the features."""
+    listed = booster.pandas_categorical
+    if not listed:
+        return {}
+    text = booster.model_to_string(num_iteration=1)
+    ranges = dict(zip(booster.feature_name(), re.findall(r"^feature_infos=(.*)$", text, re.MULTILINE)[0].split(" ")))
+    others = [name for name, values in ranges.items() if not values.startswith("[")]
+    used = [name for name in others if ranges[name] != "none"]
+    found = next((names for names in (used, others) if len(names) == len(listed)), None)
+    if found is None:  # a feature with one value has no range, whatever its type
+        raise ValueError(
+            f"the model has {len(listed)} category columns of pandas, and its file does not say which of"
+            f" {', '.join(others)} they are: leave out features with a single value, or give a scorer"
+        )
+    return dict(zip(found, listed))
 
 
 def load(path: str, options: dict[str, Any], columns: dict[str, Any]) -> LightGBMModel:

@@ -6,10 +6,12 @@ Loading such a file runs code of its author, the trainer, in this limited proces
 from __future__ import annotations
 
 import pickle
+import re
 from typing import Any
 
 from ..arrays import gather
-from ..matching import match
+from ..matching import match_features
+from . import main_module
 
 
 class SklearnModel:
@@ -22,11 +24,8 @@ class SklearnModel:
         self.model = _read(path)
         names = getattr(self.model, "feature_names_in_", None)
         self.names: list[str] = [str(name) for name in names] if names is not None else []
-        if self.names:
-            feeds = match(self.names, columns, given=options["columns"])
-            self.columns = [feeds[name][0] for name in self.names]
-        else:
-            self.columns = match(["features"], columns, features="features")["features"]
+        self.columns = match_features(self.names, columns, options["columns"])
+        self.text = {name for name, (dtype, _) in columns.items() if dtype == "string"}
         self.order = self._class_order()
 
     def _class_order(self) -> Any:
@@ -45,15 +44,21 @@ class SklearnModel:
 
     def predict(self, batch: dict[str, Any]) -> Any:
         if self.names:
-            import pandas as pd  # type: ignore[import-untyped,unused-ignore]
-
-            values = pd.DataFrame({name: batch[column] for name, column in zip(self.names, self.columns)})
+            values = self._frame(batch)
         else:
             values = gather(batch, self.columns, "float64", None, 1.0)
             values = values.reshape(len(values), -1)
         if self.order is not None:
             return self.np.asarray(self.model.predict_proba(values))[:, self.order]
         return self.np.asarray(self.model.predict(values))
+
+    def _frame(self, batch: dict[str, Any]) -> Any:
+        """As pandas reads a file: text has its type for text, also in a batch that has only missing values."""
+        import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+        text = pd.Series(["text"]).dtype  # object before pandas 3
+        series = {name: pd.Series(batch[name], dtype=text if name in self.text else None) for name in self.columns}
+        return pd.DataFrame({name: series[column] for name, column in zip(self.names, self.columns)})
 
 
 def _place(classes: list[Any], wanted: Any) -> int:
@@ -68,6 +73,23 @@ def _plain(value: Any) -> Any:
 
 
 def _read(path: str) -> Any:
+    """:raises ValueError: the file needs a class of the trainer's main module, or has no estimator."""
+    try:
+        model = _loaded(path)
+    except AttributeError as error:
+        found = re.match(r"Can't get attribute '(.+?)' on <module '[\w.]*__main__'", str(error))
+        if found is None:
+            raise
+        raise main_module(found[1]) from error
+    if not hasattr(model, "predict"):
+        raise ValueError(
+            f"the file has an object of type {type(model).__name__}, which has no predict(): store the estimator or"
+            " pipeline itself, or give a scorer"
+        )
+    return model
+
+
+def _loaded(path: str) -> Any:
     if path.endswith((".joblib", ".jl")):
         import joblib  # type: ignore[import-untyped,unused-ignore]
 

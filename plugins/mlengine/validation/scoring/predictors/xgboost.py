@@ -1,11 +1,14 @@
-"""An XGBoost model: ``model.json`` or ``model.ubj``. Features are columns by name, else all numbers in schema order."""
+"""An XGBoost model: ``model.json`` or ``model.ubj``. Features are columns by name, else all numbers in schema order.
+
+A model that was trained with categories of a data frame has them, since XGBoost 3.1; it is given such a frame again.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..arrays import gather
-from ..matching import match
+from ..matching import match_features
 
 
 class XGBoostModel:
@@ -20,14 +23,14 @@ class XGBoostModel:
         self.booster.load_model(path)
         self.booster.set_param({"device": "cpu"})
         names = self.booster.feature_names
-        if names:
-            feeds = match(names, columns, given=options["columns"])
-            self.columns = [feeds[name][0] for name in names]
-        else:
-            self.columns = match(["features"], columns, features="features")["features"]
+        self.columns = match_features(names, columns, options["columns"])
         self.names, self.types = names, self.booster.feature_types
+        self.categories = _categories(self.booster)
 
     def predict(self, batch: dict[str, Any]) -> Any:
+        if self.categories:
+            frame = self._frame(batch)
+            return self.booster.predict(self.xgboost.DMatrix(frame, enable_categorical=True))
         values = gather({name: _numeric(batch, name) for name in self.columns}, self.columns, "float32", None, 1.0)
         values = values.reshape(len(values), -1)
         matrix = self.xgboost.DMatrix(
@@ -35,6 +38,34 @@ class XGBoostModel:
             enable_categorical=bool(self.types and "c" in self.types),
         )  # fmt: skip
         return self.booster.predict(matrix)
+
+    def _frame(self, batch: dict[str, Any]) -> Any:
+        """XGBoost finds the code of each value, and refuses a value that it was not trained with."""
+        import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+        data = {}
+        for name, column in zip(self.names, self.columns):
+            known = self.categories.get(name)
+            if known is None:
+                data[name] = _numeric(batch, column)
+            else:
+                found = pd.unique(pd.Series(batch[column]).dropna())
+                data[name] = pd.Categorical(batch[column], [*known, *(one for one in found if one not in known)])
+        return pd.DataFrame(data)
+
+
+def _categories(booster: Any) -> dict[str, list[Any]]:
+    """The categories by feature; empty if the model was trained with numbers, or by an XGBoost before 3.1."""
+    if not hasattr(booster, "get_categories") or booster.get_categories().empty():
+        return {}
+    try:
+        found = booster.get_categories(export_to_arrow=True).to_arrow()
+    except ImportError as error:
+        raise ValueError(
+            "the model has categories, which XGBoost reads with pyarrow: add pyarrow to the trainer's dependencies, or"
+            " give a scorer"
+        ) from error
+    return {name: values.to_pylist() for name, values in found if values is not None}
 
 
 def _numeric(batch: dict[str, Any], name: str) -> Any:
