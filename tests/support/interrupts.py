@@ -53,6 +53,8 @@ def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
     """Processes with the mark in their environment, or with the folder in it, or with a directory in the folder."""
     this = psutil.Process()
     spared = {this.pid, *(parent.pid for parent in this.parents())}
+    # Python's own helper processes for multiprocessing end with this process.
+    spared |= {child.pid for child in this.children() if "multiprocessing.resource_tracker" in str(child.cmdline())}
     below = f"{folder}/"
     for process in psutil.process_iter():
         try:
