@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a real Cloud Storage server, one for the session, and a bucket of one's own."""
+"""Fixtures that all tests share: a real Cloud Storage server per session, and a new bucket per test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
-# Failed assertions of helpers show their values, too.
+# Let failed assertions in helpers show their values too.
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [
     "tests.support.distribution",
@@ -24,20 +24,20 @@ pytest_plugins = [
     "scripts.skips",
 ]
 
-# How long one example takes says more about the machine's other work than about the code.
+# The duration of one example depends more on the load of the machine than on the code.
 settings.register_profile("mlengine", deadline=None)
 settings.load_profile("mlengine")
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that a test registers is gone after it."""
+    """Unregister the backends that a test registered."""
     monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_stack_ports() -> Iterator[None]:
-    """Stacks of two test processes, or of ``make run``, must not try the same ports first."""
+    """Choose free ports: stacks of other test processes, or of ``make run``, must not try the same ports first."""
     from mlengine.testing.airflow_home import free_port
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def gcs_server() -> Iterator[gcs.GcsServer]:
 
 @pytest.fixture
 def storage(gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A client of the session's server; processes that the test starts find the server too."""
+    """A client of the session's server. Processes that the test starts find the same server by the environment."""
     for name, value in gcs_server.env.items():
         monkeypatch.setenv(name, value)
     assert "STORAGE_EMULATOR_HOST" in os.environ
@@ -70,10 +70,10 @@ def bucket(storage: Storage) -> str:
 
 @pytest.fixture(scope="session")
 def digits() -> Path:
-    """The directory of the real MNIST files, fetched once a clone; see ``scripts/mnist.py``."""
+    """The directory of the real MNIST files, downloaded once per clone; see ``scripts/mnist.py``."""
     return mnist.files()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes as a test's parameter give no id: an archive has the time in it, and differs from process to process."""
+    """Use no id for bytes: archives contain a timestamp, and xdist needs the same ids in every process."""
     return argname if isinstance(val, bytes) else None

@@ -1,7 +1,7 @@
-"""The stack of docker-compose.yaml for real: up, a champion by REST, every service restarted under a running job, down.
+"""Tests the real stack of docker-compose.yaml: start, a champion by REST, restarts of every service, stop.
 
-Not in the usual suite: ``make test-compose``. Takes a quarter to half an hour on two cores, and writes what it
-measured to ``.mlengine/test/compose.json``.
+Services are restarted while a job runs. Not part of the usual suite: ``make test-compose``. Takes 15 to 30 minutes on
+two cores and writes its measurements to ``.mlengine/test/compose.json``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mlengine.testing.airflow_api import DagRun
 from tests.support.compose_stack import ROOT, ComposeStack, compose_command
 
 MONTH = "2026-06-01"
-STEPS = 5_000  # so that a job outlives eight restarts
+STEPS = 5_000  # enough for a job to outlast eight restarts
 RUN_SECONDS = 1800.0
-# In this order: first what only looks on, last what the job runs in.
+# In this order: first the services that only observe the job, last the service in which it runs.
 RESTARTED = ("tensorboard", "dag-processor", "triggerer", "scheduler", "api-server", "postgres", "gcs", "trainer")
 REPORT = ROOT / ".mlengine" / "test" / "compose.json"
 
@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     assert COMMAND is not None
     started = ComposeStack(tmp_path_factory.mktemp("compose"), COMMAND)
     started.configure()
-    started.down()  # what a killed test left
+    started.down()  # remove what a killed test has left
     try:
         started.timed("build", lambda: started.compose("build", "init", seconds=1800))
         started.timed("up", started.bring_up)
@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
 
 @pytest.fixture(scope="module")
 def run(stack: ComposeStack) -> DagRun:
-    """A run that trains for minutes, brought to where its job has made its first steps."""
+    """A run that trains for minutes, returned once its job has completed its first steps."""
     stack.api.wait_for_dag("mnist_retraining", 180)
     stack.api.set_paused("mnist_retraining", paused=False)
     conf = {"dataset_version": MONTH, "max_steps": STEPS, "min_accuracy": 0.9}
@@ -67,7 +67,7 @@ def submitted(stack: ComposeStack, run: DagRun) -> dict[str, Any]:
 
 
 def job(stack: ComposeStack, run: DagRun) -> dict[str, Any]:
-    """The job's row on the page in Airflow: state, attempt, step. Empty while a service that is asked is away."""
+    """The job's row on the page in Airflow (state, attempt, step); empty while a service it needs is down."""
     try:
         job_id = submitted(stack, run).get("job_id")
         row: dict[str, Any] = stack.page(f"jobs/mnist/{job_id}")["row"] if job_id else {}
@@ -125,7 +125,7 @@ def test_the_dataset_versions_are_loaded(stack: ComposeStack) -> None:
 
 
 def test_every_service_is_restarted_under_a_running_job(stack: ComposeStack, run: DagRun) -> None:
-    """Of eight restarts one touches the job: that of the container it runs in. Then it goes on from its checkpoint."""
+    """Only one of eight restarts affects the job: that of its own container. It then resumes from its checkpoint."""
     step = 0
     for service in RESTARTED:
         before = wait_for_step(stack, run, step + 1)

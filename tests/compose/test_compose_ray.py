@@ -1,7 +1,7 @@
-"""The profile `ray` of docker-compose.yaml for real: a head and two workers, and a job whose replicas are on both.
+"""Tests the real profile `ray` of docker-compose.yaml: a head, two workers, and a job with replicas on both workers.
 
-Not in the usual suite: ``make test-compose``. Airflow is not started: the head submits the job; its container has the
-image and the settings of Airflow.
+Not part of the usual suite: ``make test-compose``. Airflow is not started: the head submits the job, as its container
+has the image and the settings of Airflow.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ray_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack
     settings = started.folder / "mlengine.env"
     text = settings.read_text().replace("BACKEND=vertex", "BACKEND=ray", 1)
     settings.write_text(text.replace("#AIRFLOW__MLENGINE__RAY_ADDRESS", "AIRFLOW__MLENGINE__RAY_ADDRESS"))
-    started.down()  # what a killed test left
+    started.down()  # remove what a killed test has left
     try:
         started.compose("build", "init", seconds=1800)
         started.compose("up", "-d", *SERVICES)

@@ -1,6 +1,6 @@
-"""A backfill over twelve dataset versions, and the other ways in: a real Airflow, real jobs, real digits.
+"""Tests a backfill over twelve dataset versions, and every other way to start a run, with a real Airflow and real jobs.
 
-The trainer learns in a second with Python alone, so that what is tested is the way there, twelve times.
+The trainer learns real digits in a second with Python alone, so the tests exercise the pipeline rather than training.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
 FILE_LOST, MANIFEST_BROKEN = MONTHS[3], MONTHS[8]
 FAILING = {FILE_LOST, MANIFEST_BROKEN}
 AT_ONCE = 3
-SECONDS = 1500.0  # a tenth of that on two idle cores; others may be at work here
+SECONDS = 1500.0  # two idle cores need a tenth of that, but the machine may be busy
 
 
 @dataclass
 class Lab:
-    """The stack, and what a test asks of it."""
+    """The stack, with helpers for the tests."""
 
     stack: Stack
     kept: dict[str, bytes] = field(default_factory=dict)
-    before: set[str] = field(default_factory=set)  # jobs, before the backfill was run again
+    before: set[str] = field(default_factory=set)  # jobs before the backfill was repeated
 
     @property
     def api(self) -> AirflowApi:
@@ -58,14 +58,14 @@ class Lab:
         return self.stack.storage
 
     def jobs(self) -> set[str]:
-        """Every job that was ever submitted."""
+        """The names of all jobs that were ever submitted."""
         return {handle.name for handle in self.stack.backend.jobs()}
 
     def finish(self, *runs: DagRun) -> list[DagRun]:
         return [self.api.wait(run, SECONDS, check=self.stack.airflow.check) for run in runs]
 
     def new_runs(self, dag_id: str, before: list[DagRun], count: int) -> list[DagRun]:
-        """Wait until there are that many more runs than ``before``."""
+        """Wait until there are ``count`` runs that are not in ``before``, and return the new ones."""
         known = {run.run_id for run in before}
         deadline = time.monotonic() + SECONDS
         while True:
@@ -77,7 +77,7 @@ class Lab:
             time.sleep(0.5)
 
     def backfill(self, dag_id: str, first: str, last: str, **more: Any) -> None:
-        """Airflow looks every 30 s whether a backfill is over, and allows one a DAG."""
+        """Retries because Airflow allows one backfill per DAG and checks only every 30 s whether one is over."""
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -110,7 +110,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]
     before = dict(os.environ)
     settings = {"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1", "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
     data = tmp_path_factory.mktemp("backfill")
-    paused = {"core.dags_are_paused_at_creation": "True"}  # none shall start before Airflow is up
+    paused = {"core.dags_are_paused_at_creation": "True"}  # no DAG may start before Airflow is up
     with stacks.running(data, versions=[], dags=LAB / "dags", env=settings, settings=paused) as stack:
         lab = Lab(stack)
         for number, month in enumerate(MONTHS):
@@ -135,7 +135,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What was seen of a backfill."""
+    """What was observed of a backfill."""
 
     runs: dict[str, DagRun]
     most_at_once: int
@@ -157,7 +157,7 @@ def watch(lab: Lab, count: int, before: list[DagRun]) -> Backfilled:
 
 @pytest.fixture(scope="module")
 def first(lab: Lab) -> Backfilled:
-    """As a person does it in a terminal."""
+    """The first backfill, started with Airflow's command line as a user would."""
     command = ["backfill", "create", "--dag-id", "monthly", "--from-date", MONTHS[0], "--to-date", MONTHS[-1]]
     done = subprocess.run(
         [sys.executable, "-m", "airflow", *command, "--max-active-runs", str(AT_ONCE)],
@@ -178,7 +178,7 @@ def test_the_others_finish(lab: Lab, first: Backfilled) -> None:
     assert {month for month, run in first.runs.items() if run.state == "failed"} == FAILING
     for month in set(MONTHS) - FAILING:
         states = lab.states(first.runs[month])
-        assert states.pop("publish") in {"success", "skipped"}  # an older one that comes late is not published
+        assert states.pop("publish") in {"success", "skipped"}  # an older version that finishes late is not published
         assert set(states.values()) == {"success"}, (month, states)
         assert lab.result(first.runs[month], "dataset")["version"] == month
 
@@ -223,9 +223,10 @@ def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
     assert usage["seconds"] > 0
 
 
-# Airflow looks every 30 s whether a backfill is over: what asks for none of that DAG's comes in between.
+# This test and the next do not backfill "monthly": meanwhile Airflow, which checks every 30 s whether a backfill is
+# over, can complete the first one.
 def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Announced from a terminal, and by a task of another DAG."""
+    """A new version is announced with the CLI, and by a task of another DAG."""
     airflow = lab.stack.airflow
     for name, value in {
         "URL": airflow.url,
@@ -236,13 +237,14 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["datasets", "announce", "named", "v10", "--bucket", lab.stack.bucket]) == 0
     (one,) = lab.new_runs("on_new_version", [], 1)
     assert cli.main(["datasets", "announce", "named", "v12", "--bucket", lab.stack.bucket]) == 1, "there is no v12"
-    (done,) = lab.finish(one)  # or the older version might be published first
+    (done,) = lab.finish(one)  # otherwise the older version might be published first
     persist(lab.api.trigger, "register", {"version": "v9"})
     (other,) = lab.new_runs("on_new_version", [one], 1)
     for run, version in zip((done, *lab.finish(other)), ("v10", "v9"), strict=True):
         assert (run.state, run.partition_key) == ("success", version)
         assert lab.result(run, "dataset")["version"] == version
-    # The first is champion, the second is older: the DAG that serves the model gets an event for the first only.
+    # The first model becomes champion, the second is older. The DAG that serves the model gets one event, for the
+    # first.
     (serving,) = lab.finish(*lab.new_runs("serve", [], 1))
     assert (serving.state, serving.partition_key) == ("success", "v10")
     served = lab.api.xcoms("serve", serving.run_id, "served")["return_value"]
@@ -251,7 +253,7 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_backfill_in_the_ui_over_versions_that_are_no_dates(lab: Lab, tmp_path: Path) -> None:
-    """As a person does it in the form; by REST where there is no browser."""
+    """Uses Airflow's form as a user would, or REST if no browser is installed."""
     try:
         browser = find_browser()
     except StackError:
@@ -264,7 +266,7 @@ def test_a_backfill_in_the_ui_over_versions_that_are_no_dates(lab: Lab, tmp_path
 
 
 def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: Path) -> str:
-    """Start a backfill in Airflow's own form. Returns what the form said before it was sent."""
+    """Start a backfill in Airflow's own form. Returns the summary that the form shows before it is submitted."""
     airflow = lab.stack.airflow
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or scratch)
     who = {"user": airflow.user, "password": airflow.password}
@@ -287,7 +289,7 @@ def test_a_job_is_run_again_from_its_record(
 
 @pytest.fixture(scope="module")
 def second(lab: Lab, first: Backfilled) -> Backfilled:
-    """The data are mended, and the backfill is run again over the whole range, by REST."""
+    """The backfill after its data were repaired: run again by REST over the whole range."""
     lab.before = lab.jobs()
     for uri, data in lab.kept.items():
         lab.storage.write(uri, data)
@@ -308,7 +310,7 @@ def test_running_it_again_does_only_what_is_missing(lab: Lab, first: Backfilled,
 
 
 def test_by_hand(lab: Lab, second: Backfilled) -> None:
-    """With a key, with a version in the form, with neither; and trained again on request."""
+    """Triggers runs with a partition key, with a version in the form, with neither, and with a forced retraining."""
     assert second.runs
     runs = lab.finish(
         persist(lab.api.trigger, "monthly", partition_key=MONTHS[2]),
@@ -324,11 +326,11 @@ def test_by_hand(lab: Lab, second: Backfilled) -> None:
 
 
 def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
-    """Today is no version: the newest at that date is meant."""
+    """Today's date is not a version, so the run uses the newest version as of that date."""
     assert second.runs
     persist(lab.api.set_paused, "each_minute", False)
     run = lab.new_runs("each_minute", [], 1)[-1]
-    lab.finish(run)  # a paused DAG's runs stand still
+    lab.finish(run)  # runs of a paused DAG do not advance
     persist(lab.api.set_paused, "each_minute", True)
     assert run.partition_key == time.strftime("%Y-%m-%d", time.gmtime())
     assert lab.result(run, "dataset")["version"] == MONTHS[-1]
@@ -336,7 +338,7 @@ def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
 
 
 def test_what_was_done_is_reused(lab: Lab, second: Backfilled) -> None:
-    """Over versions that are done, even where the user has all of it made again."""
+    """Jobs are reused for versions that are complete, even if the backfill reprocesses completed runs."""
     before, jobs = lab.api.runs("monthly"), lab.jobs()
     lab.backfill("monthly", MONTHS[9], MONTHS[11], at_once=AT_ONCE, again="completed")
     third = watch(lab, 3, before)

@@ -1,5 +1,6 @@
-"""Champions in a real Airflow: events of models named by templates and mapped tasks, one for each change; and no
-backfill of an older run takes the place of a newer one's champion.
+"""Tests champions in a real Airflow: asset events for models named by templates and mapped tasks, one per change.
+
+Also tests that a backfill of an older run does not replace the champion of a newer run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SECONDS = 300.0
 
 @dataclass
 class Lab:
-    """The stack, and what a test asks of it."""
+    """The stack, with helpers for the tests."""
 
     stack: Stack
 
@@ -44,7 +45,7 @@ class Lab:
         return self.api.wait(run, SECONDS, lambda *_: self.stack.airflow.check())
 
     def validated(self, model: str, job_id: str) -> str:
-        """The dir of a job whose model was accepted."""
+        """The dir of a job whose model was accepted by validation."""
         storage, job_dir = self.stack.storage, JobDir.of(self.stack.bucket, model, job_id)
         storage.write(job_dir.model + "weights.json", job_id.encode())
         rules = Rules(scope=Scope.FILES, require_comparison=False)
@@ -58,7 +59,7 @@ class Lab:
         return [event["extra"] for event in sorted(events, key=lambda event: int(event["id"]))]
 
     def _events_of(self, asset_id: int) -> list[dict[str, Any]]:
-        """Airflow 3.3.2 answers 500 while a run that an event started is queued."""
+        """Retries because Airflow 3.3.2 responds with 500 while a run that an event started is queued."""
         deadline = time.monotonic() + SECONDS
         while True:
             try:
@@ -86,7 +87,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
-    """Twice: the second model is published without a comparison, since the DAG says that none is wanted."""
+    """Publishes two models; the second without a comparison, because the DAG turns the comparison off."""
     for serial in (1, 2):
         run = lab.finish(persist(lab.api.trigger, "country_churn", {"country": "de"}))
         assert run.state == "success"
@@ -123,7 +124,7 @@ def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) ->
     assert decision == "already_champion", "the first try swapped it"
     assert [extra["job_dir"] for extra in lab.events("champion_lost")] == [job]
     assert len(lab.events("own_champion")) == before + 1
-    # Cleared, it finds its own event; and another run changes nothing.
+    # Neither clearing the task nor another run adds an event.
     persist(lab.api.clear, run, "publish")
     assert lab.finish(run).state == "success"
     again = lab.finish(persist(lab.api.trigger, "again", {"job": job}))
@@ -138,7 +139,7 @@ def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) ->
 
 @pytest.mark.parametrize("dag_id", ["by_partition", "by_date"])
 def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> None:
-    """There is no dataset: the runs alone say which model is newer."""
+    """Without a dataset, only the runs determine which model is newer."""
     key = "2026-11-01" if dag_id == "by_partition" else None
     newer = lab.finish(persist(lab.api.trigger, dag_id, partition_key=key))
     assert lab.api.xcoms(dag_id, newer.run_id, "retrain.publish")["return_value"]["decision"] == "published"
@@ -152,7 +153,7 @@ def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> N
     result = lab.api.xcoms(dag_id, run.run_id, "retrain.publish")["return_value"]
     assert (result["published"], result["decision"]) == (False, "older_run")
     assert "belongs to the run of 2026-06-01" in result["reason"]
-    # Airflow may have started the run of this month by itself, too.
+    # Airflow may also have started the current month's run on schedule, so the champion may not be the newer run's.
     champion = current(lab.stack.storage, lab.stack.bucket, dag_id)
     assert champion is not None
     assert champion.publisher["run_id"] != run.run_id

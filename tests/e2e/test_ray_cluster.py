@@ -1,7 +1,7 @@
-"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own.
+"""Runs ``mnist_retraining`` with ``backend=ray`` on a head and two nodes, each with its own network.
 
-With a node lost at a random moment, and with the head lost during training. More kinds and rounds, and undisturbed
-ones: ``python -m tests.support.ray_rounds``.
+A node is killed at a random moment, and the head is killed during training. For more kinds of failures, more rounds,
+and rounds without a failure run ``python -m tests.support.ray_rounds``.
 """
 
 from __future__ import annotations

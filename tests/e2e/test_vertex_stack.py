@@ -1,6 +1,7 @@
-"""The same DAG on Vertex AI's API: a real Airflow of its own, the training service for a cloud, only settings changed.
+"""Runs the example DAG against Vertex AI's API: a real Airflow, and the emulator in place of the cloud.
 
-What this cannot know without the real service is listed in docs/vertex-assumptions.md.
+Only settings differ from a run on the local backend. What these tests cannot verify without the real service is listed
+in docs/vertex-assumptions.md.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Run
     try:
         with (
             stacks.running(data, versions=[MONTH], env=env) as stack,
-            # The service's jobs share the environments of the validation: the trainer's is built once.
+            # The emulator's jobs use the same environments as validation, so that the trainer's environment is built
+            # once.
             running(data, port=port, project="local") as service,
         ):
             assert left_running(data, mark), "no process of a running stack was found: this check cannot fail"
@@ -60,7 +62,7 @@ def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> 
     submitted = api.xcoms(run.dag_id, run.run_id, "retrain.submit")["return_value"]
     assert isinstance(submitted, dict)
     assert submitted["backend"] == "vertex"
-    # The job file's region wins over the setting.
+    # The region in the job file takes precedence over the setting.
     assert re.fullmatch(r"projects/\d+/locations/europe-west1/customJobs/\d+", submitted["name"])
     assert service.calls.count("CreateCustomJob") == 1
     asked = "\n".join(api.log(run.dag_id, run.run_id, "retrain.submit", tasks["retrain.submit"].try_number))

@@ -1,8 +1,8 @@
-"""Five small jobs and the upload of a model on a real project; skipped without one.
+"""Runs five small jobs and the upload of a model on a real project; skipped if none is configured.
 
 ``make system PROJECT=… REGION=… BUCKET=gs://…`` runs it.
 
-Uses the application default credentials, or those that ``MLENGINE_SYSTEM_CONNECTION`` names in Airflow.
+Uses the application default credentials, or those of the Airflow connection that ``MLENGINE_SYSTEM_CONNECTION`` names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def test_a_real_project(capsys: pytest.CaptureFixture[str]) -> None:
         region=REGION or "us-central1",
         gcp_conn_id=connection,
         cost_cap_usd=CAP_USD,
-        prices={"z9-standard-4": 0.25},  # a machine type that does not exist: the service refuses it
+        prices={"z9-standard-4": 0.25},  # a machine type that does not exist: the service must reject it
     )
     registry = VertexRegistry(image_uri=IMAGE, project=PROJECT, region=REGION or "us-central1", gcp_conn_id=connection)
     findings: dict[str, Any] = {}

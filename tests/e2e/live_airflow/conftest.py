@@ -1,4 +1,4 @@
-"""One Airflow for the tests of this folder, which are about waits and jobs. It stops after the folder's last test."""
+"""Provides the Airflow that the tests of waits and jobs in this folder share. It stops after the folder's last test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.support.live_airflow import LiveAirflow, running
 
 @pytest.fixture(scope="package")
 def live_airflow(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
-    """An Airflow whose jobs do what a test says."""
+    """An Airflow whose jobs are controlled by the test."""
     with running(tmp_path_factory.mktemp("waits"), gcs_server) as started:
         yield started

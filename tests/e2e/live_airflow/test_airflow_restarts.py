@@ -1,7 +1,7 @@
-"""Restarts under running jobs: of the triggerer, in order and by SIGKILL, of the scheduler, and of everything.
+"""Restarts parts of Airflow under running jobs: the triggerer (cleanly and by SIGKILL), the scheduler, everything.
 
-The waits go on, the jobs are not touched, and the task's log has every line of every replica: once, and twice only
-where a killed triggerer had logged more than its saved cursor says.
+The waits continue and the jobs are not affected. The task's log has every line of every replica exactly once; only
+lines that a killed triggerer logged after it last saved its cursor appear twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CUT = "Resumed after an interruption"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the jobs that all restarts happened to."""
+    """What was observed of the jobs that ran through all restarts."""
 
     tasks: Mapping[str, tuple[str | None, int]]
     attempts: Mapping[str, tuple[JobState, ...]]
@@ -36,7 +36,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(live_airflow: LiveAirflow) -> Outcome:
-    """Four jobs, three restarts, one after the other, and then the end of the jobs."""
+    """Submit four jobs, do three restarts one after another, and then let the jobs end."""
     build_file = live_airflow.root / "built"
     blocker = live_airflow.submit("blocker", place="full-again")
     until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")

@@ -1,6 +1,6 @@
-"""What tells a clear from a retry, asked of the real scheduler in every state that a task is cleared in.
+"""Tests, with the real scheduler, that a clear and a retry of a task are distinguished in every state of the task.
 
-A retry keeps the job's key and a clear changes it. Deferred tasks are cleared in ``test_interrupted_waits.py``.
+A retry keeps the job's key, a clear changes it. Clearing deferred tasks is tested in ``test_interrupted_waits.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATES = ("success", "failed", "up_for_retry", "running")
 
 @dataclass(frozen=True)
 class Noted:
-    """A run whose task notes the key of each of its tries."""
+    """A run whose task records the job key of each try in a file."""
 
     live_airflow: LiveAirflow
     run: DagRun
@@ -51,7 +51,7 @@ def begin(live_airflow: LiveAirflow, dag_id: str, name: str, **conf: str) -> Not
 
 @pytest.fixture(scope="module")
 def retried(live_airflow: LiveAirflow) -> Noted:
-    """Started before the others and checked after them."""
+    """A run with retries. It is started before the other tests and checked after them."""
     return begin(live_airflow, "wait_retry", "retry")
 
 
@@ -61,11 +61,12 @@ def test_a_clear_changes_the_key_in_every_state(live_airflow: LiveAirflow) -> No
     for state, noted in runs.items():
         until(lambda noted=noted, state=state: noted.is_in(state) and noted.keys, f"it is {state}")  # type: ignore[misc]
         if state in {"success", "failed"}:
-            # Airflow may end a run with the task's old state just after a clear, and never schedules the task then.
+            # Right after a clear, Airflow may still end the run with the task's old state. It then never schedules the
+            # task.
             until(noted.run_is_over, "the run ends")
         noted.clear()
     for state, noted in runs.items():
-        # A try that the machine itself cut short is a retry, and notes the same key again.
+        # If the machine interrupts a try, Airflow retries the task, and the retry records the same key again.
         until(lambda noted=noted: len(set(noted.keys)) == 2, f"cleared while {state}, it has another key")  # type: ignore[misc]
         until(lambda noted=noted: noted.is_in("success"), "it ends")  # type: ignore[misc]
         assert len(set(noted.keys)) == 2
@@ -78,7 +79,10 @@ def test_a_retry_keeps_the_key(retried: Noted) -> None:
 
 
 def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(live_airflow: LiveAirflow) -> None:
-    """Its former try may have submitted: the workers are held up, so that the next one stays in the queue."""
+    """A cleared task must get a new key because its first try may have submitted a job.
+
+    Suspended workers keep the second try in the queue.
+    """
     noted = begin(live_airflow, "wait_keys_soon", "queued", then="up_for_retry")
     until(lambda: noted.keys and noted.is_in("up_for_retry"), "its first try fails")
     workers = psutil.Process(live_airflow.airflow.processes["scheduler"].pid).children()
@@ -97,11 +101,12 @@ def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(live_airflow:
 
 @pytest.mark.timeout(2400)
 def test_after_a_limit_a_retry_by_airflow_does_not_train_again(live_airflow: LiveAirflow) -> None:
-    """The scheduler stalls during the whole deferral, as on a busy machine.
+    """The scheduler stalls during the whole deferral, as it may on a busy machine.
 
-    Airflow 3.3.2 then takes the end of the task's first process for that of its second one and retries the task
-    (apache/airflow#71580). The job was cancelled for its limit by then. The stall must begin before the scheduler hears
-    of the first process's end; if it begins too late, there is no retry, and the test begins again.
+    Airflow 3.3.2 then mistakes the exit of the task's first process for that of its second process, and retries the
+    task (apache/airflow#71580). By then the job has been cancelled because it exceeded its limit. The stall must begin
+    before the scheduler learns that the first process has exited. If it begins too late, Airflow does not retry, and
+    the test starts over.
     """
     for _ in range(8):
         job = _stalled(live_airflow)
@@ -113,7 +118,7 @@ def test_after_a_limit_a_retry_by_airflow_does_not_train_again(live_airflow: Liv
 
 
 def _stalled(live_airflow: LiveAirflow) -> Job:
-    """A job whose limit passes while the scheduler stalls; its wait has failed."""
+    """Returns a job whose limit passed while the scheduler was stalled, after its wait has failed."""
     job = live_airflow.submit("stalled")
     until(lambda: job.state is JobState.RUNNING, "it runs")
     job.wait_in("wait_deadline")

@@ -1,7 +1,7 @@
-"""The kill matrix: every way to end a deferred wait, in every state of its job; what is expected, and what is seen.
+"""The kill matrix: every way to end a deferred wait in every state of its job, with expected and actual outcomes.
 
-All cells run in one Airflow with its real scheduler and triggerer, each as a run of its own. The waits of jobs that
-have just finished poll once and then not for ten minutes: they have not seen that the job has finished.
+All cells run in one Airflow with its real scheduler and triggerer, each as a separate run. Waits for jobs that "just
+finished" poll once and then not for ten minutes, so they have not seen that the job finished.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ OUTCOME_SECONDS = 300.0
 class Event:
     """One way to end a wait.
 
-    :param dag: the wait it happens to; ``_late`` ones do not see that their job has finished.
-    :param act: what a person does; nothing for what comes by itself.
-    :param task: the task's state after it.
-    :param task_if_finished: likewise, if the job had just finished.
-    :param attempts: the states of the job's attempts after it.
+    :param dag: the DAG with the wait; waits in ``_late`` variants do not see that their job has finished.
+    :param act: what the user does; ``None`` if the event happens without a user.
+    :param task: the expected state of the task.
+    :param task_if_finished: the expected state of the task if the job had just finished.
+    :param attempts: the expected states of the job's attempts.
     """
 
     dag: str
@@ -44,7 +44,7 @@ class Event:
 EVENTS: Mapping[str, Event] = {
     "mark failed": Event("wait_plain", lambda api, job: job.mark("failed"), "failed", "failed"),
     "mark success": Event("wait_plain", lambda api, job: job.mark("success"), "success", "success"),
-    # Cleared alone, the wait goes on with attempt 2, which takes up the checkpoint of attempt 1.
+    # If only the wait is cleared, it continues with attempt 2, which resumes from the checkpoint of attempt 1.
     "clear": Event(
         "wait_plain",
         lambda api, job: persist(api.clear, _run(job), "wait"),
@@ -66,7 +66,7 @@ Matrix = dict[tuple[str, str], Cell]
 
 @pytest.fixture(scope="module")
 def matrix(live_airflow: LiveAirflow) -> Matrix:
-    """All cells, each at its end."""
+    """All cells, after each has reached its outcome or the timeout."""
     blocker = live_airflow.submit("blocker", place="full")
     until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
     limited = [name for name, event in EVENTS.items() if event.act is None]
@@ -74,7 +74,7 @@ def matrix(live_airflow: LiveAirflow) -> Matrix:
     others = [(event, state) for event in EVENTS for state in STATES if (event, state) not in cells]
     cells |= {(event, state): _cell(live_airflow, event, state) for event, state in others}
     play(live_airflow, cells.values(), OUTCOME_SECONDS)
-    # The limit of a DAG run begins before its tasks start: on a busy machine it may pass before there is a wait.
+    # The timeout of a DAG run starts before its tasks: on a busy machine it may pass before the wait begins.
     never = [key for key in others if key[0] == "DAG timeout" and not cells[key].job.watched()]
     repeated = {(event, state): _cell(live_airflow, event, state, "slow") for event, state in never}
     play(live_airflow, repeated.values(), OUTCOME_SECONDS)
@@ -82,10 +82,10 @@ def matrix(live_airflow: LiveAirflow) -> Matrix:
 
 
 def _finished_before_the_limit(live_airflow: LiveAirflow, events: Sequence[str]) -> Matrix:
-    """Cells whose job finished before the limit of its wait passed, and whose wait has not polled it since.
+    """Cells whose job finished before the limit of its wait passed, and whose wait has not polled since.
 
-    They start before all others, whose load would delay the jobs. On a busy machine a job may still be too late: its
-    cell is repeated with a longer limit.
+    They start before all others, whose load would delay the jobs. On a busy machine a job may still finish too late:
+    its cell is then repeated with a longer limit.
     """
     cells: Matrix = {}
     for limit in ("late", "later"):
@@ -99,7 +99,7 @@ def _finished_before_the_limit(live_airflow: LiveAirflow, events: Sequence[str])
 def _cell(live_airflow: LiveAirflow, name: str, state: str, limit: str = "") -> Cell:
     event, finished = EVENTS[name], state == STATES[-1]
     variant = limit or ("late" if finished else "")
-    # Jobs of one place share one poll: one that shall not be seen to finish has a place of its own.
+    # Jobs in one place share one poll. A job whose end must stay unseen gets a place that no other job uses.
     places = {"queued": "full", STATES[-1]: f"{variant}-{name.replace(' ', '-')}"}
     options: dict[str, Any] = {"place": places.get(state, "roomy")}
     if state == "preparing":

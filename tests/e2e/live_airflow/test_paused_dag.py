@@ -1,4 +1,4 @@
-"""A paused DAG gets no worker: the limits of its deferred waits end their jobs all the same."""
+"""Tests that the limits of deferred waits end their jobs even if the DAG is paused, when no task gets a worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_limit_ends_the_job_of_a_paused_dag(live_airflow: LiveAirflow) -> None
 
 
 def _paused_in_time(live_airflow: LiveAirflow, dags: Mapping[str, str]) -> dict[str, Job]:
-    """Running jobs, by the limit of their wait, whose DAG was paused before the limit passed."""
+    """Returns running jobs by the limit of their wait; only those whose DAG was paused before the limit passed."""
     jobs = {limit: live_airflow.submit(f"paused-{limit.replace('_', '-')}") for limit in dags}
     for limit, job in jobs.items():
         until(lambda job=job: job.state is JobState.RUNNING, f"{job.name} runs")  # type: ignore[misc]

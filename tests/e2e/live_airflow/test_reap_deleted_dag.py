@@ -1,4 +1,4 @@
-"""``mlengine jobs reap`` and a real Airflow: a DAG is deleted while its job runs, and no task waits for that job."""
+"""Tests ``mlengine jobs reap`` with a real Airflow: a DAG is deleted while its job runs and no task waits for it."""
 
 from __future__ import annotations
 

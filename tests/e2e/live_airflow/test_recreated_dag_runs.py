@@ -1,4 +1,4 @@
-"""Runs that are deleted and created again under the same name, asked of the real scheduler and the real API."""
+"""Tests DAG runs that are deleted and created again with the same run id, with the real scheduler and the real API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @dataclass
 class Weekly:
-    """The DAG ``wait_weekly``, a model of its own, and the jobs that were made for it."""
+    """The DAG ``wait_weekly``, a model used only by this test, and the jobs submitted for it."""
 
     live_airflow: LiveAirflow
     model: str
@@ -36,7 +36,7 @@ class Weekly:
         return {"state_dir": str(self.live_airflow.root / "weekly"), "max_concurrent_jobs": 200, **QUICK}
 
     def conf(self, end_file: Path) -> dict[str, Any]:
-        """A run's, whose job's argument is this file."""
+        """The configuration of a run whose job gets this file as its argument."""
         training = {
             "pythonModule": "idle_trainer",
             "packageUris": [self.live_airflow.quick_package],
@@ -45,7 +45,7 @@ class Weekly:
         return {"model": self.model, "options": self.options, "job_file": {"trainingInput": training}}
 
     def ends_with(self, code: int) -> Path:
-        """An argument with which a job ends at once."""
+        """An end file that makes a job exit immediately with this code."""
         file = self.never_ends()
         file.write_text(str(code))
         return file
@@ -62,7 +62,7 @@ class Weekly:
         persist(self.live_airflow.api.call, "DELETE", run_path(run.dag_id, run.run_id))
 
     def backfill(self, end_file: Path) -> DagRun:
-        """The first of the week's runs, by ``airflow backfill create``."""
+        """Create the first of the week's runs as a backfill, and wait for its end."""
         known = {run.run_id for run in persist(self.live_airflow.api.runs, "wait_weekly")}
         body = {"dag_id": "wait_weekly", "from_date": "2026-06-07", "to_date": "2026-06-08", "max_active_runs": 1}
         more = {"reprocess_behavior": "none", "dag_run_conf": self.conf(end_file)}
@@ -73,8 +73,8 @@ class Weekly:
 
         (run,) = until(made, "the backfill creates a run")
         self.done(run)
-        # Airflow allows one active backfill a DAG, and completes one up to 30 s after its last run.
-        with suppress(AirflowError):  # 409: completed by now
+        # Airflow allows one active backfill per DAG, and takes up to 30 s after the last run to complete one.
+        with suppress(AirflowError):  # 409: it has been completed meanwhile
             persist(self.live_airflow.api.call, "PUT", f"backfills/{number}/cancel")
         until(
             lambda: persist(self.live_airflow.api.call, "GET", f"backfills/{number}")["completed_at"],
@@ -83,7 +83,7 @@ class Weekly:
         return run  # type: ignore[no-any-return]
 
     def claims(self) -> dict[str, JobRecord]:
-        """By the name of the job dir."""
+        """The job records by name of the job dir."""
         storage = self.live_airflow.storage
         dirs = [JobDir(f"{self.live_airflow.bucket}/{self.model}/{name}") for name in self._names()]
         return {one.job_id: JobRecord.from_bytes(storage.read(one.claim)) for one in dirs if storage.exists(one.claim)}
@@ -96,7 +96,7 @@ class Weekly:
         return [status for record in self.claims().values() for status in backend.describe(backend.find(record.key))]
 
     def args(self) -> list[str]:
-        """The argument of each job, in the order of their dirs."""
+        """The argument of each job, in the order of the job dirs."""
         return [record.spec["args"][1] for _, record in sorted(self.claims().items())]
 
 
@@ -163,11 +163,11 @@ def test_a_weekly_backfill_that_failed_is_deleted_and_repeated_with_other_argume
 
 
 def test_a_dag_that_is_deleted_under_a_deferred_wait_ends_its_job(live_airflow: LiveAirflow, weekly: Weekly) -> None:
-    """The trigger is deleted with the run, and ``on_kill`` is called."""
+    """Deleting the DAG deletes the trigger too, and Airflow calls its ``on_kill``."""
     run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.never_ends()), f"deferred-{weekly.model}")
     until(lambda: _states(live_airflow, run)["wait"] == "deferred", "its job is waited for")
     until(lambda: [status.state for status in weekly.jobs()] == [JobState.RUNNING], "it runs")
-    # Airflow calls on_kill only of a trigger that a triggerer has started.
+    # Airflow calls on_kill only for a trigger that a triggerer has started.
     until(lambda: live_airflow.logged_by_triggers(run.run_id), "its trigger runs")
     persist(live_airflow.api.call, "DELETE", "dags/wait_weekly")
     until(lambda: [status.state for status in weekly.jobs()] == [JobState.CANCELLED], "it ends", seconds=90)
@@ -178,7 +178,7 @@ def test_a_dag_that_is_deleted_under_a_deferred_wait_ends_its_job(live_airflow: 
 def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_again(
     live_airflow: LiveAirflow, weekly: Weekly, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A DAG may be deleted, with all its runs, while a wait in ``reschedule`` mode is between two polls."""
+    """A DAG can be deleted with all its runs while a wait in ``reschedule`` mode is between two polls."""
     job_dir = JobDir.of(live_airflow.bucket, weekly.model, "given")
     job = {"model": weekly.model, "job_id": "given", "job_dir": job_dir.uri}
     run_id = f"gone-{weekly.model}"
@@ -213,7 +213,7 @@ def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_agai
     ]
     assert main(command) == 0
     assert "no orphan jobs" in capsys.readouterr().out
-    # Airflow forgets what separates the two runs: now the claim is that of a run which was created again.
+    # Change the id in Airflow that distinguishes the two runs. The claim now belongs to a run that was created again.
     store = f"{run_path(again.dag_id, again.run_id)}/taskInstances/submit/state-store/mlengine_run_uid"
     persist(live_airflow.api.call, "PUT", store, {"value": "another"})
     assert main(command) == 0

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @dataclass
 class VertexJob(Job):
-    """A job on the service; its end file is as a local job's."""
+    """A job on the emulator. Its end file works like a local job's."""
 
     @cached_property
     def backend(self) -> Any:
@@ -42,16 +42,16 @@ class VertexJob(Job):
 
     @property
     def seen(self) -> tuple[str | None, tuple[str, ...]]:
-        """The task's state, and those of the job's attempts."""
+        """The state of the task, and the states of the job's attempts."""
         states = (status.state for status in self.attempts)
         return self.task.state, tuple("live" if not state.terminal else state.value for state in states)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to a wait whose job runs, and what is to come of both.
+    """An event during the wait for a running job, and the expected outcome for the task and the job.
 
-    :param act: nothing for what comes by itself.
+    :param act: what the test does; ``None`` for an event that happens without it.
     """
 
     dag: str
@@ -73,7 +73,7 @@ CASES: Mapping[str, Case] = {
     "run failed": Case("wait_plain", lambda api, job: persist(api.set_run_state, _run(job), "failed"), "failed"),
     "our deadline": Case("wait_deadline", None, "failed"),
     "task timeout": Case("wait_limit", None, "failed"),
-    # The service takes a machine away: attempt 2 goes on in the same dir.
+    # The service preempts a machine: attempt 2 continues in the same job dir.
     "preempted": Case("wait_plain", None, "deferred", ("FAILED", "live")),
     "triggerer killed": Case("wait_plain", None, "deferred", ("live",)),
 }
@@ -106,7 +106,7 @@ def submit(live_airflow: LiveAirflow, cloud: RunningEmulator, name: str) -> Vert
 
 @pytest.fixture(scope="module")
 def provider(live_airflow: LiveAirflow, cloud: RunningEmulator) -> Iterator[str]:
-    """The id of a DAG with the provider's operator; its job is a plain container's."""
+    """The id of a DAG with the Google provider's operator, whose job runs a plain container."""
     say = "import os; print('by the provider, into', os.environ['AIP_MODEL_DIR'])"
     container = {"image_uri": "docker.example/any", "command": ["python3", "-c", say]}
     pool = {"machine_spec": {"machine_type": "n1-standard-4"}, "replica_count": 1, "container_spec": container}
@@ -121,7 +121,7 @@ def provider(live_airflow: LiveAirflow, cloud: RunningEmulator) -> Iterator[str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Each case's job, at its end; and the run of the provider's DAG, which continued meanwhile."""
+    """The job of each case at its end, and the run of the provider's DAG, which ran concurrently."""
 
     jobs: Mapping[str, VertexJob]
     provider_run: DagRun
@@ -139,7 +139,8 @@ def outcome(live_airflow: LiveAirflow, cloud: RunningEmulator, provider: str) ->
         act = CASES[name].act
         until(lambda job=job: job.task.state in {"deferred", "failed"}, f"{name} is waited for: {job.task}")  # type: ignore[misc]
         if act is not None:
-            # Cleared before any triggerer has taken it up, a wait finds its job again, and nothing ends it.
+            # A wait that is cleared before a triggerer has started its trigger finds its job again and does not cancel
+            # it.
             until(job.watched, f"a triggerer waits for {name}")
             act(live_airflow.api, job)
     persist(live_airflow.api.wait_for_dag, provider, 180.0)
@@ -153,7 +154,7 @@ def outcome(live_airflow: LiveAirflow, cloud: RunningEmulator, provider: str) ->
 
 
 def _wait_for_outcomes(jobs: Mapping[str, VertexJob]) -> None:
-    """Wait until all is as expected; what is not is left to the tests to say."""
+    """Wait until all outcomes are as expected, or until a timeout; the tests report any difference."""
     deadline = time.monotonic() + OUTCOME_SECONDS
     waiting = dict(jobs)
     while waiting and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""The same promise without a triggerer, and where no code of ours runs at all when the task ends.
+"""Tests that a job ends with its task when there is no trigger, or when none of mlengine's code runs at that time.
 
-Waits in ``poke`` and in ``reschedule`` mode; a task, or its worker, that is killed with SIGKILL on its last try; a run
-that is marked while its job is submitted and not yet waited for.
+Covers waits in ``poke`` and ``reschedule`` mode, a task or worker that is killed with SIGKILL during its last try, and
+a run that is marked after its job was submitted and before the wait begins.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ OUTCOME_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is to come of a wait (``task``) and of its job's ``attempts``.
+    """One way to end a wait: the expected state of the wait (``task``) and of its job's ``attempts``.
 
-    :param scripts: what happens once it waits.
-    :param state: the job's, when the wait begins.
+    :param scripts: what happens once the wait has begun.
+    :param state: the job's state when the wait begins.
     """
 
     dag: str
@@ -49,7 +49,7 @@ def _mark(state: str) -> Script:
 
 
 def _mark_until_it_holds(state: str) -> Script:
-    """Airflow's scheduler, about to run a rescheduled task again, can write over what a person has just marked."""
+    """Mark the wait until the mark persists: a scheduler about to run a rescheduled task again can overwrite it."""
 
     def script(_: LiveAirflow, job: Job) -> Iterator[Any]:
         held = 0
@@ -72,7 +72,7 @@ def _runs_again(_: LiveAirflow, job: Job) -> Iterator[Any]:
 
 
 def _kill(whole_worker: bool) -> Script:
-    """SIGKILL to the task's process, or to the worker's with it."""
+    """Send SIGKILL to the task's process, and with ``whole_worker`` to the worker's process too."""
 
     def script(live_airflow: LiveAirflow, job: Job) -> Iterator[Any]:
         notes = _pids(live_airflow, job)
@@ -92,7 +92,7 @@ def _pids(live_airflow: LiveAirflow, job: Job) -> Path:
 CANCELLED, DONE = ("CANCELLED",), ("SUCCEEDED",)
 AGAIN = (watched, act(lambda live_airflow, job: persist(live_airflow.api.clear, job.run, "wait")), _runs_again, ends)
 CASES = {
-    # No code of ours is asked when these end; the whole worker is missed after 30 s.
+    # None of mlengine's code runs when these end. Airflow notices a killed worker after 30 s.
     "last try, worker killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=True),)),
     "last try, task killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=False),)),
     "poke, task timeout": Case("wait_poke_limit", "failed", ("CANCELLED", "CANCELLED")),
@@ -101,7 +101,7 @@ CASES = {
     "poke, marked failed": Case("wait_poke", "failed", CANCELLED, (watched, _mark("failed")), JobState.QUEUED),
     "poke, finished": Case("wait_poke", "success", DONE, (watched, ends)),
     "reschedule, our deadline": Case("wait_reschedule_deadline", "failed", CANCELLED, state=JobState.QUEUED),
-    # Its run goes on: the job does not.
+    # The run continues; the job must not.
     "reschedule, marked failed": Case("wait_and_other", "failed", CANCELLED, (watched, _mark_until_it_holds("failed"))),
     "reschedule, marked success": Case(
         "wait_reschedule", "success", CANCELLED, (watched, _mark_until_it_holds("success")), JobState.PREPARING
@@ -112,7 +112,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def cells(live_airflow: LiveAirflow) -> dict[str, Cell]:
-    """Every case, at its end."""
+    """All cases, after each has reached its outcome or the timeout."""
     blocker = live_airflow.submit("blocker", place="full-sync")
     until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
     made = {name: _cell(live_airflow, name, case) for name, case in CASES.items()}
@@ -129,7 +129,7 @@ def _cell(live_airflow: LiveAirflow, name: str, case: Case) -> Cell:
         options["package"] = live_airflow.slow_package
     job = live_airflow.submit(name.replace(", ", "-").replace(" ", "-"), **options)
     begin = waits_in(case.dag, case.state, pids=str(_pids(live_airflow, job)))
-    marked = name.startswith("reschedule, marked")  # a mark that was written over has cost an attempt
+    marked = name.startswith("reschedule, marked")  # each overwritten mark has caused another attempt
     return Cell(job, (case.task, case.attempts), scene(live_airflow, job, begin, *case.scripts), alike_are_one=marked)
 
 
@@ -141,7 +141,7 @@ def test_the_job_ends_with_its_task(cells: dict[str, Cell], name: str) -> None:
 
 @pytest.fixture(scope="module")
 def gaps(live_airflow: LiveAirflow) -> dict[str, DagRun]:
-    """Runs that are somewhere between the submission of their job and the wait for it."""
+    """Runs that have submitted their job and do not wait for it yet."""
     live_airflow.api.wait_for_dag("wait_gap")
     runs = {}
     for state in ("failed", "success"):

@@ -1,5 +1,8 @@
-"""One stack for the tests of this folder: a Cloud Storage server, a month of real MNIST, and a real Airflow with this
-project's ``dags/`` and ``plugins/``, in a folder of its own. It stops after the folder's last test."""
+"""Provides the stack that this folder's tests share: a Cloud Storage server, a month of real MNIST, and a real Airflow.
+
+Airflow uses this project's ``dags/`` and ``plugins/`` and has a temporary folder. The stack stops after the folder's
+last test.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from tests.support.leftovers import MARK, check_stop
 from tests.support.live_airflow import persist
 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
-RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
-# Lies in the environment of every process of Airflow's, under a name that such things have; see test_security.py.
+RUN_SECONDS = 420.0  # a run takes one minute on two idle cores, and longer on a busy machine
+# In the environment of every Airflow process, under names that are typical of secrets; see test_security.py.
 SECRET = "canary-" + uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended, and what was seen of it."""
+    """A run that has ended, with its tasks."""
 
     run: DagRun
     tasks: dict[str, TaskRun]
@@ -67,7 +70,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack
     try:
         with stacks.running(data, versions=[MONTH], env=env) as started:
             yield started
-            # A failure here is an error of the folder's last test.
+            # A failure here is reported as an error of the folder's last test.
             check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
     finally:
         os.environ.clear()
@@ -81,7 +84,7 @@ def api(stack: Stack) -> AirflowApi:
 
 @pytest.fixture(scope="package")
 def finish(stack: Stack) -> Callable[[DagRun], Ended]:
-    """Waits for a run's end."""
+    """Returns a function that waits for the end of a run."""
 
     def wait(run: DagRun) -> Ended:
         api = stack.airflow.api
@@ -93,23 +96,23 @@ def finish(stack: Stack) -> Callable[[DagRun], Ended]:
 
 @pytest.fixture(scope="package")
 def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
-    """The first run of ``mnist_retraining``, triggered as the form in the UI does it."""
+    """The first run of ``mnist_retraining``, triggered as the UI's form does."""
     api.wait_for_dag("mnist_retraining")
-    # So few steps leave a digit or two under the floors that the form offers, in some runs.
+    # With so few steps, some runs have a digit or two below the form's default minimum accuracy.
     conf = {"dataset_version": MONTH, "max_steps": 250, "min_accuracy": 0.85, "min_class_accuracy": 0.5}
     return finish(persist(api.trigger, "mnist_retraining", conf))
 
 
 @pytest.fixture(scope="package")
 def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
-    """A run of the smallest trainer: trained by three processes, and published."""
+    """A run of the smallest trainer, trained by three processes and published."""
     api.wait_for_dag("hello_trainer")
     return finish(persist(api.trigger, "hello_trainer"))
 
 
 @pytest.fixture(scope="package")
 def trainer_python(stack: Stack, first: Ended) -> Path:
-    """The interpreter of the environment that the trainer trained in."""
+    """The interpreter of the environment in which the trainer ran."""
     assert first.run.state == "success"
     found = [python for python in (stack.data / "local").rglob("bin/python") if _has_tensorflow(python)]
     assert len(found) == 1, found

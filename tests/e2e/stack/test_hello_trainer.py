@@ -1,4 +1,4 @@
-"""The shortest DAG: a trainer without TensorFlow, with sub-packages and data files, through all stages."""
+"""Runs the shortest DAG through all stages: a trainer without TensorFlow, with sub-packages and data files."""
 
 from __future__ import annotations
 

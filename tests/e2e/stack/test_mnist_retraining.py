@@ -1,5 +1,7 @@
-"""``mnist_retraining`` on real parts: triggered by REST as the UI does, trained by four real processes, validated,
-published, and the model loaded by a process that knows nothing of all that."""
+"""Runs ``mnist_retraining`` on real components, triggered by REST as the UI does.
+
+Four real processes train the model. It is validated, published, and loaded by a process that has only TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def job_dir(ended: Ended) -> JobDir:
 def test_every_task_succeeds(first: Ended) -> None:
     assert first.states() == {f"retrain.{stage}": "success" for stage in STAGES}
     assert first.run.state == "success"
-    # Once each: no retry has hidden a failure. The wait may be resumed, which is no new try.
+    # One try each: no retry has hidden a failure. Resuming a deferred wait does not count as a try.
     assert {name: task.try_number for name, task in first.tasks.items() if task.try_number != 1} == {}
 
 
@@ -73,7 +75,7 @@ def test_the_job_dir_is_complete(first: Ended, stack: Stack) -> None:
 def test_the_model_predicts_in_a_clean_process(
     first: Ended, stack: Stack, trainer_python: Path, tmp_path: Path
 ) -> None:
-    """Only TensorFlow and the files: no code of the trainer's, of this project's, and no cluster."""
+    """Predicts with only TensorFlow and the model's files: no trainer code, none of this project's code, no cluster."""
     model = job_dir(first).model
     for stat in stack.storage.ls(model):
         stack.storage.download(stat.uri, tmp_path / "model" / stat.uri.removeprefix(model))
@@ -118,7 +120,10 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(api: AirflowApi, conf
 def test_a_second_run_builds_nothing_again(
     first: Ended, api: AirflowApi, finish: Callable[[DagRun], Ended], stack: Stack
 ) -> None:
-    """The package and the environment are those of the first run; a worse model is rejected, and not published."""
+    """The second run reuses the package and the environment of the first.
+
+    Its worse model is rejected and not published.
+    """
     champion = stack.storage.read(layout.champion(stack.bucket, "mnist"))
     conf = {"dataset_version": MONTH, "max_steps": 3, "min_accuracy": 0.9}
     second = finish(persist(api.trigger, "mnist_retraining", conf))

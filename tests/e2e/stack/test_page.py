@@ -1,4 +1,4 @@
-"""The page in a real Airflow and a real browser: what a user sees, and what the buttons do."""
+"""Tests the page in a real Airflow and a real browser: what a user sees, and what the buttons do."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def running(stack: Stack) -> Iterator[JobDir]:
 
 @pytest.fixture(scope="module")
 def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the browser saw on its whole visit."""
+    """What the browser saw during the whole visit."""
     try:
         browser = find_browser()
     except StackError as error:
@@ -95,7 +95,7 @@ def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, 
         assert words in seen["job"]["log"], words
     for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine jobs tensorboard hello/"):
         assert words in seen["job"]["head"], words
-    # Another test may have published a model of the same name before.
+    # Another test may have published a model with the same name before.
     said = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
     assert said[hello.result("retrain.validate")["verdict"]] in seen["job"]["report"]
 
@@ -143,7 +143,7 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(seen: dict[str
 
 
 def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
-    """The links that the worker has stored, as Airflow's API gives them."""
+    """Airflow's API returns the links that the worker stored."""
     job_id = hello.result("retrain.prepare")["job_id"]
     for task, more in {
         "submit": [],

@@ -1,4 +1,4 @@
-"""What a running stack discloses: no secret, and nothing to other machines."""
+"""Tests that a running stack discloses no secret, and nothing at all to other machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def secrets_of(stack: Stack) -> list[str]:
-    """What the stack knows and must not tell: a word that lies in its environment, and its own keys."""
+    """The secrets of the stack: a value in the environment of its processes, and its generated keys."""
     kept: dict[str, str] = json.loads((stack.data / "airflow" / "secrets.json").read_text())
     assert len(kept) >= 4
     return [SECRET, *kept.values()]
@@ -34,7 +34,7 @@ def found_in(data: bytes, secrets: list[str]) -> list[str]:
 
 
 def test_nothing_in_the_bucket_holds_a_secret(hello: Ended, stack: Stack) -> None:
-    """Packages, claims, logs of replicas, reports, champions: all that people and programs read there."""
+    """Covers everything that users and programs read there: packages, claims, replicas' logs, reports, champions."""
     job_dir = hello.result("retrain.prepare")["job_dir"]
     stats = [*stack.storage.ls(f"{job_dir}/"), *stack.storage.ls(f"{stack.bucket}/packages/")]
     stats += stack.storage.ls(f"{stack.bucket}/hello/champions/")
@@ -54,7 +54,7 @@ def test_no_xcom_and_no_log_of_a_task_holds_a_secret(hello: Ended, stack: Stack)
 
 
 def test_rendered_fields_hold_no_secret(hello: Ended, api: AirflowApi, stack: Stack) -> None:
-    """What Airflow's UI shows of a task; the labels of a job are made from it."""
+    """Airflow's UI shows these fields, and the labels of a job are derived from them."""
     run = quote(hello.run.run_id, safe="")
     tasks: Any = api.call("GET", f"dags/{hello.run.dag_id}/dagRuns/{run}/taskInstances")
     assert len(tasks["task_instances"]) == len(hello.tasks)
