@@ -1,1 +1,1 @@
-"""What several test modules share: helpers with names of the field. Fixtures are in the ``conftest.py`` files."""
+"""Helpers that several test modules share. Fixtures are in the ``conftest.py`` files."""

@@ -1,6 +1,6 @@
-"""What an Airflow says of mlengine, as JSON: run by test_wheel.py with the Python of an environment of its own.
+"""Prints, as JSON, what an Airflow knows about mlengine. test_wheel.py runs it with the Python of another environment.
 
-The command line's own parser and functions, in one process: each ``airflow …`` would cost five seconds.
+Calls the command line's own parser and functions in one process, because each ``airflow …`` would take five seconds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(*asked: str) -> None:
             said[name] = airflow(*WORDS[name])
         else:
             said[name] = {"form": form, "operators": operators, "loaded": plugins, "assets": assets}[name]()
-    # Last: where only the plugins folder has it, it is Airflow that puts that on the path.
+    # Must be last: if mlengine is only in the plugins folder, Airflow is what adds that folder to the path.
     said["file"] = importlib.import_module("mlengine").__file__
     sys.stdout.write(json.dumps(said) + "\n")
 

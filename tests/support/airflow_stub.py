@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
             uid = self.server.uids.get(run)
             self._say(200 if uid else 404, {"value": uid} if uid else {"detail": "Task state store key not found"})
         elif len(parts) == 5 and "order_by=id" not in self.path:
-            self._say(400, {"detail": "Ordering by task_id is disallowed"})  # as the real one says
+            self._say(400, {"detail": "Ordering by task_id is disallowed"})  # the message of the real API
         elif len(parts) == 5:
             tasks = self.server.tasks[run]
             self._say(200, {"task_instances": tasks, "total_entries": len(tasks)})

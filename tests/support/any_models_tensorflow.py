@@ -12,7 +12,7 @@ import tensorflow as tf  # type: ignore[import-untyped]
 
 
 def churn(train: dict[str, Any]) -> Any:
-    """Named inputs of floats, integers and strings, and an adapted lookup."""
+    """Named inputs of floats, integers and strings, and an adapted lookup layer."""
     tenure, charges = (keras.Input((1,), name=name) for name in ("tenure", "charges"))
     calls, plan = keras.Input((1,), name="calls", dtype="int64"), keras.Input((1,), name="plan", dtype="string")
     lookup = keras.layers.StringLookup(output_mode="one_hot")

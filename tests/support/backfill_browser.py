@@ -1,4 +1,4 @@
-"""A backfill as a person starts it in Airflow's UI, in a real browser.
+"""Starts a backfill in Airflow's UI, in a real browser, as a user would.
 
 Run by ``test_backfill.py`` (see ``scripts/visit.py``).
 """

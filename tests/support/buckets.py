@@ -1,4 +1,4 @@
-"""What tests do to buckets and the product does not."""
+"""Operations on buckets that tests need and the product does not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlengine.storage.client import Storage
 
 
 def delete_below(storage: Storage, folder: str) -> int:
-    """Delete everything in a folder; returns how many objects there were."""
+    """Delete everything in a folder and return the number of deleted objects."""
     stats = storage.ls(folder.rstrip("/") + "/")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda stat: storage.delete(stat.uri), stats))

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yaml, started for real, with ports, passwords and volumes of its own."""
+"""Starts the real stack of docker-compose.yaml with separate ports, passwords and volumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WELL_SECONDS = 420.0
 
 
 def compose_command() -> list[str] | None:
-    """``docker compose``, or the older ``docker-compose``; ``None`` where there is neither, or no engine answers."""
+    """``docker compose`` or the older ``docker-compose``; ``None`` if neither is installed or no engine answers."""
     if shutil.which("docker") is None or not _works(["docker", "info"]):
         return None
     return next((one for one in (["docker", "compose"], ["docker-compose"]) if _works([*one, "version"])), None)
@@ -41,7 +41,7 @@ def _works(command: list[str]) -> bool:
 
 @dataclass
 class ComposeStack:
-    """One project of Docker Compose, with its two env files in ``folder``."""
+    """One Docker Compose project. Its two env files are in ``folder``."""
 
     folder: Path
     command: Sequence[str]
@@ -53,7 +53,7 @@ class ComposeStack:
         compose_env.write(self.folder, self.ports)
 
     def set(self, **values: str) -> None:
-        """Change ``.env``, as an operator would."""
+        """Change ``.env`` as an operator would."""
         file = self.folder / ".env"
         lines = [line for line in file.read_text().splitlines() if line.partition("=")[0] not in values]
         file.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in values.items()), ""]))
@@ -76,14 +76,17 @@ class ComposeStack:
         return AirflowApi(self.url, "admin", self.password)
 
     def page(self, path: str) -> Any:
-        """What the page in Airflow asks its server for."""
+        """Request a resource of the page's API with a login, as the page in Airflow does."""
         login = {"username": "admin", "password": self.password}
         token = _json("POST", f"{self.url}/auth/token", login)["access_token"]
         return _json("GET", f"{self.url}/mlengine/api/{path}", token=token)
 
     def compose(self, *words: str, seconds: float = 900) -> str:
-        """:raises AssertionError: it failed; the message is its output."""
-        # What a shell has set wins over an env file: nothing of this one's may.
+        """Run a Docker Compose command and return its output.
+
+        :raises AssertionError: the command failed; the message has its output.
+        """
+        # Variables of the shell take precedence over an env file, so remove those of this process.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLENGINE"))}
         done = subprocess.run(
             [*self.command, "--env-file", str(self.folder / ".env"), "-p", PROJECT, *words],
@@ -103,24 +106,24 @@ class ComposeStack:
         self.figures[name] = round(time.monotonic() - begun, 1)
 
     def run(self, service: str, *words: str) -> str:
-        """What a command prints inside a running service."""
+        """The output of a command in a running service."""
         return self.compose("exec", "-T", service, *words, seconds=180)
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Service → what the engine says of its container; ended ones too. Of several containers, the last."""
+        """What the engine reports about the container of each service, including exited ones; the last of several."""
         return {_service(one): one for one in self._inspected()}
 
     def _inspected(self) -> list[dict[str, Any]]:
         ids = self.compose("ps", "-q", "-a").split() or []
         if not ids:
             return []
-        # One that is just replaced is not found: the others are.
+        # A container that is being replaced is not found; the output still has the others.
         done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
 
     def unwell(self) -> dict[str, str]:
-        """The services that are not as they should be: well where they run, done where they end."""
+        """The services that are neither healthy nor, if they are meant to exit, exited with code 0."""
         found = {}
         for container in self._inspected():
             state = container["State"]
@@ -130,7 +133,10 @@ class ComposeStack:
         return found
 
     def wait_until_well(self, *services: str, since: float | None = None, seconds: float = WELL_SECONDS) -> None:
-        """:raises AssertionError: some is not, after ``seconds``; with the end of its log."""
+        """Wait until the services are healthy, or all of them if none is named.
+
+        :raises AssertionError: a service is still unhealthy after ``seconds``; the message has the end of its log.
+        """
         begun = since or time.monotonic()
         while True:
             unwell = {name: why for name, why in self.unwell().items() if not services or name in services}
@@ -155,7 +161,7 @@ class ComposeStack:
         self.compose("restart", service)
 
     def image_sizes(self) -> dict[str, int]:
-        """Image → MB of every image that the stack runs."""
+        """The size in MB of every image that the stack runs."""
         names = sorted({container["Config"]["Image"] for container in self.containers().values()})
         done = subprocess.run(
             ["docker", "image", "inspect", "--format", "{{.Size}}", *names], capture_output=True, text=True, check=True

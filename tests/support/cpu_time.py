@@ -1,8 +1,8 @@
-"""A pytest plugin: the modules that cost the most CPU time, at the end of a run.
+"""A pytest plugin that lists the modules with the most CPU time at the end of a run.
 
-On few cores CPU time decides how long the suite takes; the duration of a test says more about the machine's other work.
-The process that runs the tests is counted, with its children and theirs, whether they have ended or, as an Airflow, are
-still running. Detached processes are not counted, such as replicas of the local backend.
+On few cores, CPU time determines how long the suite takes; a test's duration depends more on the machine's other load.
+Counts the process that runs the tests and all its descendants, both ended ones and those that still run, such as an
+Airflow. Detached processes, such as replicas of the local backend, are not counted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 _SHOWN = 10
-_SHORT = 5.0  # seconds; after a module that took less, processes are not searched
+_SHORT = 5.0  # seconds; running processes are counted only after a module that took longer
 _OUTPUT = "cpu_seconds"
 
 
 class CpuTime:
-    """In a process that runs tests: seconds of CPU time by module."""
+    """Counts seconds of CPU time by module, in a process that runs tests."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -51,7 +51,7 @@ class CpuTime:
 
 
 class Summary:
-    """In the process that prints the summary."""
+    """Prints the summary, in the process that writes the report."""
 
     def __init__(self, own: CpuTime | None) -> None:
         self._own = own
@@ -59,7 +59,7 @@ class Summary:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        # A module runs in one worker: its tests are one group.
+        # A module runs in only one worker, as its tests form one group.
         self._seconds |= getattr(node, "workeroutput", {}).get(_OUTPUT, {})
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -75,7 +75,7 @@ def _ended() -> float:
 
 
 def _running() -> float:
-    """Seconds of the descendants that are running, with their children that have ended."""
+    """CPU seconds of the running descendants, including their children that have ended."""
     seconds = 0.0
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -84,7 +84,7 @@ def _running() -> float:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count where tests run, and print where the summary is."""
+    """Register the counter in processes that run tests, and the summary in the main process."""
     worker, main = hasattr(config, "workerinput"), config.getoption("dist", "no") != "no"
     counting = CpuTime() if worker or not main else None
     if counting:

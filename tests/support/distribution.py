@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-# By fixture, which starts Airflow or builds an environment with TensorFlow: the modules that use it.
+# Fixtures that start Airflow or build an environment with TensorFlow, and the modules that use each.
 GROUPS = {
     "live_airflow": ("e2e/live_airflow/*",),
     "stack": ("e2e/stack/*",),
@@ -74,7 +74,7 @@ def group_of(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """The place of the test's group in :data:`LONGEST`, or after it."""
+    """The position of the test's group in :data:`LONGEST`; after all of them if it is not listed."""
     group = group_of(nodeid)
     name = group.rpartition("/")[2]
     return LONGEST.index(name) if name in LONGEST else len(LONGEST) + group.startswith("tests/unit/")
@@ -100,9 +100,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def check_groups(items: Iterable[pytest.Item]) -> None:
-    """Check that each module which uses a fixture of :data:`GROUPS` is listed there.
+    """Check that each module that uses a fixture of :data:`GROUPS` is listed there.
 
-    :raises pytest.UsageError: a module is not: its tests would start a second Airflow.
+    :raises pytest.UsageError: a module is not listed, so its tests would start a second Airflow.
     """
     for item in items:
         used = [name for name in GROUPS if name in getattr(item, "fixturenames", ())]

@@ -1,4 +1,4 @@
-"""Python packages that tests need and the lock files do not have, in environments of their own below ``.mlengine``."""
+"""Installs Python packages that tests need and the lock files lack, in separate environments below ``.mlengine``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _ROOT = Path(__file__).parents[2] / ".mlengine" / "test" / "environments"
 
 
 def environment(*requirements: str) -> Path:
-    """The interpreter of an environment with exact ``requirements``, built once a clone; skips without an index."""
+    """The interpreter of an environment with exact ``requirements``, built once per clone.
+
+    Skips the test if no package index is reachable.
+    """
     target = _ROOT / hashlib.sha256(" ".join([sys.version, *requirements]).encode()).hexdigest()[:12]
     python = target / "bin" / "python"
     _install(target, ["venv", "--quiet", "--no-project", "--python", sys.executable, str(target)], [])
@@ -24,7 +27,7 @@ def environment(*requirements: str) -> Path:
 
 
 def packages(*requirements: str) -> Path:
-    """A folder for ``PYTHONPATH`` with ``requirements`` and nothing that they need; skips without an index."""
+    """A folder for ``PYTHONPATH`` with ``requirements`` but not their dependencies; skips if no index is reachable."""
     target = _ROOT / hashlib.sha256(" ".join([sys.version, "target", *requirements]).encode()).hexdigest()[:12]
     command = ["pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(target)]
     _install(target / ".installed", [*command, *requirements], ["touch"])

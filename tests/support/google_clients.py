@@ -1,4 +1,4 @@
-"""Google's clients of the emulator, and what tests send with them."""
+"""Google's clients, connected to the emulator, and the requests that tests send with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 
 def package_job(uri: str, bucket: str, do: str, *, workers: int = 0) -> dict[str, Any]:
-    """A CustomJob as Google's documentation writes it, in snake_case."""
+    """A CustomJob in snake_case, as in Google's documentation."""
     pool = {
         "machine_spec": {"machine_type": "n1-standard-4"},
         "replica_count": 1,
@@ -71,7 +71,7 @@ def entries(emulator: RunningEmulator, name: str) -> list[dict[str, Any]]:
 
 
 def init_sdk(emulator: RunningEmulator, bucket: str) -> None:
-    """Google's SDK, connected to the emulator."""
+    """Connect Google's SDK to the emulator."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
     aiplatform.init(

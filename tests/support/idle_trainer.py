@@ -1,4 +1,4 @@
-"""A trainer without dependencies: it logs, reports progress, and ends when a file with its exit code appears."""
+"""A trainer without dependencies that logs, reports progress, and exits when a file with its exit code appears."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import tarfile
 import textwrap
 
-# Its own build backend, so that no build tool is downloaded. With a build file, it waits for that.
+# A build backend inside the package, so that no build tool is downloaded. If a build file is given, it waits for that
+# file.
 _BUILD = """
 import time, zipfile
 from pathlib import Path
@@ -64,7 +65,7 @@ sys.exit(code)
 
 
 def idle_trainer(build_file: str = "", version: str = "1.0") -> bytes:
-    """A source distribution; its build waits until ``build_file`` exists."""
+    """A source distribution. If ``build_file`` is given, its build waits until that file exists."""
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "make"\nbackend-path = ["."]\n'
         f'[project]\nname = "idle_trainer"\nversion = "{version}"\n',

@@ -1,12 +1,12 @@
-"""A pytest plugin: a run that is interrupted, or whose main process is killed, leaves no processes.
+"""A pytest plugin: a run that is interrupted, or whose main process is killed, leaves no processes behind.
 
-Fixtures stop what they have started when the session ends. In the worker processes of xdist that was cut short: when
-the main process ends, execnet interrupts a worker after 5 s, also in the middle of a fixture's end, and ends it after
-another 10 s; xdist itself kills it after 10 s. To stop an Airflow takes longer. Therefore a worker is interrupted
-once, and has :data:`PATIENCE`.
+Fixtures stop what they have started when the session ends. By default xdist cuts this short in its worker processes:
+when the main process ends, execnet interrupts a worker after 5 s, even in the middle of a fixture's teardown, and ends
+it after another 10 s; xdist itself kills it after 10 s. Stopping an Airflow takes longer. With this plugin a worker is
+interrupted only once, and then has :data:`PATIENCE`.
 
-Detached processes of tests that were interrupted before they could stop them, such as launchers of jobs, are killed
-after the fixtures have ended.
+After the fixtures have ended, the plugin kills detached processes, such as launchers of jobs, that tests could not stop
+because they were interrupted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import Any
 import psutil
 import pytest
 
-PATIENCE = 180.0  # seconds for the end of all fixtures
-MARK = "PYTEST_SESSION_MARK"  # a variable in the environment of processes that tests start
+PATIENCE = 180.0  # seconds that all fixtures together have for their teardown
+MARK = "PYTEST_SESSION_MARK"  # an environment variable of the processes that tests start
 
 
 class _Session:
-    """Kills what is left at the end of a session.
+    """Kills the processes that remain at the end of a session.
 
-    :param folder: the session's temporary files. Launchers of jobs do not inherit the mark; their files are here.
+    :param folder: the session's temporary files. Launchers of jobs do not inherit the mark but use files in this
+        folder.
     """
 
     def __init__(self, mark: str, folder: Path) -> None:
@@ -50,7 +51,7 @@ class _Session:
 
 
 def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
-    """Processes with the mark in their environment, or with the folder in it, or with a directory in the folder."""
+    """Processes that have the mark or the folder in their environment, or whose working directory is in the folder."""
     this = psutil.Process()
     spared = {this.pid, *(parent.pid for parent in this.parents())}
     # Python's own helper processes for multiprocessing end with this process.
@@ -62,7 +63,7 @@ def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
                 continue
             variables = process.environ()
             used = (process.cwd(), *variables.values())
-            # A person's shell has a terminal, and launchers have none.
+            # A user's shell may also be in the folder, but it has a terminal; launchers have none.
             detached = process.terminal() is None
             if variables.get(MARK) == mark or (detached and any(f"{value}/".startswith(below) for value in used)):
                 yield process
@@ -82,7 +83,7 @@ def _kill(process: psutil.Process) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Active in the processes that run tests; the main process of xdist only waits for its workers."""
+    """Register the plugin in processes that run tests; with xdist the main process only waits for its workers."""
     worker = hasattr(config, "workerinput")
     if not worker and config.getoption("dist", "no") != "no":
         from xdist.workermanage import NodeManager
@@ -90,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
         NodeManager.EXIT_TIMEOUT = PATIENCE  # type: ignore[misc,unused-ignore]
         return
     os.environ[MARK] = mark = uuid.uuid4().hex
-    # Not public, and the only way to know the folder that tmp_path will use.
+    # A private attribute, but the only way to get the folder that tmp_path will use.
     session = _Session(mark, config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
     config.pluginmanager.register(session, "session-processes")
     if worker:
@@ -98,7 +99,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _interrupt_once(session: _Session) -> None:
-    """Replace what execnet does in a worker when the main process closes the connection, or is gone."""
+    """Replace execnet's handler in a worker for a main process that has closed the connection or has ended."""
     from execnet.gateway_base import WorkerGateway
 
     def terminate_execution(gateway: Any) -> None:

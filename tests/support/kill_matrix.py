@@ -1,7 +1,8 @@
 """Cells of a kill matrix: a wait, an event, and the expected outcome. All cells run concurrently.
 
 The events of a cell are a script: a generator that yields while it waits. One loop advances all scripts, so that the
-matrix takes as long as its slowest cell. Runs are triggered one by one (:meth:`LiveAirflow.trigger` limits the rate).
+matrix takes only as long as its slowest cell. Runs are triggered one at a time (:meth:`LiveAirflow.trigger` limits the
+rate).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ Script = Callable[[LiveAirflow, Job], Iterator[Any]]
 
 @dataclass
 class Cell:
-    """One case, and what was last seen of it.
+    """One case and its last observed outcome.
 
-    :param expected: the wait's state, and those of the job's attempts.
-    :param alike_are_one: however many attempts came to the same.
+    :param expected: the state of the wait, and the states of the job's attempts.
+    :param alike_are_one: count several attempts with the same outcome as one.
     """
 
     job: Job
@@ -37,7 +38,7 @@ class Cell:
     seen: tuple[str | None, tuple[str, ...]] = (None, ())
 
     def go_on(self, tasks: Mapping[str, TaskRun]) -> None:
-        """One step of the script; once it has ended, look at the outcome."""
+        """Advance the script by one step; once it has ended, record the outcome."""
         if not self.acted:
             self.acted = next(self.steps, self) is self
             return
@@ -55,7 +56,10 @@ def act_all(live_airflow: LiveAirflow, cells: Iterable[Cell], seconds: float) ->
 
 
 def play(live_airflow: LiveAirflow, cells: Iterable[Cell], seconds: float) -> None:
-    """Until all are as expected, or ``seconds`` have passed: then ``seen`` says how they are."""
+    """Run until all outcomes are as expected or ``seconds`` have passed.
+
+    ``seen`` then has the actual outcome of each cell.
+    """
     _run(live_airflow, cells, seconds, lambda cell: cell.acted and cell.seen == cell.expected)
 
 
@@ -73,7 +77,7 @@ def _run(live_airflow: LiveAirflow, cells: Iterable[Cell], seconds: float, done:
 
 
 def waits_in(dag: str, state: JobState, **conf: str) -> Script:
-    """A wait begins once the job is in ``state``; ``conf`` goes into its run's configuration."""
+    """Begin a wait once the job is in ``state``. ``conf`` is added to the run's configuration."""
 
     def script(_: LiveAirflow, job: Job) -> Iterator[Any]:
         while job.state is not state:
@@ -84,27 +88,27 @@ def waits_in(dag: str, state: JobState, **conf: str) -> Script:
 
 
 def deferred(live_airflow: LiveAirflow, job: Job) -> Iterator[Any]:
-    """Until the triggerer has the wait."""
+    """Wait until the task is deferred."""
     assert job.run is not None
     while (task := live_airflow.waits().get(job.run.run_id)) is None or task.state != "deferred":
         yield
 
 
 def watched(_: LiveAirflow, job: Job) -> Iterator[Any]:
-    """Until the wait has polled the job."""
+    """Wait until the wait has polled the job."""
     while not job.watched():
         yield
 
 
 def ends(_: LiveAirflow, job: Job) -> Iterator[Any]:
-    """The job ends well."""
+    """Let the job succeed."""
     job.end()
     while not job.state.terminal:
         yield
 
 
 def act(what: Callable[[LiveAirflow, Job], Any]) -> Script:
-    """Something that a person does."""
+    """Call a function, such as something that a user does in Airflow."""
 
     def script(live_airflow: LiveAirflow, job: Job) -> Iterator[Any]:
         what(live_airflow, job)
@@ -114,6 +118,6 @@ def act(what: Callable[[LiveAirflow, Job], Any]) -> Script:
 
 
 def scene(live_airflow: LiveAirflow, job: Job, *scripts: Script) -> Iterator[Any]:
-    """One after the other."""
+    """Run several scripts one after another."""
     for script in scripts:
         yield from script(live_airflow, job)

@@ -15,15 +15,15 @@ from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import DagRun
 
-MARK = "MLENGINE_E2E"  # a variable in the environment of everything that a stack starts
+MARK = "MLENGINE_E2E"  # an environment variable of all processes that a stack starts
 _START_SECONDS = 180.0
 
 
 def check_stop(stack: Stack, mark: str, conf: dict[str, Any]) -> None:
     """Stop the stack while a run of ``mnist_retraining`` with this configuration is training.
 
-    Without an earlier run of that DAG nothing is trained, as its environment would have to be built first: then the
-    stack is stopped as it is.
+    If that DAG has not run before, the stack is stopped without such a run, as the trainer's environment would have to
+    be built first.
 
     :param mark: the value of :data:`MARK` in the environment of the stack's processes.
     :raises AssertionError: something is still running, or is recorded as running.

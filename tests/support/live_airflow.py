@@ -1,6 +1,7 @@
-"""An Airflow whose scheduler and triggerer are real, and jobs of the local backend that do what a test says.
+"""An Airflow with a real scheduler and triggerer, and jobs of the local backend that the test controls.
 
-The jobs are submitted by the test, so that each is in its state before a task waits for it; the waits are real tasks.
+The tests submit the jobs themselves, so that each job is in a known state before a task waits for it. The waits are
+real tasks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
 from tests.support.idle_trainer import idle_trainer
 
-PATIENCE = 240.0  # seconds; for a busy machine
+PATIENCE = 240.0  # seconds; enough for a busy machine
 TRIGGER_SECONDS = 0.5
 QUICK = {
     "termination_grace_seconds": 1.0,
@@ -43,18 +44,25 @@ QUICK = {
 }
 
 
-# Set while the live_airflow is there: raises if a component of its Airflow cannot be restarted.
+# Filled while the live_airflow fixture exists: raise if a component of its Airflow cannot be restarted.
 _checks: list[Callable[[], None]] = []
 
 
 def check() -> None:
-    """:raises StackError: Airflow is gone; nothing that waits for it need wait any longer."""
+    """Check that Airflow runs.
+
+    :raises StackError: Airflow has stopped, so waiting for it is pointless.
+    """
     for one in _checks:
         one()
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE, *, pause: float = 0.5) -> Any:
-    """:raises AssertionError: not in time; :raises StackError: and never will be."""
+    """Wait until ``condition`` returns a true value, and return that value.
+
+    :raises AssertionError: it did not within ``seconds``.
+    :raises StackError: Airflow has stopped.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         check()
@@ -65,9 +73,9 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE, *,
 
 
 def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Repeat a call while Airflow's database (SQLite) is locked, or its server too busy: many write here at once.
+    """Retry a call while Airflow's database (SQLite) is locked or its server is busy, as many tests write concurrently.
 
-    Such a call has usually changed nothing: Airflow first writes its audit log.
+    A failed call has usually changed nothing, because Airflow writes its audit log first.
     """
     for _ in range(10):
         try:
@@ -81,9 +89,9 @@ def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
 
 
 def lost_its_retry(job: Job) -> bool:
-    """Whether Airflow has failed the wait, instead of retrying it, because its database (SQLite) was locked.
+    """Whether Airflow failed the wait instead of retrying it, because its database (SQLite) was locked.
 
-    That is what the API server of Airflow 3.3.2 does after any error of the database.
+    Airflow 3.3.2's API server does that after any database error.
     """
     assert job.run is not None
     path = f"dags/{job.run.dag_id}/dagRuns/{job.run.run_id}/taskInstances/wait"
@@ -94,7 +102,7 @@ def lost_its_retry(job: Job) -> bool:
 
 @dataclass
 class Job:
-    """A submitted job and, once a run waits for it, that run."""
+    """A submitted job, and the run that waits for it, if any."""
 
     live_airflow: LiveAirflow
     name: str
@@ -137,11 +145,11 @@ class Job:
         self.run = self.live_airflow.trigger(dag_id, conf, run_id)
 
     def watched(self) -> bool:
-        """Whether a wait has polled it: the task's log shows that at once, and the bucket a little later."""
+        """Whether a wait has polled the job. The task's log shows that immediately, the bucket a little later."""
         return self.logged() > 0 or read_cursor(self.live_airflow.storage, self.handle).state != ""
 
     def logged(self, word: str = " | ") -> int:
-        """How many such lines its deferred waits have logged."""
+        """How often ``word`` is in the logs of its deferred waits. The default counts the replicas' log lines."""
         assert self.run is not None
         return self.live_airflow.logged_by_triggers(self.run.run_id, word)
 
@@ -151,7 +159,7 @@ class Job:
         persist(self.live_airflow.api.call, "PATCH", path, {"new_state": state})
 
     def log(self) -> list[str]:
-        """Of the wait's last try."""
+        """The log of the wait task's last try."""
         assert self.run is not None
         names = self.run.dag_id, self.run.run_id, "wait"
         lines: list[str] = persist(self.live_airflow.api.log, *names, self.task.try_number)
@@ -160,7 +168,7 @@ class Job:
 
 @dataclass
 class LiveAirflow:
-    """The shared Airflow, the bucket, and the folders of jobs."""
+    """The shared Airflow, the bucket, and the state directories of the jobs."""
 
     root: Path
     airflow: airflow.Airflow
@@ -181,14 +189,15 @@ class LiveAirflow:
 
     @cached_property
     def slow_package(self) -> str:
-        """Never built: a job with it stays PREPARING."""
+        """A package that is never built: a job with it stays PREPARING."""
         return self.put(idle_trainer(str(self.root / "never"), "2.0"))
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any], run_id: str) -> DagRun:
-        """A run. Asked again after a silence, Airflow says 409 if it had heard: then the run is there.
+        """Trigger a run.
 
-        Runs that begin all at once have SQLite locked for longer than a scheduler bears: there is a little time
-        between two.
+        If a call without a response is repeated, Airflow may respond with 409: then the run exists already. There is a
+        pause between two runs, because runs that begin at the same time lock SQLite for longer than the scheduler
+        tolerates.
         """
         time.sleep(max(0.0, self._triggered_at + TRIGGER_SECONDS - time.monotonic()))
         try:
@@ -201,15 +210,15 @@ class LiveAirflow:
         return made
 
     def logged_by_triggers(self, run_id: str, word: str = " | ") -> int:
-        """How many such lines the triggers of a run have logged. Read from the disk, as it is called often."""
+        """How often ``word`` is in the logs of a run's triggers. Reads them from disk, as tests call this often."""
         logs = (self.airflow.config.home / "logs").glob(f"*/run_id={run_id}/*/*.trigger.*")
         return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
 
     def waits(self) -> dict[str, TaskRun]:
-        """The wait of every run, by the run's id; in one call, and at most every two seconds."""
+        """The wait task of every run, by run id; fetched with one call, at most every two seconds."""
         if time.monotonic() - self._looked_at > 2.0:
             path = "dags/~/dagRuns/~/taskInstances?limit=500&task_id=wait"
-            if self._waits:  # those that have changed; one that waits for the database's lock may be late
+            if self._waits:  # only changed tasks; the margin is for updates that are delayed by the database's lock
                 path += f"&updated_at_gte={quote((datetime.now(UTC) - timedelta(minutes=2)).isoformat())}"
             found = persist(self.api.call, "GET", path)["task_instances"]
             names = ("task_id", "state", "try_number", "duration", "map_index")
@@ -218,7 +227,10 @@ class LiveAirflow:
         return self._waits
 
     def submit(self, name: str, *, place: str = "roomy", package: str | None = None, workers: int = 0) -> Job:
-        """A job in ``place``: a folder with its own queue; in those called full one runs, the others are queued."""
+        """Submit a job in ``place``, a state directory with its own queue.
+
+        In places named "full…" only one job runs at a time.
+        """
         options: dict[str, Any] = {
             "state_dir": str(self.root / place),
             "max_concurrent_jobs": 1 if place.startswith("full") else 200,
@@ -241,7 +253,7 @@ class LiveAirflow:
 
     @property
     def admin(self) -> dict[str, str]:
-        """For ``mlengine``'s commands that ask Airflow."""
+        """The environment variables for ``mlengine`` commands that call Airflow's API."""
         user, password = self.airflow.user, self.airflow.password
         return {
             "MLENGINE_AIRFLOW_URL": self.airflow.url,
@@ -258,7 +270,7 @@ class LiveAirflow:
             until(lambda job=job: job.live == 0, f"{job.name} ends")  # type: ignore[misc]
 
     def put(self, data: bytes) -> str:
-        """The URI of a package."""
+        """Store a package and return its URI."""
         uri = package_uri(self.bucket, "idle_trainer", uuid.uuid4().hex, "idle_trainer.tar.gz")
         self.storage.write(uri, data)
         return uri
@@ -266,7 +278,7 @@ class LiveAirflow:
 
 @contextmanager
 def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
-    """Start Airflow with its home in ``root``; at the end, cancel every job that still runs."""
+    """Start Airflow with its home in ``root``. At the end, cancel every job that still runs."""
     before = dict(os.environ)
     os.environ.update(gcs_server.env)
     storage = Storage()
@@ -285,10 +297,10 @@ def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         },
         settings={
-            # For a DAG file that imports the Google provider's operators, on a busy machine.
+            # Parsing a DAG file that imports the Google provider's operators takes long on a busy machine.
             "core.dagbag_import_timeout": "150",
             "dag_processor.dag_file_processor_timeout": "180",
-            # The files do not change; one that is touched is read at once.
+            # The files do not change; Airflow parses one immediately when a test touches it.
             "dag_processor.min_file_process_interval": "60",
             "api.maximum_page_limit": "1000",
             "scheduler.trigger_timeout_check_interval": "3",
@@ -303,7 +315,8 @@ def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
         with airflow.running(config) as started:
             made = LiveAirflow(root, started, storage, f"gs://{bucket}")
             _checks.append(started.check)
-            # Kept by Airflow, as people's are: looking it up from the triggerer must not block or fail.
+            # Stored in Airflow's database, as users' connections are: reading it in the triggerer must neither block
+            # nor fail.
             extra = emulator_connection()["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"]
             made.api.call("POST", "connections", {"connection_id": "waits", **_connection(extra)})
             try:

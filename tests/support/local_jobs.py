@@ -52,7 +52,7 @@ def sdist(
         **(extra or {}),
     }
     buffer = io.BytesIO()
-    # Equal sources have equal bytes, and so share an environment.
+    # Equal sources must give equal bytes, so that jobs share an environment.
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as tar,
@@ -66,7 +66,7 @@ def sdist(
 
 
 def wheel(source: str) -> bytes:
-    """The same as a wheel, which need not be built."""
+    """The same trainer as a wheel, which does not need to be built."""
     info = "tiny-1.0.dist-info"
     files = {
         "tiny/__init__.py": "",
@@ -83,7 +83,7 @@ def wheel(source: str) -> bytes:
 
 
 def thing_wheel(folder: Path) -> Path:
-    """A wheel in ``folder`` of one module, ``thing``, which prints where it is installed."""
+    """A wheel in ``folder`` with one module, ``thing``, which prints where it is installed."""
     path = folder / "thing-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("thing.py", "import sys; print('thing in', sys.prefix)")
@@ -93,7 +93,7 @@ def thing_wheel(folder: Path) -> Path:
     return path
 
 
-# One trainer for most tests, so that its environment is built once: it does what `--do` of its role says.
+# One trainer for most tests, so that its environment is built only once. Each role does what its `--do` argument says.
 ACTOR = """
 import argparse, json, os, signal, socket, subprocess, sys, time
 from pathlib import Path
@@ -201,7 +201,7 @@ def alive(backend: LocalBackend, handle: JobHandle) -> list[processes.Process]:
 
 
 def launcher_pid(backend: LocalBackend, handle: JobHandle) -> int:
-    """The process that has the job's launcher as its command."""
+    """The PID of the process whose command line is that of the job's launcher."""
     root = str(backend._job(handle.name).root)
     for process in Path("/proc").glob("[1-9]*"):
         try:
@@ -214,7 +214,7 @@ def launcher_pid(backend: LocalBackend, handle: JobHandle) -> int:
 
 
 def end_everything(backend: LocalBackend) -> None:
-    """Cancel what still runs, and see that nothing is left of any job: no launcher, no replica."""
+    """Cancel all jobs that still run, and check that no launcher or replica is left."""
     for handle in backend.jobs():
         backend.cancel(handle)
     for handle in backend.jobs():

@@ -6,7 +6,7 @@ import logging
 
 
 class LogRecorder(logging.Handler):
-    """Records the messages of the logger it is added to."""
+    """Records the messages of the logger to which it is added."""
 
     def __init__(self) -> None:
         super().__init__()

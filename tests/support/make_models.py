@@ -1,7 +1,8 @@
 """Creates the good and bad models that validation is tested with, in one TensorFlow process.
 
 A script, run with a Python that has TensorFlow: ``make_models.py MNIST_DIR OUT_DIR``. Each model is a folder in
-``OUT_DIR`` as a trainer's ``model/`` would be, ``MANIFEST.json`` included where a trainer of ours would write one.
+``OUT_DIR`` that looks like a trainer's ``model/``, with ``MANIFEST.json`` if one of this project's trainers would write
+one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ def read(path: Path) -> Any:
 
 
 def train(images: Any, labels: Any, epochs: int) -> Weights:
-    """A small network, good enough for any floor under 0.95. By hand: Keras alone takes seconds to import."""
+    """Train a small network, accurate enough for any minimum below 0.95.
+
+    Uses NumPy, because importing Keras alone takes seconds.
+    """
     random = np.random.default_rng(1)
     shapes = {"w1": (784, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, 10), "b2": (10,)}
     weights = {
@@ -76,7 +80,7 @@ class Maker:
         image: str = "image",
         scale: float = 1.0,
     ) -> Path:
-        """A model; ``body`` makes its outputs of key and scores, ``scale`` is what it divides its input by itself."""
+        """Export a model. ``body`` makes its outputs of key and scores; the model divides its input by ``scale``."""
         module = tf.Module()
         for key, value in (weights or self.weights).items():
             setattr(module, key, tf.Variable(value, name=key))
@@ -111,7 +115,10 @@ def write_manifest(target: Path) -> None:
 
 
 def make_keras(out: Path, weights: Weights) -> None:
-    """The same network as a newcomer writes it: Keras, an input whose name is no Python name, an adapted lookup."""
+    """Export the same network as a beginner might write it.
+
+    It uses Keras, an input whose name is not a Python identifier, and an adapted lookup layer.
+    """
     import keras  # type: ignore[import-not-found]
 
     pixels = keras.Input((784,), name="sepal-length")
@@ -128,7 +135,7 @@ def make_keras(out: Path, weights: Weights) -> None:
 
 
 def slightly_worse(weights: Weights, images: Any, labels: Any, rows: int) -> Weights:
-    """The same network with its last layer bent until it loses ``rows`` rows, or a few more."""
+    """The same network with its last layer changed so that it misclassifies ``rows`` more rows, or slightly more."""
 
     def right(candidate: Weights) -> int:
         hidden = np.maximum(images @ candidate["w1"] + candidate["b1"], 0)
@@ -136,7 +143,7 @@ def slightly_worse(weights: Weights, images: Any, labels: Any, rows: int) -> Wei
 
     want = right(weights) - rows
     low, high = 0.0, 50.0
-    for _ in range(40):  # the bias of one class lowered: the lower, the more of its rows go
+    for _ in range(40):  # lower the bias of one class: the lower it is, the more rows of that class are misclassified
         middle = (low + high) / 2
         bent = {**weights, "b2": weights["b2"] - np.eye(10, dtype=np.float32)[8] * np.float32(middle)}
         low, high = (middle, high) if right(bent) > want else (low, middle)
@@ -144,19 +151,19 @@ def slightly_worse(weights: Weights, images: Any, labels: Any, rows: int) -> Wei
 
 
 def one_score(key: Any, scores: Any) -> dict[str, Any]:
-    """Of how many scores a row has, the signature says nothing."""
+    """The signature does not say how many scores a row has."""
     columns = tf.shape(key)[0] * 0 + 1
     return {"key": tf.identity(key), "scores": tf.slice(scores, [0, 0], tf.stack([-1, columns]))}
 
 
 def spin(key: Any, scores: Any) -> dict[str, Any]:
-    """Never ends, and is not seen by any look at names: a while loop whose condition always holds."""
+    """An endless while loop, whose condition always holds. The names of its operations do not reveal it."""
     total = tf.while_loop(lambda x: x >= 0.0, lambda x: tf.abs(x) + 0.0, [tf.reduce_sum(scores) * 0.0])[0]
     return {"key": tf.identity(key), "scores": scores + total}
 
 
 def gorge(key: Any, scores: Any) -> dict[str, Any]:
-    """Wants 64 GB."""
+    """Allocates 64 GB."""
     side = tf.cast(tf.shape(key)[0] * 0 + 126_491, tf.int32)
     return {"key": tf.identity(key), "scores": scores + 0.0 * tf.reduce_mean(tf.random.uniform([side, side]))}
 
@@ -202,10 +209,10 @@ def main(data: Path, out: Path) -> None:
         return {"key": tf.identity(key), "scores": scores}
 
     maker.make("writes", body=write)
-    # As a disk that ran full leaves it, and no manifest that would tell.
+    # As after a full disk, without a manifest that would reveal it.
     truncated = maker.make("truncated", manifest=False) / "variables" / "variables.data-00000-of-00001"
     truncated.write_bytes(truncated.read_bytes()[:1000])
-    # The same, after the manifest was written.
+    # The same number of bytes, but changed after the manifest was written.
     damaged = maker.make("damaged") / "variables" / "variables.data-00000-of-00001"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])

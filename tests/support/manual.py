@@ -1,4 +1,4 @@
-"""The manual as the tests read it: pages, blocks of code, commands, links."""
+"""The manual as tests read it: pages, code blocks, commands, links."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))])
-RUN = "<!-- run -->"  # above a block of Python: it is run as it stands
+RUN = "<!-- run -->"  # above a Python block: the tests run the block as it is
 _COMMAND = re.compile(r"(?:^|\$ )(mlengine [a-z].*)")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code. ``place`` is ``page:line``."""
+    """A code block. ``place`` is ``page:line``."""
 
     page: Path
     line: int
@@ -48,7 +48,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def commands(block: Block) -> Iterator[str]:
-    """The ``mlengine …`` commands of a block, without the comments next to them."""
+    """The ``mlengine …`` commands in a block, without comments on the same line."""
     for line in re.sub(r"\s*\\\n\s*", " ", block.text).splitlines():
         for part in re.split(r" {3,}|  (?=\$)", line.strip()):
             match = _COMMAND.search(part.strip())
@@ -57,7 +57,7 @@ def commands(block: Block) -> Iterator[str]:
 
 
 def words(command: str) -> tuple[list[str], bool]:
-    """What the shell would make of it, and whether the manual has left something out of it (``…``, ``[--json]``)."""
+    """The words of a command as a shell splits them, and whether the manual omits part of it (``…``, ``[--json]``)."""
     elided = "…" in command or "[" in command
     bare = re.sub(r"[\[\]]|…", " ", command) if elided else command
     return shlex.split(bare, comments=True)[1:], elided

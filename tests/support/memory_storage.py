@@ -1,4 +1,4 @@
-"""The methods of the storage that creating a job needs, with objects in memory."""
+"""The storage methods that creating a job needs, with objects in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlengine.storage.client import ObjectStat
 
 
 class MemoryStorage:
-    """A bucket's objects, by URI."""
+    """The objects of a bucket, by URI."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""One of each operator, by the name that its task has in a RetrainingTaskGroup."""
+"""One instance of each operator, by its task's name in a RetrainingTaskGroup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 
 JOB = "gs://bucket/model/job"
-# What each operator cannot do without.
+# The required arguments of each operator.
 NEEDED: dict[str, tuple[Callable[..., MlengineOperator], dict[str, Any]]] = {
     "package": (PackageTrainerOperator, {"source": "trainer"}),
     "dataset": (ResolveDatasetOperator, {"dataset": "digits"}),
@@ -38,12 +38,12 @@ def make(stage: str, **arguments: Any) -> Any:
 
 
 def fields() -> list[tuple[str, str]]:
-    """Every template field of every operator."""
+    """All template fields of all operators."""
     return [(stage, field) for stage in NEEDED for field in make(stage).template_fields]
 
 
 def context(dag: Any, params: dict[str, Any], xcoms: dict[str, Any] | None = None, map_index: int = -1) -> Any:
-    """What Airflow renders templates with. Tasks that are not in ``xcoms`` returned nothing."""
+    """The context with which Airflow renders templates. Tasks that are not in ``xcoms`` returned nothing."""
 
     def xcom_pull(task_ids: Any = None, default: Any = None, **_: Any) -> Any:
         return (xcoms or {}).get(task_ids, default)
@@ -67,6 +67,6 @@ def context(dag: Any, params: dict[str, Any], xcoms: dict[str, Any] | None = Non
 
 
 def render(operator: Any, **given: Any) -> Any:
-    """The operator, rendered as Airflow's task runner does it: with the environment of its DAG."""
+    """The operator, rendered as Airflow's task runner does: with its DAG's Jinja environment."""
     operator.render_template_fields(context(operator.dag, **given), operator.dag.get_template_env())
     return operator

@@ -1,6 +1,6 @@
-"""Models of many frameworks on small data: an environment with the frameworks, a dataset of each kind, the recipes.
+"""Models of many frameworks on small data: an environment with the frameworks, a dataset per kind, and the recipes.
 
-The recipes are those of docs/own-model.md. The environment's package also has the scorers that the tests name.
+The recipes are those of docs/own-model.md. The environment's package also contains the scorers that the tests name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FRAMEWORKS = (
 RULES = Rules(limits=Limits(seconds=600, memory_bytes=3 * 1024**3))
 Data = dict[str, Any]
 
-# Scorers that are wrong, each in its own way, and what they are named by: own_models:<name>.
+# Scorers that are wrong, each in a different way. Tests name them as own_models:<name>.
 SCORERS = """
 import numpy as np
 
@@ -59,7 +59,7 @@ price = _made(lambda batch: batch["charges"] * 10_000.0 + 3)
 
 
 def recipes() -> dict[str, tuple[str, str]]:
-    """By name, the environment (``tensorflow`` or ``frameworks``) and the code of each recipe of the page."""
+    """The environment (``tensorflow`` or ``frameworks``) and the code of each recipe of the page, by name."""
     found = re.findall(
         r"<!-- recipe: (\w+) (\w+) -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
     )
@@ -87,7 +87,7 @@ def data(rows: int = 400, seed: int = 1) -> Data:
     rows_of = np.arange(8)[None, :, None] // 3
     shade = 80 * (columns["label"][:, None, None] == rows_of)
     columns["image"] = (random.integers(0, 60, (rows, 8, 8)) + shade).astype(np.uint8)
-    # Categories, whose numbers are no codes of categories; some of the names are missing.
+    # Categorical columns whose numbers are not category codes, and whose names are missing in some rows.
     shop = np.arange(rows) % 4
     columns["shop"] = shop * 10 + 20
     columns["town"] = np.array(["Bern", "Chur", "Genf", None], object)[shop]
@@ -96,7 +96,7 @@ def data(rows: int = 400, seed: int = 1) -> Data:
 
 
 def wheel(name: str, requirements: tuple[str, ...], files: dict[str, str]) -> bytes:
-    """A package with some modules, whose environment has the requirements. The same bytes each time."""
+    """A package with the given modules and requirements. The bytes are the same each time."""
     info = f"{name}-1.0.dist-info"
     content = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
@@ -120,7 +120,7 @@ def frameworks_wheel() -> bytes:
 class OwnModels:
     """A bucket, and an environment with a framework.
 
-    :param package: URI of the package whose environment it is.
+    :param package: URI of the package for which the environment was built.
     """
 
     storage: Storage
@@ -151,7 +151,7 @@ class OwnModels:
         return f"{self.bucket}/datasets/{name}/v1"
 
     def train(self, code: str, name: str) -> Path:
-        """Run a recipe with the environment's Python; returns the model's folder."""
+        """Run a recipe with the environment's Python, and return the model's folder."""
         model_dir = self.scratch / f"model-{name}"
         model_dir.mkdir()
         np.savez(self.scratch / "train.npz", **data())
@@ -167,7 +167,7 @@ class OwnModels:
         return model_dir
 
     def validate(self, model_dir: Path, dataset: str, rules: Rules = RULES, *, name: str = "own") -> Report:
-        """Upload the model as a finished job's, and validate it."""
+        """Upload the model as that of a finished job, and validate it."""
         job_dir = JobDir.of(self.bucket, "own", name)
         self.storage.write(job_dir.model + ".keep", b"")
         for path in model_dir.rglob("*"):

@@ -1,4 +1,4 @@
-"""What a person does with the page, in a real browser; run by ``test_page.py`` (see ``scripts/visit.py``)."""
+"""Uses the page in a real browser as a user would; run by ``test_page.py`` (see ``scripts/visit.py``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATIENCE = 60_000  # milliseconds
 
 
 class Visit:
-    """One person's visit, from the login on."""
+    """A user's visit, beginning with the login."""
 
     def __init__(self, browser: Any, order: Order) -> None:
         self.order, self.url = order, order["url"]
@@ -72,7 +72,7 @@ class Visit:
         }
 
     def _dark(self) -> dict[str, Any]:
-        """The page wears what Airflow's own UI wears, and not what the system says."""
+        """The page follows the theme of Airflow's own UI rather than that of the operating system."""
         self.page.evaluate("localStorage.setItem('theme', 'dark')")
         self.page.goto(f"{self.url}/plugin/mlengine")
         self.frame.get_by_role("link", name=self.order["job"]).wait_for()
@@ -103,7 +103,7 @@ class Visit:
         }
 
     def _narrow(self) -> dict[str, Any]:
-        """On a telephone nothing is wider than the window; and it is reached by the keyboard."""
+        """On a phone's screen nothing is wider than the window, and the page can be used with the keyboard."""
         self.page.set_viewport_size({"width": 390, "height": 800})
         self.page.goto(f"{self.url}/mlengine/page#/jobs")
         link = self.page.get_by_role("link", name=self.order["job"])
@@ -129,7 +129,7 @@ class Visit:
         return {"text": self.frame.locator("main").inner_text(), "dots": self.frame.locator("circle.dot").count()}
 
     def _cancel(self) -> dict[str, Any]:
-        """The button asks first, and wants a reason."""
+        """The cancel button asks for confirmation and requires a reason."""
         self.page.goto(f"{self.url}/plugin/mlengine")
         self.frame.get_by_role("link", name=self.order["running"]).click()
         self.frame.get_by_role("button", name="Cancel …").click()

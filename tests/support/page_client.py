@@ -1,4 +1,4 @@
-"""An HTTP client for the page: the page's application with Airflow's own login, without the rest of Airflow."""
+"""An HTTP client for the page's application, with Airflow's own login and without the rest of Airflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlengine.validation.report import load_report, store
 from mlengine.web.app import make_app
 from tests.support.sample_jobs import SampleJobs
 
-# What the page's own script sends with every change.
+# The headers that the page's script sends with every change.
 BUTTON = {"x-requested-by": "mlengine", "sec-fetch-site": "same-origin"}
 
 

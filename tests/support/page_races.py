@@ -1,4 +1,4 @@
-"""The page in a real browser, against an API whose responses are late or come in another order.
+"""Tests the page in a real browser against an API whose responses are late or out of order.
 
 Run by ``tests/integration/test_page_script.py`` (see ``scripts/visit.py``). No request leaves the browser.
 """
@@ -42,7 +42,7 @@ ROW = dict.fromkeys(
 
 
 class Stub:
-    """Serves the page's files, and what a test says of the API."""
+    """Serves the page's files, and the API responses that a test provides."""
 
     def __init__(self, browser: Any, static: str, answer: Callable[[Any, str], None]) -> None:
         self._static, self._answer = Path(static), answer
@@ -82,7 +82,7 @@ def jobs(names: list[str], total: int) -> dict[str, Any]:
 
 
 def last_page(browser: Any, order: Order) -> dict[str, Any]:
-    """The second page of 60 jobs is open; then there are 45."""
+    """The number of jobs falls from 60 to 45 while the second page is open."""
     total = 60
 
     def answer(route: Any, _: str) -> None:
@@ -101,7 +101,7 @@ def last_page(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def late_response(browser: Any, order: Order) -> dict[str, Any]:
-    """The response to the text ``a`` comes after that to ``ab``."""
+    """The response to the search text ``a`` arrives after the response to ``ab``."""
     held: list[Any] = []
 
     def answer(route: Any, _: str) -> None:
@@ -125,7 +125,7 @@ def late_response(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def other_attempt(browser: Any, order: Order) -> dict[str, Any]:
-    """Attempt 1 is chosen while the log of attempt 2 loads."""
+    """The user selects attempt 1 while the log of attempt 2 is loading."""
     held: list[Any] = []
     asked: list[dict[str, Any]] = []
 
@@ -153,7 +153,7 @@ def other_attempt(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def cancel_in_pause(browser: Any, order: Order) -> dict[str, Any]:
-    """A job that has failed and waits for its next attempt is cancelled; its row does not change."""
+    """The user cancels a job that has failed and waits for its next attempt. The job's row does not change."""
     detail = job(row("j", state="FAILED"), cancellable=True, may_be_tried_again=True, may_change=True)
     reasons: list[str] = []
 
@@ -179,7 +179,7 @@ def cancel_in_pause(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """The response about one job."""
+    """The API's response about one job."""
     return {
         "row": shown, "job_dir": "gs://b/m/j", "owner": {}, "inputs": {}, "spec": {"env": []}, "history": [],
         "curves": {}, "report": None, "cancellable": False, "may_be_tried_again": False, "stored_logs": [],

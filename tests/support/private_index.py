@@ -1,4 +1,4 @@
-"""A package index on loopback, and a trainer that can be built and installed from nowhere else."""
+"""A package index on loopback, and a trainer that can be built and installed only from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# A build backend in one module: it packs quaint_trainer.py, with the certificates that its environment trusts.
+# A single-module build backend: it packages quaint_trainer.py with the value of UV_SYSTEM_CERTS in its environment.
 _BACKEND = """
 import io, os, tarfile, zipfile
 
@@ -64,7 +64,7 @@ print("private", quaint_library.VERSION, "@CERTS@", flush=True)
 
 
 def write_trainer(folder: Path) -> Path:
-    """A project whose build backend and dependency are in the private index only. Its module is ``quaint_trainer``."""
+    """A project whose build backend and dependency are only in the private index. Its module is ``quaint_trainer``."""
     folder.mkdir()
     (folder / "pyproject.toml").write_text(_PROJECT)
     (folder / "quaint_trainer.py").write_text(_TRAINER)
@@ -72,7 +72,10 @@ def write_trainer(folder: Path) -> Path:
 
 
 def write_index(folder: Path) -> Path:
-    """The index's pages and wheels, as any web server could serve them; also a directory for ``--find-links``."""
+    """Create the index's pages and wheels as static files.
+
+    The folder is also a valid directory for ``--find-links``.
+    """
     wheels = {
         ("quaint-backend", "1.0"): {"quaint_backend.py": _BACKEND},
         ("quaint-library", "1.0"): {"quaint_library.py": "VERSION = '1.0'"},
@@ -114,7 +117,7 @@ class _Silent(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serve the folder; the URL of its index."""
+    """Serve the folder, and yield the URL of its index."""
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, directory=str(folder))) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -128,7 +131,7 @@ def serve(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[str]:
 
 
 def company_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate authority of one's own: its certificate, and a server's context with one that it has signed."""
+    """A private certificate authority: its certificate, and the TLS context of a server whose certificate it signed."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "The company")])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node for tests: ``ray start --head`` in a session of its own, on free ports."""
+"""A Ray cluster of one node for tests: ``ray start --head`` in its own session, on free ports."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _END_SECONDS = 5.0
 class RayCluster:
     """A running cluster.
 
-    :param folder: has Ray's own files, such as its logs.
-    :param gcs_port: the port by which nodes join, 6379 by default.
+    :param folder: where Ray keeps its own files, such as logs.
+    :param gcs_port: the port that nodes connect to when they join, 6379 by default.
     """
 
     address: str
@@ -38,7 +38,7 @@ class RayCluster:
     gcs_port: int
 
     def processes(self) -> list[Process]:
-        """The processes of the cluster itself: all of the session that ``ray start`` was the leader of."""
+        """The processes of the cluster itself: all processes in the session that ``ray start`` created."""
         found = []
         for path in Path("/proc").glob("[1-9]*"):
             with contextlib.suppress(OSError, ValueError):
@@ -47,22 +47,23 @@ class RayCluster:
         return found
 
     def kill(self) -> None:
-        """SIGKILL to all of the cluster's processes, as if its machine had lost power."""
+        """Send SIGKILL to all of the cluster's processes, as if its machine had lost power."""
         for one in self.processes():
             one.signal(signal.SIGKILL)
         self.process.wait()
 
 
 def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable).parent) -> dict[str, str]:
-    """The environment of a node's processes: this process's, without what concerns Ray and Airflow, and ``env``.
+    """The environment of a node's processes: this process's without variables of Ray and Airflow, plus ``env``.
 
     :param scripts: the folder of the interpreter that has Ray.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own["PATH"] = f"{scripts}:{own['PATH']}"
-    # By default, a file that any ray.init() on this machine has written turns tokens on: ~/.ray/auth_token.
+    # By default, a file that any ray.init() on this machine has written enables token authentication:
+    # ~/.ray/auth_token.
     own["RAY_AUTH_MODE"] = "disabled"
-    # By default, 60 s for a node: too short on a busy machine.
+    # By default Ray waits 60 s for a node: too short on a busy machine.
     own["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = f"{_START_SECONDS:.0f}"
     own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"
     return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
@@ -72,17 +73,17 @@ def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable
 def running(
     env: Mapping[str, str], *, cpus: int = 4, token: str = "", python: Path = Path(sys.executable)
 ) -> Iterator[RayCluster]:
-    """Start a cluster; at the end, none of its processes is left.
+    """Start a cluster. At the end, none of its processes is left.
 
-    :param env: added to the environment of its processes: where the bucket is.
-    :param token: what requests must send; empty for none.
+    :param env: variables to add to the environment of its processes, such as where the bucket is.
+    :param token: the token that requests must send; empty for none.
     :param python: the interpreter of the environment that has Ray.
     """
     ports = {
         name: free_port()
         for name in ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     }
-    # Ray's sockets have long names, and a socket's path has at most 107 characters.
+    # The names of Ray's sockets are long, and the path of a socket has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     scripts = python.parent
     own = node_environment(env, scripts)

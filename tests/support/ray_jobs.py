@@ -26,12 +26,12 @@ QUICK: dict[str, Any] = {
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """As :func:`local_jobs.until`, with the patience that a cluster needs on a busy machine."""
+    """Wait like :func:`local_jobs.until`, with a timeout that suits a cluster on a busy machine."""
     return local_jobs.until(condition, what, WAIT)
 
 
 def submission(uri: str, bucket: str, *args: str, **more: Any) -> Submission:
-    """A submission whose key is new, unless given."""
+    """A submission with a new key unless one is given."""
     key = more.pop("key", None) or uuid.uuid4().hex
     pools = more.pop("pools", (Pool(Role.CHIEF, 1),))
     attempt = more.pop("attempt", 1)

@@ -1,11 +1,12 @@
 """A Ray cluster of several machines for tests: each node has its own network, process and mount namespace.
 
-The nodes have different addresses on one bridge, and no loopback device in common. They share the disk, but not their
-homes. A node that is killed loses its link first: as in a power failure, its peers are not informed.
+The nodes have different addresses on one bridge, and no common loopback device. They share the disk, but have separate
+homes. When a node is killed, it loses its link first: as in a power failure, its peers are not notified.
 
-The bridge is in a namespace of its own, without packet filter: Docker's rules drop what crosses a bridge on the host.
+The bridge is in a separate namespace without a packet filter, because Docker's rules drop packets that cross a bridge
+on the host.
 
-Only root can make such a cluster: see :func:`impossible`.
+Only root can create such a cluster: see :func:`impossible`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _START_SECONDS = 300.0
 _ACTOR_SECONDS = 60.0
 _HEAD = 10
 _NETWORKS = range(1, 200)
-# A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
+# With these settings a lost node is noticed after about 15 s; with Ray's defaults it can take up to a minute.
 _QUICK = {
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "2000",
@@ -42,7 +43,8 @@ _QUICK = {
 }
 _OPTIONS = (
     "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
-    # Otherwise the raylet waits for the agents, which choose ports, and ends after 15 s: too short on a busy machine.
+    # Without fixed ports, the raylet waits for the agents to choose theirs and exits after 15 s: too short on a busy
+    # machine.
     " --metrics-export-port=20001 --dashboard-agent-listen-port=20002"
     " --dashboard-agent-grpc-port=20003 --runtime-env-agent-port=20004"
 )
@@ -50,7 +52,7 @@ _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child",
 
 
 def impossible() -> str:
-    """Why this process cannot make namespaces; empty if it can."""
+    """The reason why this process cannot create namespaces; empty if it can."""
     if os.geteuid() != 0:
         return "only root may make network namespaces"
     for program in ("ip", "unshare", "setpriv", "nsenter"):
@@ -68,9 +70,9 @@ def impossible() -> str:
 class Node:
     """One machine of the cluster.
 
-    :param home: its home directory, which remains when the node is killed.
-    :param command: what it runs when it is started.
-    :param switch: a process in the network namespace of the bridge.
+    :param home: its home directory, which survives when the node is killed.
+    :param command: the command that it runs at start.
+    :param switch: PID of a process in the bridge's network namespace.
     :param space: its process namespace.
     """
 
@@ -89,10 +91,10 @@ class Node:
         return self.home / ".local" / "state" / "mlengine"
 
     def start(self) -> None:
-        """Switch the node on, with a connection to the others."""
+        """Start the node and connect it to the others."""
         self.home.mkdir(parents=True, exist_ok=True)
         boot = "until ip -4 address show eth0 2>/dev/null | grep -q inet; do sleep 0.1; done"
-        # The node's first process, bash, reaps those whose parents have ended.
+        # The node's first process, bash, reaps orphan processes.
         rest = "while :; do sleep 3600 & wait; done"
         with (self.home / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -114,10 +116,10 @@ class Node:
         _ip("link set lo up", pid)
         _ip("link set eth0 up", pid)
         _ip(f"address add {self.address}/24 dev eth0", pid)
-        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray needs one
+        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray requires a default route
 
     def kill(self) -> None:
-        """Power failure: the link, and then all processes at once."""
+        """Simulate a power failure: cut the link, then kill all processes at once."""
         if self.process is not None:
             self.cut()
             self.process.kill()
@@ -129,35 +131,35 @@ class Node:
         _try(f"link set {self.name} down", self.switch)
 
     def mend(self) -> None:
-        """Connect the node again."""
+        """Reconnect the node's network."""
         _ip(f"link set {self.name} up", self.switch)
 
     def repair(self) -> None:
-        """Start the node if it was killed, and connect it if its network was cut."""
+        """Start the node if it was killed; reconnect it if its network was cut."""
         if self.process is None or self.process.poll() is not None:
             self.start()
         else:
             self.mend()
 
     def processes(self, words: str = "") -> list[Process]:
-        """All processes of the node that have these words in their command line."""
+        """All processes of the node whose command line contains ``words``."""
         return _processes({self.space}, words)
 
     def replicas(self) -> list[tuple[Process, str]]:
-        """The processes of trainers, their guards, and what they have started, with their command lines."""
+        """The processes of trainers, their guards, and all that these have started, with their command lines."""
         return [(process, command_of(process.pid)) for process in self.processes() if _of_job(process.pid)]
 
     def actors(self) -> list[Process]:
-        """The actors of replicas."""
+        """The processes of the replicas' Ray actors."""
         return self.processes("ReplicaHost")
 
 
 @dataclass
 class RayNetwork:
-    """A cluster: the first node is the head.
+    """A cluster whose first node is the head.
 
-    :param number: of the network, on this machine.
-    :param switch: a process in the network namespace of the bridge.
+    :param number: the network's number on this machine.
+    :param switch: PID of a process in the bridge's network namespace.
     """
 
     number: int
@@ -179,12 +181,12 @@ class RayNetwork:
         return f"http://{_address(self.number, _HEAD)}:8265"
 
     def start(self, env: Mapping[str, str], cpus: tuple[int, ...]) -> None:
-        """Start a node for each number of CPUs, and wait until Ray lists all.
+        """Start a node for each number of CPUs, and wait until Ray lists all nodes.
 
-        The head has Ray's custom resource ``head``, the others ``node``, one each. They reach no package index: what
-        they install must be in uv's cache.
+        The head has Ray's custom resource ``head``, each other node has ``node``, with a quantity of one. The nodes
+        cannot reach a package index: the packages that they install must be in uv's cache.
         """
-        cache = {"UV_CACHE_DIR": str(Path("~/.cache/uv").expanduser())}  # also for nodes, whose homes are elsewhere
+        cache = {"UV_CACHE_DIR": str(Path("~/.cache/uv").expanduser())}  # for nodes too, which have other homes
         own = {**cache, **node_environment(env), **_QUICK, "UV_OFFLINE": "1"}
         for number, count in enumerate(cpus):
             name = f"n{number}" if number else "head"
@@ -193,17 +195,17 @@ class RayNetwork:
             ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
             ray += f" --resources={named}"
             if number == 0:
-                # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
+                # On a busy machine Ray may give up, because it waits only 30 s for its own processes.
                 command = f"until timeout 150 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
             else:
-                # As with an init system, Ray is started again after it has ended.
+                # Restart Ray when it exits, as an init system would.
                 command = (
                     f"while :; do timeout 150 {ray} --address={_address(self.number, _HEAD)}:6379 && "
                     "while pgrep -x raylet > /dev/null; do sleep 1; done; ray stop --force; done"
                 )
             self.nodes.append(Node(name, address, home, command, own, self.switch))
             self.nodes[-1].start()
-            self.wait()  # one after the other: on a busy machine, several would be too slow for Ray's own limits
+            self.wait()  # start them one at a time: on a busy machine, several would exceed Ray's own time limits
 
     def wait(self) -> None:
         """Wait until all nodes are listed as alive."""
@@ -211,7 +213,7 @@ class RayNetwork:
         until(lambda: self.alive() == wanted, f"{sorted(wanted)} are nodes; see {self.folder}", _START_SECONDS)
 
     def alive(self) -> set[str]:
-        """The addresses of the nodes that Ray calls alive; empty if the dashboard does not answer."""
+        """The addresses of the nodes that Ray reports as alive; empty if the dashboard does not answer."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             with opener.open(f"{self.address}/api/v0/nodes?detail=1", timeout=5) as answer:
@@ -220,15 +222,15 @@ class RayNetwork:
         return set()
 
     def processes(self, words: str = "") -> list[Process]:
-        """All processes of the nodes that have these words in their command line."""
+        """All processes of the nodes whose command line contains ``words``."""
         return _processes({node.space for node in self.nodes}, words)
 
     def replicas(self) -> list[tuple[Process, str]]:
-        """The processes of all jobs, on all nodes."""
+        """The processes of all jobs on all nodes, with their command lines."""
         return [found for node in self.nodes for found in node.replicas()]
 
     def left(self) -> list[str]:
-        """What jobs that have ended have left: processes and files of jobs, and actors.
+        """What finished jobs have left behind: their processes and files, and actors.
 
         Ray ends an actor some time after the request has returned, so actors have :data:`_ACTOR_SECONDS` to end.
         """
@@ -242,8 +244,8 @@ class RayNetwork:
 
 @contextlib.contextmanager
 def network() -> Iterator[RayNetwork]:
-    """A bridge without nodes; at the end, neither nodes nor bridge are left."""
-    # When this process ends, for whatever reason, the namespace and all its links end with it.
+    """A bridge without nodes. At the end, neither nodes nor bridge are left."""
+    # When this process ends for any reason, the namespace and all its links end too.
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
     switch = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
@@ -252,7 +254,7 @@ def network() -> Iterator[RayNetwork]:
         _ip("link set bridge up", switch.pid)
         uplink = f"type veth peer name uplink netns {switch.pid}"
         number = next(number for number in _NETWORKS if _try(f"link add ml{number} {uplink}"))
-        # Ray's sockets have long names, and a socket's path has at most 107 characters.
+        # The names of Ray's sockets are long, and the path of a socket has at most 107 characters.
         made = RayNetwork(number, Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp")), switch.pid)
         _ip("link set uplink master bridge up", switch.pid)
         _ip(f"address add {made.host}/24 dev ml{number}")
@@ -273,7 +275,7 @@ def _address(network: int, host: int) -> str:
 
 
 def _processes(spaces: set[str], words: str) -> list[Process]:
-    """The processes in these process namespaces that have these words in their command line."""
+    """The processes in these process namespaces whose command line contains ``words``."""
     found = []
     for path in Path("/proc").glob("[1-9]*"):
         with contextlib.suppress(OSError):
@@ -287,7 +289,7 @@ def _processes(spaces: set[str], words: str) -> list[Process]:
 
 
 def _process_namespace(pid: int) -> str:
-    """The process namespace of the process's children; empty before the first one."""
+    """The process namespace of the process's children; empty while it has none."""
     with contextlib.suppress(OSError):
         return str(Path(f"/proc/{pid}/ns/pid_for_children").readlink())
     return ""
@@ -312,12 +314,12 @@ def _wait_for_namespace(pid: int) -> None:
 
 
 def _ip(command: str, pid: int | None = None) -> None:
-    """Run ``ip`` in the network namespace of a process."""
+    """Run ``ip`` in the network namespace of a process, or in this one."""
     inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
     subprocess.run([*inside, "ip", *command.split()], check=True)
 
 
 def _try(command: str, pid: int | None = None) -> bool:
-    """Whether ``ip`` succeeds."""
+    """Run ``ip`` and return whether it succeeded."""
     inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
     return subprocess.run([*inside, "ip", *command.split()], check=False, capture_output=True).returncode == 0

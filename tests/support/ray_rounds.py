@@ -1,7 +1,8 @@
-"""Rounds of ``mnist_retraining`` on a Ray cluster of three nodes, each with something killed at a random moment.
+"""Runs ``mnist_retraining`` repeatedly on a Ray cluster of three nodes and kills something at a random moment each
+time.
 
-``python -m tests.support.ray_rounds --rounds 20``, as root. Every round must end with a champion. Meanwhile, no replica
-may run twice, and afterwards nothing may be left.
+``python -m tests.support.ray_rounds --rounds 20``, as root. Every round must end with a champion. During a round no
+replica may run twice, and afterwards no process or actor may be left.
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ _SETTINGS = {
 
 @dataclass
 class Round:
-    """One run, and what was seen of it.
+    """One run and what was observed of it.
 
-    :param twice: replicas of which two processes were seen at once.
-    :param jobs: the most jobs that had a process at once.
+    :param twice: replicas for which two processes ran at the same time.
+    :param jobs: the largest number of jobs that had a process at the same time.
     :param attempts: the names of the job's attempts.
-    :param left: processes and actors that were left at the end.
+    :param left: processes and actors that remained at the end.
     """
 
     kind: str
@@ -89,15 +90,15 @@ class Round:
 
     @property
     def good(self) -> bool:
-        """Whether the round ended as it must."""
+        """Whether the round ended as required."""
         return self.state == "success" and self.champion and not self.twice and not self.left and self.jobs <= 1
 
 
 @dataclass
 class Rounds:
-    """A stack and a cluster on which rounds are played.
+    """A stack and a cluster on which rounds run.
 
-    :param steps: training steps of each run.
+    :param steps: the number of training steps of each run.
     """
 
     stack: Stack
@@ -107,7 +108,7 @@ class Rounds:
     count: int = 0
 
     def play(self, kind: str, *, training: bool = False) -> Round:
-        """One round.
+        """Run one round.
 
         :param kind: one of :data:`KILLS`, or ``nothing``.
         :param training: kill when all replicas run, instead of at a random moment after the run was triggered.
@@ -172,7 +173,7 @@ class Rounds:
             thread.join()
 
     def _watch(self, result: Round, over: threading.Event) -> None:
-        """Look for replicas that run twice, until the round is over."""
+        """Check for replicas that run twice, until the round is over."""
         while not over.wait(1.0):
             found = trainers(self.network)
             result.jobs = max(result.jobs, len({job for job, _, _ in found}))
@@ -182,7 +183,7 @@ class Rounds:
 
 
 def trainers(network: RayNetwork) -> list[tuple[str, str, Process]]:
-    """Job, replica and process of each trainer that runs."""
+    """The job, replica and process of each running trainer."""
     found = []
     for process in network.processes("-m trainer.task"):
         if "guard.py" in command_of(process.pid):
@@ -196,7 +197,7 @@ def trainers(network: RayNetwork) -> list[tuple[str, str, Process]]:
 
 
 def _twice(network: RayNetwork, name: str) -> list[str]:
-    """The processes of that replica, if there are still two: one may have ended while the other was seen."""
+    """The processes of a replica if there still are two; one may have ended between the two checks."""
     found = [(job, process) for job, replica, process in trainers(network) if replica == name]
     alive = [f"{job} {process.pid}" for job, process in found if process.alive()]
     return alive if len(alive) > 1 else []
@@ -241,7 +242,7 @@ def _cut_node(rounds: Rounds, result: Round) -> None:
 
 
 def _kill_task(rounds: Rounds, result: Round) -> None:
-    """The process of a task: the one that runs, or the next one."""
+    """Kill the process of a running task, or of the next one if none is running."""
     task = until(lambda: _task(rounds.stack), "a task runs", 300)
     rounds.note(result, f"SIGKILL to the process of a task: {_title(task)}")
     with contextlib.suppress(psutil.Error):
@@ -256,7 +257,7 @@ def _kill_triggerer(rounds: Rounds, result: Round) -> None:
 
 
 def _task(stack: Stack) -> psutil.Process | None:
-    """A process that runs a task's code: a child of a worker of the scheduler."""
+    """A process that runs a task's code: a child process of one of the scheduler's workers."""
     scheduler = psutil.Process(stack.airflow.processes["scheduler"].pid)
     with contextlib.suppress(psutil.Error):
         for child in scheduler.children(recursive=True):
@@ -282,7 +283,7 @@ KILLS: Mapping[str, Callable[[Rounds, Round], None]] = {
 
 
 def _fill_cache(folder: Path, env: Mapping[str, str]) -> None:
-    """Install the trainer once, so that uv's cache has what the nodes need, which reach no package index."""
+    """Install the trainer once to fill uv's cache: the nodes cannot reach a package index."""
     own = {**os.environ, **env}
     uv, trainer = find_uv_bin(), ROOT / "trainer"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], env=own, check=True)
@@ -304,7 +305,7 @@ def _fill_cache(folder: Path, env: Mapping[str, str]) -> None:
 
 
 def _register(storage: Storage, bucket: str, *, versions: object) -> list[str]:
-    """Register a tenth of the digits: what is tested is the way there."""
+    """Register a tenth of the digits, because these tests are about the pipeline rather than the model."""
     del versions
     mnist.register(storage, bucket, mnist.files(), MONTH, train=6_000, heldout=1_000)
     return [MONTH]
@@ -312,7 +313,7 @@ def _register(storage: Storage, bucket: str, *, versions: object) -> list[str]:
 
 @contextmanager
 def running(data: Path, seed: int | None = None, steps: int = 400) -> Iterator[Rounds]:
-    """A stack and a cluster; at the end, nothing of both is left."""
+    """A stack and a cluster. At the end, nothing of either is left."""
     before = dict(os.environ)
     with ray_network.network() as network:
         env = {
@@ -335,7 +336,7 @@ def running(data: Path, seed: int | None = None, steps: int = 400) -> Iterator[R
 
 
 def main() -> int:
-    """Play rounds, and print what has become of each."""
+    """Run rounds, and print the outcome of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--kinds", nargs="+", default=list(KILLS), choices=[*KILLS, "nothing"])

@@ -1,5 +1,7 @@
-"""A bucket with the jobs of many months, for tests and benchmarks of the page. The objects are real and written by
-this project's own code, but nothing is trained."""
+"""A bucket with the jobs of many months, for tests and benchmarks of the page.
+
+The objects are real and written by this project's own code, but nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ DAY = 86_400.0
 
 
 class KnownJobs(MemoryBackend):
-    """A backend whose jobs were all there before, by name, with the times that a real one knows."""
+    """A backend whose jobs exist from the start, by name, with the times that a real backend would report."""
 
     def __init__(self) -> None:
         super().__init__("memory")
@@ -38,7 +40,7 @@ class KnownJobs(MemoryBackend):
         self.links: dict[str, str] = {}
 
     def clear(self) -> None:
-        """Forget all jobs and calls."""
+        """Remove all jobs and calls."""
         self.jobs.clear()
         self.calls.clear()
         self.times.clear()
@@ -67,13 +69,13 @@ BACKEND = KnownJobs()
 
 
 def backend(**_: Any) -> KnownJobs:
-    """The one that ``connect_backend("memory", …)`` gives."""
+    """The backend that ``connect_backend("memory", …)`` returns."""
     return BACKEND
 
 
 @dataclass
 class SampleJobs:
-    """Puts jobs into one bucket."""
+    """Creates jobs in one bucket."""
 
     storage: Storage
     bucket: str
@@ -98,7 +100,7 @@ class SampleJobs:
         history: Sequence[dict[str, Any]] = (),
         args: Sequence[str] = ("--max_steps", "1000"),
     ) -> JobDir:
-        """A job, and the files that a trainer and the validation write.
+        """Create a job, with the files that a trainer and the validation write.
 
         :param report: the validation's report, instead of a short one; its page is rendered too.
         """
@@ -185,9 +187,9 @@ class SampleJobs:
         store(self.storage, report, None, page)
 
     def many(self, count: int, *, others: int = 0, seed: int = 7) -> None:
-        """``count`` ended jobs over years, as real ones: most accepted, some rejected, some failed.
+        """Create ``count`` ended jobs over several years: most accepted, some rejected, some failed, as in real use.
 
-        :param others: further objects in each dir: checkpoints, summaries, the model's files.
+        :param others: number of additional objects in each dir: checkpoints, summaries, the model's files.
         """
         rng = random.Random(seed)
 

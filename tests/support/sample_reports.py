@@ -1,5 +1,8 @@
-"""A report of each task. The metrics, slices, comparisons and plots are computed by this project's own code; the
-predictions are drawn at random, with a fixed seed."""
+"""A validation report for each kind of task.
+
+This project's own code computes the metrics, slices, comparisons and plots; the predictions are random with a fixed
+seed.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ CURVES = Curves(
 
 
 def binary(champion: bool = True) -> Report:
-    """Flights that are late; the smallest slice has a metric that is undefined."""
+    """Binary classification of late flights; a metric is undefined for the smallest slice."""
     draw = np.random.default_rng(3)
     carrier = draw.choice(len(CARRIERS), ROWS, p=[0.3, 0.25, 0.2, 0.22, 0.03])
     truth = draw.random(ROWS) < np.array([0.1, 0.3, 0.2, 0.25, 0.0])[carrier]
@@ -71,7 +74,7 @@ def binary(champion: bool = True) -> Report:
 
 
 def multiclass(classes: Sequence[str] = tuple("0123456789"), champion: bool = True, images: bool = True) -> Report:
-    """Digits as images; or any other number of classes, as a table."""
+    """Multiclass classification of digits as images, or of any other number of classes as a table."""
     draw, count = np.random.default_rng(5), len(classes)
     truth = draw.integers(0, count, ROWS)
     scores = draw.normal(0, 1, (2, ROWS, count))
@@ -101,7 +104,7 @@ def multiclass(classes: Sequence[str] = tuple("0123456789"), champion: bool = Tr
 
 
 def regression(champion: bool = True) -> Report:
-    """Prices in hundreds of thousands, with some far out."""
+    """Regression of prices in hundreds of thousands, with some outliers."""
     draw = np.random.default_rng(7)
     target = draw.lognormal(12.6, 0.5, ROWS).round(-2)
     mine = target * draw.normal(1.0, 0.12, ROWS)
@@ -134,7 +137,7 @@ def regression(champion: bool = True) -> Report:
 
 
 def opaque() -> Report:
-    """A model of which only the files are checked."""
+    """A report on a model of which only the files are checked."""
     checks = [
         Check("files", 4, "complete", passed=True, message="The model is complete: 4 files; there is no manifest."),
         Check.skip("size", "The model has 1.2 MiB; no maximum is set."),
@@ -147,7 +150,7 @@ def opaque() -> Report:
 
 
 def without_task() -> Report:
-    """A model that is run on a dataset without a task."""
+    """A report on a model that is run on a dataset without a task."""
     checks = [Check("runs", "yes", "loads and runs", passed=True, message="The model loads and returns predictions.")]
     made = _bare("words", decide(checks, champion=None), Thresholds(), "all")
     return replace(made, task="none", model_kind="onnx", dataset={"name": "words", "version": "v1", "rows": 1200})
@@ -281,5 +284,5 @@ SAMPLES = {
 
 
 def rejected(report: Report, reason: str) -> Report:
-    """The report with another verdict."""
+    """The report with its verdict changed to rejected."""
     return replace(report, verdict=Verdict(Decision.REJECTED, (reason,), report.verdict.checks))

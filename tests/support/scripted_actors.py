@@ -1,4 +1,4 @@
-"""The part of Ray that a driver uses, with actors whose replicas do what a script says."""
+"""The part of Ray that a driver uses, with actors whose replicas follow a script."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from mlengine.backends.ray.cluster import LostError
 
-RUNS, LOST = "runs", "lost"  # results of a start of a replica, in addition to exit codes
-NODES = {"chief-0": "10.0.0.1", "ps-0": "10.0.0.1"}  # the others: a node of their own
+RUNS, LOST = "runs", "lost"  # what a start of a replica can lead to, in addition to an exit code
+NODES = {"chief-0": "10.0.0.1", "ps-0": "10.0.0.1"}  # each of the others has its own node
 
 
 @dataclass
 class Call:
-    """A call of an actor, as ``ray.ObjectRef``."""
+    """A call of an actor, in place of ``ray.ObjectRef``."""
 
     result: Any
 
@@ -23,7 +23,7 @@ class Call:
 
 @dataclass
 class Actor:
-    """A replica's actor. ``script`` has what becomes of each start; the last one is repeated."""
+    """A replica's actor. ``script`` has the outcome of each start; the last one is repeated."""
 
     name: str
     world: ScriptedCluster
@@ -82,9 +82,10 @@ class Actor:
 
 @dataclass
 class ScriptedCluster:
-    """:param free: how often the placement group is asked for before it is complete.
+    """A cluster with scripted actors.
 
-    :param moves: whether replicas that are created again are on other nodes.
+    :param free: how often the placement group is polled before it is complete.
+    :param moves: whether recreated replicas are on other nodes.
     """
 
     scripts: dict[str, list[Any]]

@@ -1,4 +1,4 @@
-"""Backends whose submitted jobs a test can count and end: in memory, Vertex AI's over the emulator, and Ray's.
+"""Backends whose submitted jobs a test can count and end: in memory, Vertex AI's with the emulator, and Ray's.
 
 The contract tests run on all: each is a :class:`TrainingBackend`, and has the additional methods by which
 :class:`MemoryBackend` lets a test act as the cloud.
@@ -26,18 +26,18 @@ from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.support.scripted_ray import RayOverMemory
 
-_LONG_AGO = 3600.0  # past every pause before another attempt
+_LONG_AGO = 3600.0  # longer than every delay before another attempt
 
 
 def impatient() -> RestClient:
-    """One try a call, so that a failure is raised at once."""
+    """A client that does not retry, so that a failure is raised immediately."""
     return RestClient(
         anonymous_credentials(), deadline=0, quota_patience=0, sleep=lambda _: time.sleep(0.001), timeout=(5.0, 10.0)
     )
 
 
 class EmulatedJob:
-    """A job of the service, under the name, key and attempt that Vertex AI's client knows."""
+    """A job of the emulator, with the name, key and attempt that Vertex AI's client uses."""
 
     def __init__(self, service: RunningEmulator, record: Record, job: MemoryJob) -> None:
         self._service, self._record, self._job = service, record, job
@@ -70,7 +70,7 @@ class EmulatedJob:
 
 
 class VertexOverMemory:
-    """The vertex backend on the training service, whose jobs are in memory: :class:`MemoryBackend`'s methods for it."""
+    """The vertex backend on the emulator with jobs in memory, with the additional methods of :class:`MemoryBackend`."""
 
     name = "vertex"
     logs_at_once = 150
@@ -81,7 +81,7 @@ class VertexOverMemory:
         self._lose = 0
         self._before = {record.key for record in service.server.engine.store.all()}
 
-    # The backend.
+    # The methods of the backend.
 
     def submit(self, submission: Submission) -> JobHandle:
         if self._lose:
@@ -115,15 +115,15 @@ class VertexOverMemory:
     def console_url(self, handle: JobHandle) -> str | None:
         return self._vertex.console_url(handle)
 
-    # What a test sees and does.
+    # The methods with which a test observes and controls jobs.
 
     def another(self) -> VertexOverMemory:
-        """On the same service, without the jobs that are there."""
+        """A backend on the same emulator that does not list the existing jobs."""
         return VertexOverMemory(self._service, self._memory)
 
     @property
     def jobs(self) -> list[EmulatedJob]:
-        """The jobs that were submitted through this backend, the oldest first."""
+        """The jobs that were submitted with this backend, oldest first."""
         engine = self._service.server.engine
         records = [record for record in engine.refresh(engine.store.all()) if record.key not in self._before]
         by_name = {job.handle.name: job for job in self._memory.jobs}
@@ -150,14 +150,14 @@ class VertexOverMemory:
 
     @refuse.setter
     def refuse(self, calls: int) -> None:
-        """The next so many calls are answered with an error; 0 ends that."""
+        """Answer the next ``calls`` calls with an error; 0 stops that."""
         self._service.server.script.clear()
         if calls:
             self._service.script("*", "status", times=calls)
 
     @property
     def lose_answers(self) -> int:
-        """So many of the next submissions take effect and then raise."""
+        """The number of next submissions that take effect and then raise."""
         return self._lose
 
     @lose_answers.setter
@@ -169,13 +169,13 @@ ScriptedBackend = MemoryBackend | VertexOverMemory | RayOverMemory
 
 
 def fresh(scripted_backend: ScriptedBackend) -> ScriptedBackend:
-    """Another of the kind, which knows no job."""
+    """A new backend of the same kind that knows no jobs."""
     return MemoryBackend() if isinstance(scripted_backend, MemoryBackend) else scripted_backend.another()
 
 
 @contextmanager
 def vertex_over_memory(state_dir: Path, storage: Storage) -> Iterator[VertexOverMemory]:
-    """A training service with its own state directory, and the vertex backend on it."""
+    """An emulator with its own state directory, and the vertex backend on it."""
     memory = MemoryBackend()
     with running(state_dir, backend=memory, storage=storage) as service:
         yield VertexOverMemory(service, memory)

@@ -1,4 +1,4 @@
-"""The ray backend on a server with Ray's Jobs API, whose jobs run nowhere: a test ends them, as a driver would."""
+"""The ray backend on a fake server of Ray's Jobs API. Its jobs do not run: a test ends them, as a driver would."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ENDINGS = {JobState.SUCCEEDED: "SUCCEEDED", JobState.CANCELLED: "STOPPED"}
 
 @dataclass
 class RayApi:
-    """The server.
+    """The state and responses of the server.
 
-    :param refuse: the next n calls are answered with 503, before they have an effect.
-    :param lose: the next n submissions take effect and have no answer.
+    :param refuse: the next n calls get a 503 response before they take effect.
+    :param lose: the next n submissions take effect, but get no response.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class RayApi:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any] | None:
-        """Status and body; ``None`` for a connection that is closed without an answer."""
+        """Return status and body, or ``None`` to close the connection without a response."""
         with self.lock:
             if self.refuse:
                 self.refuse -= 1
@@ -103,7 +103,7 @@ class ScriptedRayJob:
 
 
 class RayOverMemory:
-    """The ray backend, and the methods by which a test acts as the cluster: those of :class:`MemoryBackend`."""
+    """The ray backend with the methods by which a test acts as the cluster: those of :class:`MemoryBackend`."""
 
     name = "ray"
     logs_at_once = 1000
@@ -115,10 +115,10 @@ class RayOverMemory:
         self._ray = RayBackend(client=client, storage=storage)
         self._before = set(api.jobs)
 
-    # The backend.
+    # The methods of the backend.
 
     def submit(self, submission: Submission) -> JobHandle:
-        # The jobs of some tests have no package; this backend, which would install it, refuses them.
+        # Some tests use jobs without a package, which this backend would reject because it installs the package.
         spec = submission.spec
         packages = spec.package_uris or (f"{submission.job_dir}/none-1.tar.gz",)
         return self._ray.submit(replace(submission, spec=replace(spec, package_uris=packages)))
@@ -141,20 +141,20 @@ class RayOverMemory:
         self._ray.cancel(handle)
         job, uri = self._api.jobs.get(handle.name), state_uri(folder(handle))
         if job and job["status"] == "STOPPED" and self.storage.exists(uri):
-            self.write(handle, JobState.CANCELLED)  # the driver's last act
+            self.write(handle, JobState.CANCELLED)  # the last thing that the driver does
 
     def console_url(self, handle: JobHandle) -> str | None:
         return self._ray.console_url(handle)
 
-    # What a test sees and does.
+    # The methods with which a test observes and controls jobs.
 
     def another(self) -> RayOverMemory:
-        """On the same server, without the jobs that are there."""
+        """A backend on the same server that does not list the existing jobs."""
         return RayOverMemory(self._api, self._url, self.storage)
 
     @property
     def jobs(self) -> list[ScriptedRayJob]:
-        """The jobs that were submitted through this backend, the oldest first."""
+        """The jobs that were submitted with this backend, oldest first."""
         found = [job for name, job in self._api.jobs.items() if name not in self._before]
         return [ScriptedRayJob(self, job) for job in found]
 
@@ -167,15 +167,15 @@ class RayOverMemory:
             self._api.refuse = refused
 
     def end(self, name: str, state: JobState, cause: FailureCause | None = None) -> None:
-        """Let a job end, as its driver would: it writes its final state, and exits."""
+        """End a job as its driver would: write its final state and exit."""
         for job in self.jobs:
             if job.handle.name == name:
                 failed = Failure(cause, f"ended by {cause.value}").to_json() if cause else None
-                # Past every pause before another attempt.
+                # Longer than every delay before another attempt.
                 self.write(job.handle, state, failure=failed, ended=time.time() - 3600.0)
 
     def write(self, handle: JobHandle, state: JobState, **more: Any) -> None:
-        """Set a job's state, in the bucket and in Ray."""
+        """Set a job's state in the bucket and in Ray."""
         uri = state_uri(folder(handle))
         data = json.loads(self.storage.read(uri)) if self.storage.exists(uri) else {}
         data |= {"state": state.value, "detail": "", **more}
@@ -192,7 +192,7 @@ class RayOverMemory:
 
     @property
     def lose_answers(self) -> int:
-        """So many of the next submissions take effect and then raise."""
+        """The number of next submissions that take effect and then raise."""
         return self._api.lose
 
     @lose_answers.setter
@@ -202,7 +202,7 @@ class RayOverMemory:
 
 @contextmanager
 def ray_over_memory(storage: Storage) -> Iterator[RayOverMemory]:
-    """A server with Ray's Jobs API, and the ray backend on it."""
+    """A fake server of Ray's Jobs API, and the ray backend on it."""
     api = RayApi()
 
     class Handler(BaseHTTPRequestHandler):
@@ -221,7 +221,7 @@ def ray_over_memory(storage: Storage) -> Iterator[RayOverMemory]:
         do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of the base class
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress the server's request log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -1,4 +1,4 @@
-"""A secrets backend for Airflow, ``[secrets] backend``, with one value."""
+"""A secrets backend for Airflow (``[secrets] backend``) with a single value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from airflow.secrets import BaseSecretsBackend
 
 
 class OneSecret(BaseSecretsBackend):
-    """``ray/token`` is its only value."""
+    """A backend whose only value is ``ray/token``."""
 
     def get_config(self, key: str) -> str | None:
         return "of the backend" if key == "ray/token" else None

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StateStore(dict[str, Any]):
-    """It is there from the task's first try until the run is deleted."""
+    """A store that exists from the task's first try until the run is deleted."""
 
     def set(self, key: str, value: Any, *, retention: timedelta) -> None:
         assert retention == timedelta.max, "a run may be cleared after any time"

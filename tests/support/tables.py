@@ -1,4 +1,4 @@
-"""Tables that tests register as dataset versions, in each format."""
+"""Tables in each format that tests register as dataset versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("id", "age", "income", "city", "left")
 
 
 def people(rows: int, seed: int = 0, first: int = 0) -> pa.Table:
-    """A binary target ``left``, a key ``id``, an integer, a float and a string with nulls."""
+    """A table with a binary target ``left``, a key ``id``, an integer, a float, and a string column with nulls."""
     random = np.random.default_rng(seed)
     income = random.normal(40_000, 9_000, rows)
     nulls = random.random(rows) < 0.02
@@ -33,7 +33,7 @@ def people(rows: int, seed: int = 0, first: int = 0) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> Path:
-    """In the format of the path's suffix."""
+    """Write the table in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name
     if name.endswith(".parquet"):
@@ -52,14 +52,14 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 def version(folder: Path, suffix: str, train: int = 1_000, heldout: int = 300, seed: int = 0) -> Path:
-    """A directory with both splits: other rows in each, the same held-out rows for each seed."""
+    """A directory with both splits. Their rows differ, and the held-out rows are the same for each seed."""
     write(people(train, seed + 1), folder / "train" / f"part-0.{suffix}")
     write(people(heldout, 99, first=train), folder / "heldout" / f"part-0.{suffix}")
     return folder
 
 
 def tfrecord(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """``tf.train.Example`` records, encoded by hand as the protocol buffers' documentation says."""
+    """``tf.train.Example`` records, encoded by hand according to the documentation of protocol buffers."""
     return b"".join(_framed(_example(row)) for row in rows)
 
 

@@ -1,7 +1,7 @@
-"""A task in a process of its own, which kills itself with SIGKILL just before its n-th side effect.
+"""Runs a task in a separate process that kills itself with SIGKILL just before its n-th side effect.
 
-A side effect is a write to the bucket, or a step of the local backend that others can see. What lies between two of
-them is reading: being killed before one is being killed after the one before it.
+A side effect is a write to the bucket, or a step of the local backend that others can observe. Between two side effects
+a task only reads: being killed right before one is equivalent to being killed right after the previous one.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _TURN = threading.Lock()
 class TaskProcess:
     """One try of a task.
 
-    :param mode: ``package``: of ``source``; ``submit``: prepare and submit; ``poke`` or ``deferrable``: wait for
-        ``job``; ``validate`` and ``publish``: its model.
-    :param kill_before: the number of the side effect, from 1.
-    :param report: where the side effects are noted as they are about to happen, and at last the result.
+    :param mode: ``package``: package ``source``; ``submit``: prepare and submit a job; ``poke`` or ``deferrable``: wait
+        for ``job``; ``validate`` and ``publish``: validate or publish its model.
+    :param kill_before: the number of the side effect, counted from 1.
+    :param report: the file that records each side effect before it happens, and finally the result.
     """
 
     mode: str
@@ -63,12 +63,13 @@ class TaskProcess:
 
 
 def process(task: TaskProcess) -> int | None:
-    """Run the task in a process of its own, and return its exit code."""
+    """Run the task in a separate process, and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    # Airflow's SDK and the clients are imported once; each task is a process of its own.
+    # The fork server imports Airflow's SDK and the clients only once.
     context.set_forkserver_preload(["tests.support.task_process", "google.cloud.storage"])
     process = context.Process(target=run_task, args=(task,))
-    # A start asks after every other child, too, and of two threads that read one's exit code, one reads nothing.
+    # Starting a process also polls all other children, and if two threads wait for one process, only one gets its exit
+    # code.
     with _TURN:
         process.start()
     connection.wait([process.sentinel], 180)
@@ -78,21 +79,21 @@ def process(task: TaskProcess) -> int | None:
 
 
 def report_of(task: TaskProcess) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The side effects of a task that has run, and its result; ``{}`` if it was killed."""
+    """The side effects of a finished task, and its result; ``{}`` if the task was killed."""
     lines = [json.loads(line) for line in task.report.read_text().splitlines()] if task.report.exists() else []
     effects = tuple(line["effect"] for line in lines if "effect" in line)
     return effects, next((line["result"] for line in lines if "result" in line), {})
 
 
 def run_task(task: TaskProcess) -> None:
-    """Run the task; the entry point of the process."""
+    """Run the task. This is the entry point of the process."""
     os.environ.update(task.env)
     _arm(task)
     training_job.EARLIEST_EVENT_SECONDS = 0.0
     stages = {"package": _package, "submit": _submit, "validate": _validate, "publish": _publish}
     result = stages.get(task.mode, _wait)(task)
     _note(task, {"result": result})
-    # At once: no thread of a client delays the end.
+    # Exit without cleanup, so that no client thread delays the end.
     os._exit(0)
 
 
@@ -179,7 +180,8 @@ def _arm(task: TaskProcess) -> None:
         def step(self: Any, *arguments: Any, **more: Any) -> Any:
             target = arguments[0].rsplit("/", 1)[-1:] if owner is Storage else []
             what = " ".join([name.strip("_").removesuffix("_small"), *target])
-            # How often a wait saves its cursor, and how often a launcher is checked, depends on time.
+            # Count each of these only once: how often a wait saves its cursor and how often a launcher is checked
+            # depend on timing.
             once = f"launch {arguments[0].name}" if name == "_launch" else what
             past = name == "_launch" and arguments[0].state() is not None
             if not past and (once not in seen or once not in {"write cursor.json"} | launches):
@@ -196,7 +198,7 @@ def _arm(task: TaskProcess) -> None:
         watch(Storage, name)
     for name in ("_store", "_launch", "cancel"):
         watch(LocalBackend, name)
-    # What makes a job in the cloud.
+    # The call that creates a job in the cloud.
     watch(RestClient, "create")
 
 

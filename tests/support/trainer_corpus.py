@@ -1,28 +1,28 @@
-"""The projects below ``tests/trainers``: each is packaged, and run on the local backend and in a container.
+"""Packages each project below ``tests/trainers``, and runs it on the local backend and in a container.
 
 Each has an ``expect.toml``::
 
-    about = "…"                    what it is an example of
-    source = "project"             what is packaged, relative to the folder; a list for several; "project" if left out
-    archive = "wheel"              or "sdist": the source is built by hand first, and that is packaged
-    git_tag = "v1.0"               the folder is made a git repository with this tag
-    module, args, requirements     as of package_trainer and of a job
+    about = "…"                    what the project is an example of
+    source = "project"             what to package, relative to the folder; a list for several; default "project"
+    archive = "wheel"              or "sdist": build this from the source first, and package the result
+    git_tag = "v1.0"               make the folder a git repository with this tag
+    module, args, requirements     as in package_trainer and in a job
 
-    [package]                      it can be packaged:
+    [package]                      if it can be packaged:
     names = ["…"]                  the file names of the packages
-    files, absent = ["…"]          what is, and is not, in the first one
-    left_out = ["…"]               what packaging says was left out
+    files, absent = ["…"]          files that the first package contains, and files that it must not contain
+    left_out = ["…"]               files that packaging reports as left out
 
-    [run]                          it runs in both places:
+    [run]                          if it runs in both places:
     prints = "…"                   a line of its output
-    installs = ["name==version"]   some of what is installed
+    installs = ["name==version"]   some of the installed packages
 
-    [refused]                      or it does not:
-    stage = "package"              or "environment", or "run": when it is refused
-    words = ["…"]                  in the error of that stage, in both places
-    uv, pip = ["…"]                what only the one place's installer says
-    hint = "…"                     in what to do about it
-    exit_code = 1                  of the trainer
+    [refused]                      if it fails:
+    stage = "package"              or "environment", or "run": the stage that fails
+    words = ["…"]                  parts of that stage's error in both places
+    uv, pip = ["…"]                parts of the error that only this installer prints
+    hint = "…"                     part of the error's hint
+    exit_code = 1                  the trainer's exit code
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Case:
-    """One project and what should happen to it."""
+    """A project and its expected outcome."""
 
     folder: Path
     about: str
@@ -98,7 +98,10 @@ class Case:
 
     @classmethod
     def read(cls, folder: Path) -> Case:
-        """:raises TypeError: an unknown field, or one that is missing."""
+        """Read a case from the ``expect.toml`` in ``folder``.
+
+        :raises TypeError: a field is unknown or missing.
+        """
         data: dict[str, Any] = tomllib.loads((folder / "expect.toml").read_text(encoding="utf-8"))
         source = data.pop("source", "project")
         for name, kind in (("package", Package), ("run", Run), ("refused", Refused)):
@@ -111,8 +114,8 @@ class Case:
 class Ended:
     """How a trainer ended in one place.
 
-    :param refusal: why nothing was run; "" if something was.
-    :param installed: what was installed, as ``name==version``, without pip.
+    :param refusal: why nothing ran; "" if something did.
+    :param installed: the installed packages as ``name==version``, without pip.
     """
 
     refusal: str = ""
@@ -133,7 +136,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Places:
-    """Where cases are run.
+    """The two places in which cases run: the local backend, and a container.
 
     :param scratch: an empty folder.
     """
@@ -144,7 +147,7 @@ class Places:
     scratch: Path
 
     def run(self, case: Case) -> Outcome:
-        """Package it, and run what comes of it in both places."""
+        """Package the case, and run the packages in both places."""
         work = self.scratch / case.folder.name
         shutil.copytree(case.folder, work)
         if case.git_tag:
@@ -202,14 +205,14 @@ class Places:
             sorted(
                 f"{normal_name(line.partition('==')[0])}=={line.partition('==')[2]}"
                 for line in lines
-                # An image has pip, and an environment that uv made has not.
+                # An image has pip; an environment that uv created does not.
                 if not line.startswith(("#", "pip=="))
             )
         )
 
 
 def cases() -> list[Case]:
-    """All of them, by name."""
+    """All cases, by name."""
     return [Case.read(path.parent) for path in sorted(FOLDER.glob("*/expect.toml"))]
 
 

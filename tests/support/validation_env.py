@@ -30,7 +30,7 @@ CONSTRAINTS = ROOT / "trainer" / "constraints.txt"
 SHARED = "gs://validation-shared"
 PACKAGE = f"{SHARED}/packages/validation_env/1/validation_env-1.0-py3-none-any.whl"
 VERSIONS = ("2026-10-01", "2026-11-01")
-# The small network of make_models.py reaches 0.969; ended processes must not cost the suite a minute.
+# The small network of make_models.py reaches an accuracy of 0.969.
 SIGNATURE = {
     "inputs": {"key": "int64[-1]", "image": "float32[-1,784]"},
     "outputs": {"key": "int64[-1]", "scores": "float32[-1,10]"},
@@ -46,7 +46,7 @@ RULES = Rules(
 
 
 def requirements() -> list[str]:
-    """TensorFlow and what it needs, as the example trainer pins them."""
+    """TensorFlow and its dependencies, as pinned for the example trainer."""
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if "==" in line and not line.startswith("#")]
     wanted = [
         pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status", "nvidia-"))
@@ -61,9 +61,9 @@ def requirements() -> list[str]:
 
 
 def wheel(*more: str) -> bytes:
-    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time.
+    """A package without code whose environment has TensorFlow. The bytes are the same each time.
 
-    :param more: further requirements.
+    :param more: additional requirements.
     """
     info = "validation_env-1.0.dist-info"
     files = {
@@ -81,7 +81,7 @@ def wheel(*more: str) -> bytes:
 
 
 class ValidationEnv:
-    """A bucket with a dataset, a machine with an environment, and the models."""
+    """A bucket with a dataset, a state directory with an environment, and the models."""
 
     def __init__(self, storage: Storage, bucket: str, models: Path, state: Path) -> None:
         self.storage, self.bucket, self.models = storage, bucket, models
@@ -98,7 +98,7 @@ class ValidationEnv:
         files = [path for path in source.rglob("*") if path.is_file()]
         for path in sorted(
             files, key=lambda path: path.name == "MANIFEST.json"
-        ):  # the manifest marks a complete model, so it is last
+        ):  # upload the manifest last, as it marks a complete model
             self.storage.upload(path, join(job_dir.model, path.relative_to(source).as_posix()))
         return job_dir
 
@@ -109,7 +109,7 @@ class ValidationEnv:
 
 
 def checks(report: Report) -> Mapping[str, str]:
-    """Check name → ``ok``, ``FAILED`` or ``skipped``."""
+    """The outcome of each check by name: ``ok``, ``FAILED`` or ``skipped``."""
     return {check.name: check.mark for check in report.verdict.checks}
 
 
@@ -120,7 +120,7 @@ def failed(report: Report) -> list[str]:
 def register_datasets(storage: Storage, digits: Path) -> None:
     """Create :data:`SHARED` with the package and every dataset version.
 
-    The datasets have the complete held-out set and few training rows: nothing is trained on them here.
+    The datasets have the complete held-out set and only few training rows, because these tests do not train on them.
     """
     storage.client.create_bucket(SHARED.removeprefix("gs://"))
     storage.write(PACKAGE, wheel())
@@ -132,7 +132,7 @@ def make_models(storage: Storage, digits: Path, folder: Path, state_dir: Path) -
     """Write every model of ``make_models.py`` into ``folder``."""
     with local_environment(storage, [PACKAGE], state_dir).python() as python:
         script = Path(__file__).with_name("make_models.py")
-        # On a busy machine the threads of numpy's BLAS wait for each other, actively: three times the CPU.
+        # On a busy machine the threads of numpy's BLAS busy-wait for each other, which costs three times the CPU time.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(
             [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=500, env=env

@@ -1,4 +1,4 @@
-"""What a container of Vertex AI runs: its command, args and variables, with nothing but Python and pip."""
+"""Runs the command, args and variables of a Vertex AI container locally, with only Python and pip installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _PASSED = ("PIP_", "SSL_", "REQUESTS_", "TMPDIR")
 def make_image(root: Path) -> Path:
     """Create the content of a plain Python image: an interpreter, and pip with its bytecode.
 
-    Images in one folder are hard links to a first one: pip replaces files, and never writes into one.
+    All images in one folder are hard links to the first one. This is safe because pip replaces files and never writes
+    into existing ones.
     """
     base = root.with_name("base-image")
     with _LOCK:
@@ -54,7 +55,7 @@ def start(
     """Run the chief's container to its end."""
     container = request(spec, job_dir, **options).body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
     own = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
-    # As the service does, which knows these variables.
+    # Expand these variables first, as the service does.
     given = {variable["name"]: variable["value"] for variable in container["env"]}
     variables = {name: expand(value, {}) for name, value in given.items()}
     return subprocess.run(

@@ -1,7 +1,7 @@
-"""A walk through Vertex AI: five small jobs, and the upload of a model.
+"""Verifies assumptions about Vertex AI with five small jobs and the upload of a model.
 
-It asserts what this project relies on, and records what is not known of the service. On a real project it costs some
-cents and twenty minutes (``make system``). ``tests/integration/test_vertex_walk.py`` tests the walk on the emulator.
+It asserts what this project relies on, and records what is unknown about the service. On a real project it costs a few
+cents and takes twenty minutes (``make system``). ``tests/integration/test_vertex_walk.py`` tests it on the emulator.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tests.support.local_jobs import put, sdist
 PYTHON = "3.11"
 # Any image in Artifact Registry: the uploaded model is not deployed.
 IMAGE = "us-docker.pkg.dev/cloudrun/container/hello:latest"
-ERROR_SECONDS = 180.0  # how long the walk polls for the error of a job that has ended; the backend waits for 90
-# Allocates memory until it has as much as the job's argument says, in GiB; 0 only waits to be ended.
+ERROR_SECONDS = 180.0  # how long the walk polls for the error of an ended job; the backend waits for 90
+# Allocates as many GiB as the job's argument says, and then waits until it is terminated; 0 only waits.
 _MEMORY = """
     import sys, time
 
@@ -47,12 +47,13 @@ _MEMORY = """
 
 @dataclass
 class Walk:
-    """
-    :param registry: to which the model of the first job is uploaded.
-    :param patience: seconds that one job may take from submission to its end.
-    :param timeout: the running time of the job that reaches its timeout, in seconds.
-    :param memory_gib: what the job that runs out of memory allocates: more than its machine has.
-    :param findings: what was seen of the service, for people and for docs/vertex-assumptions.md.
+    """One pass through all steps.
+
+    :param registry: the registry to which the first job's model is uploaded.
+    :param patience: seconds that a job may take from submission to its end.
+    :param timeout: the timeout, in seconds, of the job that is meant to exceed it.
+    :param memory_gib: how much memory the out-of-memory job allocates: more than its machine has.
+    :param findings: what was observed of the service, for readers and for docs/vertex-assumptions.md.
     """
 
     backend: VertexBackend
@@ -67,7 +68,7 @@ class Walk:
     handles: list[JobHandle] = field(default_factory=list)
 
     def go(self) -> dict[str, Any]:
-        """All steps; jobs that are left when one fails are cancelled.
+        """Run all steps. If one fails, cancel the jobs that still run.
 
         :raises AssertionError: the service does not do what this project relies on.
         """
@@ -130,9 +131,10 @@ class Walk:
         assert self.backend.find(submission.key) == [handle]
 
     def _refused(self, uris: tuple[str, ...]) -> None:
-        """What the service says to a machine type that does not exist; an emulator may take it.
+        """Record the service's response to a machine type that does not exist; an emulator may accept it.
 
-        Its family is none that the table of machine types knows, or the job would not be sent.
+        The name belongs to no machine family in the table of machine types, because the backend checks known families
+        itself.
         """
         nonsense = self._submission("nonsense", uris, machine="z9-standard-4")
         try:
@@ -196,7 +198,7 @@ class Walk:
         self.findings["console"] = self.backend.console_url(handle)
 
     def _uploaded(self, handle: JobHandle) -> None:
-        """The model becomes one version, however often it is registered. It stays in the registry."""
+        """Register the model twice: there must be only one version. It stays in the registry."""
         begun = time.monotonic()
         job_dir = JobDir(handle.job_dir)
         champion = Champion(
@@ -245,7 +247,7 @@ class Walk:
         return found
 
     def _note_error(self, handle: JobHandle) -> None:
-        """The service's own state and error of a job that has ended, and when the error appeared."""
+        """Record the service's own state and error of an ended job, and when the error appeared."""
         name = handle.job_id.split("_")[1]
         seen = time.time()
         job = self._raw(handle)

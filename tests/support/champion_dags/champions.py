@@ -1,4 +1,4 @@
-"""DAGs that publish models whose names are known when they run, and one that follows such a model."""
+"""DAGs that publish models whose names are known only at run time, and one that follows such a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOB: dict[str, Any] = {"job": Param(None, type=["null", "string"])}
 
 
 def pipeline(model: str) -> None:
-    """A model that trains in a second, without a dataset."""
+    """A pipeline that trains a model in a second, without a dataset."""
     RetrainingTaskGroup(
         model=model,
         trainer=HELLO,
@@ -35,7 +35,7 @@ def pipeline(model: str) -> None:
 with DAG("country_churn", schedule=None, catchup=False, params={"country": Param("de", type="string")}):
     pipeline("{{ params.country }}_churn")
 
-# Their runs say how new a model is, in both ways that Airflow has.
+# How new a model is follows from its run: from the partition key in one DAG, and from the logical date in the other.
 with DAG("by_partition", schedule=CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d")):
     pipeline("by_partition")
 
@@ -46,14 +46,14 @@ with DAG("serve_de", schedule=[champion_asset("de_churn")], catchup=False):
 
     @task(inlets=[champion_asset("de_churn")])
     def served() -> dict[str, Any]:
-        """The event of the publication."""
+        """Return the extra of the publication's event."""
         return dict(get_current_context()["inlet_events"][champion_asset("de_churn")][-1].extra or {})
 
     served()
 
 
 class KilledOnce(PublishModelOperator):
-    """Its first try is killed after it swapped the champion's pointer, and before Airflow has its event."""
+    """Kills its first try after the champion's pointer was swapped and before Airflow has received the event."""
 
     def execute(self, context: Any) -> PublicationXCom:
         result = super().execute(context)
@@ -73,7 +73,7 @@ with DAG("mapped", schedule=None, catchup=False, params={"jobs": Param([], type=
 
     @task
     def jobs() -> list[str]:
-        """The jobs whose models are to be published."""
+        """Return the jobs whose models are to be published."""
         return list(get_current_context()["params"]["jobs"])
 
     PublishModelOperator.partial(**publication).expand(job=jobs())

@@ -1,6 +1,6 @@
-"""A DAG with a RetrainingTaskGroup. As a script: runs it with ``dag.test()``, one run per argument.
+"""A DAG with a RetrainingTaskGroup. As a script, it calls ``dag.test()`` once per argument.
 
-The arguments are the values of the parameter ``reversed``: ``no`` for a good model, ``yes`` for a bad one.
+Each argument is a value of the parameter ``reversed``: ``no`` for a good model, ``yes`` for a bad one.
 """
 
 from __future__ import annotations

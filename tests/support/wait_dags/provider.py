@@ -1,6 +1,7 @@
-"""The Google provider's own operator, as anybody has it in a DAG, against the training service.
+"""Runs the Google provider's own operator, used as in any user's DAG, against the emulator.
 
-Only while a test asks for it, by a file in Airflow's home: its import costs every parse seconds.
+The DAG exists only while a file in Airflow's home requests it, because importing the operator adds seconds to every
+parse.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ def provider_dag(url: str, job: dict[str, Any]) -> DAG:
     from google.cloud.aiplatform_v1 import JobServiceClient  # noqa: TID251
 
     def client(*_: Any, **__: Any) -> JobServiceClient:
-        """The provider has no setting for an endpoint: this is the one place that is not as anybody has it."""
+        """Connect to the emulator.
+
+        This is the only deviation from a user's DAG: the provider has no setting for an endpoint.
+        """
         options: Any = {"api_endpoint": url}
         credentials = AnonymousCredentials()  # type: ignore[no-untyped-call,unused-ignore]
         return JobServiceClient(transport="rest", credentials=credentials, client_options=options)
@@ -38,7 +42,7 @@ def provider_dag(url: str, job: dict[str, Any]) -> DAG:
             custom_job=job,
             gcp_conn_id="waits",
             poll_interval=1,
-            deferrable=False,  # its asynchronous client speaks gRPC only, which the emulator does not
+            deferrable=False,  # the provider's asynchronous client speaks only gRPC, which the emulator does not
         )
     return dag
 

@@ -1,4 +1,4 @@
-"""Waits of every kind, for jobs that a test has submitted: which, and where, is in the run's configuration.
+"""DAGs with every kind of wait, for jobs that a test has submitted. The run's configuration identifies the job.
 
 A ``late`` wait polls its job once, and then not for ten minutes: it does not see what happens in between.
 """
@@ -33,8 +33,8 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
-# The time limit of a task must not pass before it defers, on a busy machine.
-# The limit of a late wait must not pass before its job has finished: "later" is for busy machines.
+# A task's timeout must not pass before the task defers, even on a busy machine. The limit of a late wait must not pass
+# before its job has finished; the "later" variants are for busy machines.
 for suffix, poll, limit, run_limit in (("", 1.0, 10, 40), ("_late", 600.0, 45, 50), ("_later", 600.0, 240, 240)):
     wait(f"wait_plain{suffix}", poll_interval_seconds=poll)
     wait(
@@ -46,7 +46,7 @@ for suffix, poll, limit, run_limit in (("", 1.0, 10, 40), ("_late", 600.0, 45, 5
     wait(f"wait_limit{suffix}", poll_interval_seconds=poll, execution_timeout=timedelta(seconds=max(limit, 30)))
     wait(f"wait_dagtimeout{suffix}", poll_interval_seconds=poll, dagrun_timeout=timedelta(seconds=run_limit))
 wait("wait_dagtimeout_slow", poll_interval_seconds=1.0, dagrun_timeout=timedelta(seconds=240))
-# The DAG must be paused before the limit passes: "later" is for busy machines.
+# The DAG must be paused before the limit passes; the "later" variants are for busy machines.
 for suffix, limit in (("", 30), ("_later", 150)):
     wait(
         f"wait_paused_deadline{suffix}",
@@ -67,7 +67,7 @@ with DAG("wait_gap", schedule=None, render_template_as_native_obj=True):
 
     @task
     def hold() -> None:
-        """Something stands between submission and wait."""
+        """Keeps the run between submission and wait."""
         time.sleep(600)
 
     wait_later = TrainingJobSensor(task_id="wait", job=submit.output, gcp_conn_id="waits")
@@ -78,7 +78,10 @@ for name, pause in (("wait_keys", 60), ("wait_keys_soon", 5)):
 
         @task(retries=2, retry_delay=timedelta(seconds=pause))
         def keys(**context: Any) -> None:
-            """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
+            """Record the key of each try.
+
+            The run's configuration determines how the first try ends, or that it does not end.
+            """
             conf = context["dag_run"].conf
             with Path(conf["file"]).open("a") as notes:
                 notes.write(f"{job_key(cast(Context, context)).generation}\n")
@@ -96,7 +99,7 @@ with DAG("wait_retry", schedule=None):
 
     @task(retries=2, retry_delay=timedelta(seconds=1))
     def again(**context: Any) -> None:
-        """Notes the key of each try, and succeeds with the third."""
+        """Record the key of each try, and succeed with the third."""
         with Path(context["dag_run"].conf["file"]).open("a") as notes:
             notes.write(f"{job_key(cast(Context, context)).generation}\n")
         if context["ti"].try_number < 3:
@@ -124,14 +127,14 @@ with wait("wait_and_other", poll_interval_seconds=3.0, deferrable=False, mode="r
 
     @task.sensor(task_id="other", mode="reschedule", poke_interval=600.0)
     def other() -> bool:
-        """Keeps the run active, whatever the state of the wait."""
+        """Keeps the run active, regardless of the state of the wait."""
         return False
 
     other()
 
 
 def note_processes(context: Any) -> None:
-    """The task's process, and the worker's."""
+    """Record the PIDs of the task's process and of its worker."""
     notes = Path(context["dag_run"].conf["pids"])
     partial = notes.with_suffix(".part")
     partial.write_text(f"{os.getpid()} {os.getppid()}")
@@ -147,7 +150,7 @@ wait(
     on_execute_callback=note_processes,
 )
 
-# Between two polls nothing of Airflow's holds the run: its DAG can be deleted.
+# Between two polls no process of Airflow is attached to the run, so that its DAG can be deleted.
 for name in ("wait_gone", "wait_stays"):
     with DAG(name, schedule=None, render_template_as_native_obj=True):
         trained = SubmitTrainingJobOperator(

@@ -1,4 +1,4 @@
-"""A pipeline whose runs are named by its schedule: a run that is created again has the name of the deleted one."""
+"""A pipeline whose run ids come from its schedule: a recreated run has the same id as the deleted one."""
 
 from __future__ import annotations
 

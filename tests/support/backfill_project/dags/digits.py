@@ -1,4 +1,4 @@
-"""The DAGs of the backfill's tests: one pipeline, started in each way there is."""
+"""The DAGs of the backfill tests: one pipeline, started in each possible way."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def pipeline(dataset: str) -> None:
     )
 
 
-# It ends where its versions do: after a backfill, Airflow 3.3 counts on from the last run it made, and the tick of the
-# current month, if there was no run for it yet, starts at once.
+# The schedule ends with the dataset versions: after a backfill, Airflow 3.3 continues from the last run it created, and
+# would immediately start the current month's run if there is none yet.
 with DAG(
     "monthly",
     schedule=CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d"),
@@ -59,7 +59,8 @@ with DAG("on_new_version", schedule=PartitionedAssetTimetable(assets=dataset_ass
     pipeline("named")
 
 VERSIONS = {"v9": "2024-01-10", "v10": "2024-02-10", "v11": "2024-03-10"}
-# It ends likewise: after six o'clock, a run of today's tick would train the newest version before the tests do.
+# The schedule ends for the same reason: after six o'clock, a scheduled run would train the newest version before the
+# tests do.
 with DAG(
     "by_name",
     schedule=DatasetVersionTimetable("0 6 * * *", versions=VERSIONS),
@@ -72,19 +73,19 @@ with DAG("register", schedule=PartitionedAtRuntime(), catchup=False, params={"ve
 
     @task(outlets=[dataset_asset("named")])
     def registered() -> None:
-        """What a DAG that makes a dataset does at its end."""
+        """Emits the event for a new version, as the last task of a DAG that creates a dataset does."""
         context = get_current_context()
         context["outlet_events"][dataset_asset("named")].add_partitions([context["params"]["version"]])
 
     registered()
 
 
-# What serves a model follows its champion.
+# A DAG that serves a model runs when its champion changes.
 with DAG("serve", schedule=PartitionedAssetTimetable(assets=champion_asset("named")), catchup=False):
 
     @task(inlets=[champion_asset("named")])
     def served() -> dict[str, Any]:
-        """The event of the publication."""
+        """Return the extra of the publication's event."""
         return dict(get_current_context()["inlet_events"][champion_asset("named")][-1].extra or {})
 
     served()

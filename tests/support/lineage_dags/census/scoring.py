@@ -1,4 +1,4 @@
-"""The scorer: the older, the more likely; or the opposite."""
+"""A scorer whose score increases with age, or decreases if the model is reversed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trainer whose model is one flag: whether it predicts the opposite."""
+"""A trainer whose model is a single flag: whether to predict the opposite."""
 
 from __future__ import annotations
 

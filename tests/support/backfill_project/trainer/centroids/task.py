@@ -1,6 +1,6 @@
-"""Learns the mean image of each digit, and exports ten of them: a real model of real digits, in a second.
+"""Learns the mean image of each digit in a second, and exports the ten images: a real model of real digits.
 
-Deterministic: the same data give the same bytes. Refuses data that are not what their manifest says.
+It is deterministic: the same data yield the same bytes. It rejects data that do not match their manifest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PIXELS = 784
-_VALIDATED = 200  # held-out rows; validation asks for no more
+_VALIDATED = 200  # held-out rows; enough for validation
 
 
 def main() -> int:
