@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def shared_environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Environments that tests build once for all: a state dir's ``envs`` and ``locks`` are links into it."""
+    """Environments that are built once for all tests: the ``envs`` and ``locks`` of a state dir are links into it."""
     root = tmp_path_factory.mktemp("environments")
     (root / "envs").mkdir()
     return root
@@ -35,7 +35,10 @@ def shared_environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable[..., LocalBackend]]:
-    """Makes local backends on one state dir; when the test ends, every job must have ended, or is cancelled."""
+    """A function that creates local backends with one state dir.
+
+    At the end of the test all jobs must have ended; jobs that still run are cancelled.
+    """
     made: list[LocalBackend] = []
     state = tmp_path / "state"
     state.mkdir()
@@ -48,7 +51,7 @@ def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable
             "restart_backoff_seconds": 0.1,
             "max_concurrent_jobs": 2,
             "log_upload_timeout_seconds": 0,
-            "empty_output_warning_seconds": 0,  # most chiefs of tests end at once and write nothing
+            "empty_output_warning_seconds": 0,  # most test chiefs exit immediately and write nothing
         }
         made.append(LocalBackend(state, **{**quick, **settings}))
         return made[-1]
@@ -66,7 +69,7 @@ def actor(storage: Storage, bucket: str) -> str:
 
 @pytest.fixture(scope="session")
 def validation_state_dir(tmp_path_factory: pytest.TempPathFactory, shared_environments: Path) -> Path:
-    """The local backend's state dir on this machine, with the environments that all tests share."""
+    """The local backend's state dir, with the environments that all tests share."""
     state = tmp_path_factory.mktemp("validation-state")
     (state / "envs").symlink_to(shared_environments / "envs")
     return state
@@ -76,7 +79,7 @@ def validation_state_dir(tmp_path_factory: pytest.TempPathFactory, shared_enviro
 def validation_models(
     tmp_path_factory: pytest.TempPathFactory, validation_state_dir: Path, gcs_server: GcsServer, digits: Path
 ) -> Path:
-    """A folder with every model of ``make_models.py``; the datasets and the package are registered with it."""
+    """A folder with every model of ``make_models.py``. Also registers the datasets and the package."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in gcs_server.env.items():
@@ -94,7 +97,7 @@ def validation_env(storage: Storage, bucket: str, validation_models: Path, valid
 
 @pytest.fixture(params=["memory", "ray", "vertex"])
 def scripted_backend(request: pytest.FixtureRequest, storage: Storage, tmp_path: Path) -> Iterator[ScriptedBackend]:
-    """Each backend in turn."""
+    """Each backend in turn, for tests that must pass with every backend."""
     if request.param == "memory":
         yield MemoryBackend()
     elif request.param == "ray":
@@ -107,7 +110,7 @@ def scripted_backend(request: pytest.FixtureRequest, storage: Storage, tmp_path:
 
 @pytest.fixture
 def sample_jobs(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SampleJobs]:
-    """Jobs in this bucket, which the page of :func:`visit` shows."""
+    """A helper that creates jobs in this bucket; :func:`visit` shows them."""
     from airflow.models.revoked_token import RevokedToken
 
     from mlengine.connections import forget_connections
@@ -115,9 +118,9 @@ def sample_jobs(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-of-this-test-" * 4)
-    # The list of revoked tokens is in Airflow's database, which only the end-to-end tests have.
+    # Airflow keeps the list of revoked tokens in its database, which only the end-to-end tests have.
     monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)
-    # Credentials of the environment, which the server of these tests does not ask for.
+    # Forget credentials from the environment, which these tests' server does not need.
     forget_connections()
     monkeypatch.setattr(routes, "_storage", lambda: storage)
     monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
@@ -139,7 +142,7 @@ def visit(sample_jobs: SampleJobs) -> Callable[..., TestClient]:
 
 @pytest.fixture
 def airflow_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowStub]:
-    """A stub of Airflow's API, which the environment names."""
+    """A stub of Airflow's API, with its address in the environment."""
     with airflow_stubs.running() as server:
         monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
         monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")

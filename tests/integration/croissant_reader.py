@@ -1,6 +1,6 @@
 """Reads a version's metadata and records with the real ``mlcroissant``, and prints them as JSON.
 
-Runs in an environment of its own. With ``--metadata``, no records are read.
+Runs in a separate environment. With ``--metadata``, no records are read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The ways in which frameworks save a model, each validated on a small table; tests/support/any_models_*.py make them.
+"""Validates the formats in which frameworks save a model on a small table; tests/support/any_models_*.py create them.
 
-The recipes of the manual and wrong scorers are in test_own_model.py.
+The manual's recipes and wrong scorers are tested in test_own_model.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def models(environment: str, storage: Storage, bucket: str, state_dir: Path, scr
 
 
 def exported(own: OwnModels, script: str) -> Path:
-    """The folder of all models of a script, which runs once."""
+    """The folder of all models that a script exports. The script runs only once."""
     if script not in _EXPORTED:
         code = f"import runpy, sys\nsys.argv = ['', {str(own.scratch / 'train.npz')!r}, model_dir]\n"
         _EXPORTED[script] = own.train(code + f"runpy.run_path({str(SUPPORT / script)!r}, run_name='__main__')", "all")

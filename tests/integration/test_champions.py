@@ -1,6 +1,6 @@
-"""The champion's pointer in a real bucket: races, crashes, rollback, force, and what a repeated task does.
+"""Tests the champion's pointer in a real bucket: races, crashes, rollback, force, and repeated tasks.
 
-No TensorFlow here: models are a file, reports and predictions are written by hand.
+TensorFlow is not needed: a model is a single file, and reports and predictions are written by the tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LABELS = np.arange(2000) % 10
 
 
 def predictions(right: float) -> Predictions:
-    """Of which the share ``right``, at the beginning, is correct."""
+    """Predictions of which the first ``right`` (a share) are correct."""
     good = np.arange(len(LABELS)) < round(right * len(LABELS))
     predicted = np.where(good, LABELS, (LABELS + 1) % 10)
     return Predictions("multiclass", "digits", tuple(range(10)), target=LABELS, predicted=predicted)
@@ -47,7 +47,7 @@ class Bench:
         self.storage, self.bucket = storage, bucket
 
     def job(self, name: str, *, accuracy: float = 0.98, version: str = "2026-11-01", **changes: Any) -> Report:
-        """A job that was validated against the current champion."""
+        """Create a job that was validated against the current champion."""
         job_dir = JobDir.of(self.bucket, "mnist", name)
         self.storage.write(job_dir.model + "saved_model.pb", name.encode())
         export = resolve(self.storage, job_dir.model)
@@ -78,7 +78,7 @@ class Bench:
         return publish(self.storage, self.bucket, report, by="dag run", **more)
 
     def serials(self) -> list[tuple[int, str]]:
-        """The history, oldest first."""
+        """Serial and job id of each entry in the history, oldest first."""
         return [(was.serial, was.job_id) for was in reversed(history(self.storage, self.bucket, "mnist"))]
 
     @property
@@ -120,7 +120,7 @@ def test_publishing_again_changes_nothing(bench: Bench) -> None:
     assert again.decision is PublishDecision.ALREADY_CHAMPION
     assert again.champion == first.champion
     bench.publish(bench.job("b"))
-    # The first task is cleared and runs again, after the second model was published.
+    # The first task is cleared, and runs again after the second model was published.
     late = bench.publish(report)
     assert late.decision is PublishDecision.SUPERSEDED
     assert not late.published
@@ -141,10 +141,10 @@ def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pyte
     claimed = {
         "time": time.time() + 7200,
         "event": "claimed",
-    }  # ahead by more than the allowed difference
+    }  # later than the last publication by more than the allowed clock difference
     assert bench.publish(bench.job("new", lineage={"events": [claimed]})).decision is PublishDecision.PUBLISHED
     assert [uri for uri in read if "/champions/" in uri] == []
-    # One that was claimed before the last two were published is compared with these.
+    # A job that was claimed before the latest publications is compared with those entries.
     old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
     assert bench.publish(old).decision is PublishDecision.SUPERSEDED
     assert len([uri for uri in read if "/champions/" in uri]) == 3
@@ -242,7 +242,7 @@ def test_versions_of_one_dataset_count_more_than_runs(bench: Bench) -> None:
 
 
 def test_versions_of_different_datasets_have_no_order_and_the_runs_decide(bench: Bench) -> None:
-    """A model of another dataset is published; a backfill of the first dataset does not replace it."""
+    """A model of another dataset is published. A backfill of the first dataset then does not replace it."""
     bench.publish(bench.job("a", lineage=of_run("2026-11-01", "2026-11-01")["lineage"]))
     other = {"name": "letters", "version": "2020-01-01"}
     changed = bench.job("b", dataset=other, lineage=of_run("2026-12-01", "2026-12-01")["lineage"])
@@ -293,7 +293,7 @@ def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(
 def test_a_metric_without_a_value_is_no_comparison(
     bench: Bench, thresholds: dict[str, Any], decision: PublishDecision
 ) -> None:
-    """The champion has changed since the validation; the stored predictions have classes and no probabilities."""
+    """The champion has changed since the validation, and the stored predictions have classes but no probabilities."""
     report = bench.job("b", accuracy=0.99, thresholds=Thresholds.from_json(thresholds))
     bench.publish(bench.job("a"))
     outcome = bench.publish(report)
@@ -312,7 +312,7 @@ def test_a_task_recognises_its_own_publication(bench: Bench) -> None:
     other = bench.publish(report, publisher={**me, "run_id": "r2"})
     assert (other.decision, other.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
     assert not bench.publish(report).swapped
-    # A rollback to it is the act of another user.
+    # If another user rolls back to this model, that is not the task's own publication.
     bench.publish(bench.job("b"))
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
     back = bench.publish(report, publisher=me)
@@ -353,7 +353,7 @@ def test_a_job_that_exported_again_may_be_published_again(bench: Bench) -> None:
     again = replace(load_report(bench.storage, job_dir), fingerprint=export.fingerprint)
     assert bench.publish(again).published
     assert bench.serials() == [(1, "a"), (2, "b"), (3, "a")]
-    # A rollback to the entry with the overwritten files is refused.
+    # A rollback to the entry whose files were overwritten is refused.
     with pytest.raises(PublishError, match="changed after it was validated"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=1)
 
@@ -373,12 +373,12 @@ def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="again", to=3)
     with pytest.raises(PublishError, match="no champion with serial 9"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=9)
-    # The next model is published as usual.
+    # After rollbacks, the next model is published as usual.
     assert bench.publish(bench.job("d")).published
 
 
 def test_a_champion_that_exported_again_is_another_model(bench: Bench) -> None:
-    """Its job dir has another model since the validation of the job that is published now."""
+    """The champion's job has exported a different model since the validation of the job that is now published."""
     bench.publish(bench.job("champion", accuracy=0.9))
     late = bench.job("late", accuracy=0.9)
     better = bench.job("champion", accuracy=0.99)
@@ -436,7 +436,7 @@ def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
     assert all(outcome.published for outcome in outcomes)
     chain = bench.serials()
     assert sorted(name for _, name in chain) == sorted(["seed", *(report.job_id for report in reports)])
-    # Each is named by the next: no entry was overwritten unseen.
+    # Each entry names its predecessor: no entry was replaced by a publication that had not seen it.
     found = history(bench.storage, bench.bucket, "mnist")
     assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
 
@@ -471,9 +471,9 @@ def test_a_publication_after_a_crash_before_the_swap(bench: Bench, monkeypatch: 
     report = bench.job("b")
     crash_before_the_swap(bench, report, monkeypatch)
     assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
-    # Readers still see the old champion, and the history has no other entry.
+    # Readers still see the old champion, and the history has no new entry.
     assert bench.serials() == [(1, "a")]
-    # Another process publishes first: the entry of the killed one is skipped.
+    # Another process publishes first and skips the entry of the crashed one.
     assert bench.publish(bench.job("c")).published
     assert bench.serials() == [(1, "a"), (3, "c")]
     # The crashed task is retried.
@@ -490,7 +490,7 @@ def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypa
 
 
 def test_no_reader_sees_half_a_champion(bench: Bench) -> None:
-    """While others publish, every read returns a complete entry whose files exist."""
+    """While other threads publish, every read returns a complete entry whose files exist."""
     bench.publish(bench.job("job0"))
     reports = [bench.job(f"job{at}") for at in range(1, 6)]
     done = threading.Event()

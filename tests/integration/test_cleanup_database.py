@@ -1,4 +1,4 @@
-"""What the listener finds in Airflow's own tables when the run of an old partition ends."""
+"""Tests what the listener finds in Airflow's own tables when the run of an old partition ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-# A backfill's run among 30 newer runs, of which Airflow keeps the rendered fields.
+# A backfill run among 30 newer runs. Airflow keeps rendered fields only for the newer ones.
 _SCRIPT = """
 import datetime as dt, json, sys, uuid
 from sqlalchemy import insert, text

@@ -1,4 +1,4 @@
-"""The process that cancels the jobs of a run that has ended."""
+"""Tests the process that cancels the jobs of a run that has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY = JobKey("dag", "run", "submit")
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder of requests."""
+    """The folder in which requests are stored."""
     monkeypatch.setenv("MLENGINE_ORPHANS", str(tmp_path))
     return tmp_path
 
@@ -78,7 +78,7 @@ def test_a_request_may_name_the_job_dir(storage: Storage, bucket: str, backend: 
 def test_a_job_of_an_earlier_generation_is_found_by_the_job_dir(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, owner: dict[str, str] | None, cancelled: bool
 ) -> None:
-    """The task was cleared, and has not submitted again when the run ended."""
+    """The task was cleared, and had not submitted again when the run ended."""
     job_dir = submit(storage, bucket)
     later = replace(KEY, generation=KEY.generation + 2)
     write(folder, CancelRequest(later.digest, job_dir.uri, owner, backend="memory"))
@@ -98,7 +98,7 @@ def test_a_job_dir_without_a_record_does_not_hide_the_key(
 def test_requests_of_another_environment_are_handled_when_nobody_else_does(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The component that wrote them was started again, with another environment."""
+    """The component that wrote the requests was restarted with another environment."""
     submit(storage, bucket)
     (folder / "1.json").unlink()
     ours, other = tmp_path / "orphans" / "ours", tmp_path / "orphans" / "other"
@@ -131,7 +131,7 @@ def test_the_scheduler_s_start_handles_what_was_left(
 
 
 def test_modules_of_the_present_path_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Such as a secrets backend that Airflow's configuration names."""
+    """An example is a secrets backend that Airflow's configuration names."""
     commands: list[dict[str, str]] = []
     monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: commands.append(env))
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
@@ -161,7 +161,7 @@ def test_a_submission_in_progress_is_found_later(
 def test_a_request_with_a_job_is_not_repeated(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task may have been cleared by then, and its job continue as attempt 2."""
+    """The task may have been cleared by then, so that its job continues as attempt 2."""
     submit(storage, bucket)
     monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: pytest.fail("it waits"))
     assert cleanup_process.main() == 0
@@ -214,14 +214,15 @@ def test_one_process_handles_all_requests(
 
 
 def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real processes, for a local backend's folder without jobs."""
+    """Uses real processes, with a local backend's folder that has no jobs."""
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
     children = set(_children())
     begun = time.monotonic()
     for _ in range(5):
         cleanup_process.start([CancelRequest("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
-        # Without a job, it repeats the search after 10 s. For a moment of its start, its command line cannot be read.
+        # Without a job, the process repeats its search after 10 s. Right after its start, its command line cannot be
+        # read yet.
         until(lambda: _running(tmp_path), "it did not end before the return", seconds=8.0)
     assert set(_children()) == children, "there is none to reap"
     (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()

@@ -1,4 +1,4 @@
-"""The storage client of an Airflow connection: what is read here, and what is left to Google's provider."""
+"""Tests the storage client of an Airflow connection: which fields mlengine reads, and which Google's provider reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_server_that_asks_for_no_credentials(
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    """Credentials of a person, as ``gcloud auth application-default login`` leaves them; they open nothing."""
+    """User credentials in the format of ``gcloud auth application-default login``; they grant access to nothing."""
     content = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
     path = tmp_path / "key.json"
     path.write_text(json.dumps(content))
@@ -77,7 +77,7 @@ def _made(server: GcsServer, extra: dict[str, Any], key_file: Path, home: Path) 
 
 
 def _said(program: str, server: GcsServer, extra: dict[str, Any], *arguments: str, **env: str) -> list[str]:
-    """In a process of its own, since modules that were imported stay."""
+    """Run the program in a new process, because imported modules stay loaded."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={

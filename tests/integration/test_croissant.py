@@ -1,4 +1,4 @@
-"""Croissant metadata: the real ``mlcroissant`` reads a version's records, and a version is made from metadata."""
+"""Tests Croissant metadata: the real ``mlcroissant`` reads a version's records, and metadata can define a version."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_metadata_of_a_version_by_reference_is_valid(
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """A web server of ``tmp_path/web``."""
+    """A web server that serves ``tmp_path/web``."""
     (tmp_path / "web").mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -166,7 +166,7 @@ def test_metadata_of_another_form_is_refused(
 
 
 def test_a_single_object_may_stand_for_a_list(tmp_path: Path) -> None:
-    """As JSON-LD has it."""
+    """JSON-LD allows this."""
     field = {"name": "left", "dataType": ["sc:Boolean", "cr:Label"], "source": {"extract": {"column": "left"}}}
     metadata = {"distribution": FILE, "recordSet": {"field": field, "key": {"@id": "people/id"}}}
     (tmp_path / "croissant.json").write_text(json.dumps(metadata))

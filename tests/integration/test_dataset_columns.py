@@ -1,4 +1,4 @@
-"""Columns of every kind that files have: registered as they are, or refused with the column's name."""
+"""Tests columns of every kind found in files: they are registered as they are, or refused with the column's name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = np.arange(2 * ROWS)
 
 
 def write(folder: Path, columns: Mapping[str, Any]) -> Path:
-    """Parquet files of both splits: the first half of each column, and the second."""
+    """Write Parquet files for both splits: the first half of each column, and the second half."""
     table = pa.table(columns)
     for split, part in (("train", table.slice(0, ROWS)), ("heldout", table.slice(ROWS))):
         (folder / split).mkdir(parents=True)
@@ -82,7 +82,7 @@ BAD: dict[str, tuple[str, str]] = {
 def test_a_header_that_names_no_column_or_two_is_refused(
     storage: Storage, bucket: str, tmp_path: Path, case: str
 ) -> None:
-    """A manifest with an empty name could not be read, by the next version either."""
+    """A manifest with an empty column name could not be read, not even to compare the next version with it."""
     text, message = BAD[case]
     with pytest.raises(DatasetError, match=rf"part\.csv: {message}"):
         add(storage, bucket, csv(tmp_path / "data", text))
@@ -133,7 +133,7 @@ def test_weights_are_not_negative(storage: Storage, bucket: str, tmp_path: Path,
 def test_a_sample_is_checked_against_a_sample(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shares are of the rows that were read, and not of all."""
+    """Shares are relative to the rows that were read, not to all rows."""
     monkeypatch.setattr(scanning, "SAMPLE_BYTES", 4_000)
 
     def version(name: str, nulls: int, cities: str) -> str:
@@ -162,7 +162,7 @@ def test_a_sample_is_checked_against_a_sample(
 
 @pytest.mark.parametrize("rows", [200, 500])
 def test_the_noise_of_a_small_version_is_no_drift(storage: Storage, bucket: str, tmp_path: Path, rows: int) -> None:
-    """72 ages, each as frequent in both versions."""
+    """Both versions draw 72 ages from the same distribution."""
     random = np.random.default_rng(1)
 
     def ages(shift: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Announcing a version: what is said if Airflow does not hear it. That it does is in tests/e2e/test_backfill.py."""
+"""Tests error messages of announcing a version to Airflow. Success is tested in tests/e2e/test_backfill.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 
 class Answers(BaseHTTPRequestHandler):
-    """As much of Airflow's API as is asked of it, with the answers the test wants."""
+    """The part of Airflow's API that is called, with the responses that a test provides."""
 
     assets: ClassVar[list[dict[str, Any]]] = []
     said: ClassVar[list[tuple[str, Any, str | None]]] = []
@@ -40,7 +40,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Not into the test's output."""
+        """Suppress the request log, which would appear in the test's output."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Versions of every format: registered by copy and by reference, read back, verified, fetched."""
+"""Tests versions of every format: registered by copy and by reference, read, verified, and fetched."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_pictures_in_folders_of_classes(storage: Storage, bucket: str, tmp_path:
         ("dog", "heldout/dog/1.png"),
     ]
     assert rows[2]["image"] == b"\x89PNG\r\n\x1a\ntestdog0"
-    # The same pictures, with a place for each split.
+    # The same images, with each split in a separate place.
     heldout = str(tmp_path / "given" / "test")
     apart = add(storage, bucket, tmp_path / "given" / "train", "v2", target=None, key=None, heldout=heldout)
     assert apart.digest == manifest.digest
@@ -134,7 +134,7 @@ def test_tensors_and_lists_of_examples(storage: Storage, bucket: str, tmp_path: 
 
 
 def test_rows_of_examples_without_values(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """An empty list is a missing one, of scalars and of lists of a fixed length."""
+    """An empty list counts as a missing value, for scalars and for lists of a fixed length."""
     rows: list[dict[str, Any]] = [
         {
             "pair": [1.0, n] if n % 2 else [],
@@ -164,7 +164,7 @@ def test_a_replaced_object_is_found_without_reading_it(storage: Storage, bucket:
     manifest = add(storage, bucket, prefix)
     uri = f"{prefix}/heldout/part-0.parquet"
     assert {file.uri for file in manifest.files} == {uri, f"{prefix}/train/part-0.parquet"}
-    storage.write(uri, storage.read(uri))  # the same bytes, another generation
+    storage.write(uri, storage.read(uri))  # the same bytes with a new generation
     (problem,) = datasets.verify(storage, bucket, "people", "v1")
     assert (problem.uri, problem.reason[:26]) == (uri, "was replaced: generation 1")
     for use in (
@@ -192,7 +192,7 @@ def test_an_object_replaced_while_it_is_read(storage: Storage, bucket: str, tmp_
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "tfrecord"])
 def test_an_object_that_differs_from_its_checksum(storage: Storage, bucket: str, tmp_path: Path, suffix: str) -> None:
-    """The reader's error arrives through pyarrow's own threads."""
+    """The reader's error is raised through pyarrow's own threads."""
     path = tables.write(tables.people(3_000), tmp_path / f"train.{suffix}")
     storage.upload(path, f"{bucket}/raw/{path.name}")
     stat = storage.stat(f"{bucket}/raw/{path.name}")
@@ -223,7 +223,7 @@ def test_idx_files_by_reference(storage: Storage, bucket: str, tmp_path: Path) -
 
 
 def test_an_object_that_cloud_storage_would_decompress(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """Read in pieces, an object with ``Content-Encoding: gzip`` would be cut at its compressed size."""
+    """If it were read in ranges, an object with ``Content-Encoding: gzip`` would be cut off at its compressed size."""
     for split, rows in (("train", 3_000), ("heldout", 2_000)):
         path = tables.write(tables.people(rows, rows, first=rows * 10), tmp_path / f"{split}.csv.gz")
         blob = storage.client.bucket(bucket.removeprefix("gs://")).blob(f"raw/{split}.csv")
@@ -467,11 +467,11 @@ def test_held_out_rows_fixed_rolling_and_a_share(storage: Storage, bucket: str, 
 
 
 def test_the_next_version_has_the_same_share_by_the_same_key(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """Neither is repeated: a customer must not change sides."""
+    """The user repeats neither share nor key. A customer's rows must stay in the same split."""
     first = tables.write(tables.people(2_000, 3), tmp_path / "first.csv")
     terms: dict[str, Any] = {"license": "x", "source": "x", "target": "left", "key": "id"}
     before = datasets.add(storage, bucket, "alone", "v1", first, heldout="0.1", **terms)
-    grown = tables.write(tables.people(2_500, 4), tmp_path / "grown.csv")  # the same ids, other values
+    grown = tables.write(tables.people(2_500, 4), tmp_path / "grown.csv")  # the same ids and more, with other values
     after = datasets.add(storage, bucket, "alone", "v2", grown)
     assert (before.heldout_share, after.heldout_share, after.heldout_policy) == (0.1, 0.1, "rolling")
     again = datasets.load_manifest(storage, bucket, "alone", "v2")
@@ -490,7 +490,7 @@ def test_the_next_version_has_the_same_share_by_the_same_key(storage: Storage, b
 
 @pytest.mark.parametrize("heldout", ["0.1", "apart"])
 def test_a_field_that_begins_late_is_refused(storage: Storage, bucket: str, tmp_path: Path, heldout: str) -> None:
-    """Columns are taken from the first 8 MiB; a later field must not be lost."""
+    """Columns are determined from the first 8 MiB; a field that first appears later must not be lost."""
     pad, path = "x" * 1000, tmp_path / "rows.jsonl"
     lines = [json.dumps({"id": row, "pad": pad, "left": row % 2}) for row in range(9_000)]
     path.write_text("\n".join([*lines, json.dumps({"id": 9_000, "pad": pad, "left": 1, "extra": 7})]) + "\n")

@@ -1,4 +1,4 @@
-"""Columns whose types or values do not fit their roles, and what is shown and compared of registered versions."""
+"""Tests columns whose types or values do not fit their roles, and how registered versions are shown and compared."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def texts(folder: Path, suffix: str, train: str, heldout: str | None = None) -> 
 
 
 def parquet(folder: Path, **columns: Any) -> Path:
-    """The same rows in both splits."""
+    """Write the same rows to both splits."""
     for split in ("train", "heldout"):
         (folder / split).mkdir(parents=True)
         pq.write_table(pa.table(columns), folder / split / "part.parquet")
@@ -128,7 +128,7 @@ def test_a_column_of_another_type_than_its_role(
 
 @pytest.mark.parametrize("heldout", [["1.5", "1.5"], ["1.5", "2.5"]])
 def test_few_held_out_values_make_no_classes(storage: Storage, bucket: str, tmp_path: Path, heldout: list[str]) -> None:
-    """The training rows have more values than are counted."""
+    """The training rows have more distinct values than are counted."""
     train = table("x", list(range(20_000)), [f"{row}.5" for row in range(20_000)])
     source = texts(tmp_path / "data", "csv", train, table("x", [1, 2], heldout))
     manifest = add(storage, bucket, source, target="y")
@@ -163,7 +163,7 @@ def test_an_option_for_one_column_is_given_once(option: str, capsys: pytest.Capt
 def test_what_is_shown_of_a_column_is_one_line(
     storage: Storage, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Infinite values are among what is shown."""
+    """The shown values include infinite ones."""
     columns = {
         "a\nb": [float("inf") if row in (3, 7) else float(row) for row in range(ROWS)],
         "text": [f"x\ny{row % 2}" for row in range(ROWS)],

@@ -1,4 +1,4 @@
-"""Dataset versions of real digits in a real bucket: registered completely or not at all, and verified when read."""
+"""Tests dataset versions of real digits in a real bucket: registered completely or not at all; verified when read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def small(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def source(small: Path, tmp_path: Path) -> Path:
-    """A copy of the small set that the test may spoil."""
+    """A copy of the small dataset that the test may modify."""
     return Path(shutil.copytree(small, tmp_path / "source"))
 
 
@@ -85,7 +85,7 @@ def test_the_same_again_is_no_error_and_other_content_is(
 ) -> None:
     first = add(storage, bucket, source)
     before = storage.ls(f"{bucket}/datasets/")
-    for name in (TRAIN_IMAGES, HELD_IMAGES):  # packed, and by another packer: still the same digits
+    for name in (TRAIN_IMAGES, HELD_IMAGES):  # compressed with another level: the digits are still the same
         (source / f"{name}.gz").write_bytes(gzip.compress((source / name).read_bytes(), 1))
         (source / name).unlink()
     assert add(storage, bucket, source) == first
@@ -202,7 +202,7 @@ def test_every_reason_is_reported_at_once(storage: Storage, bucket: str, source:
 
 
 def _few_values(source: Path) -> None:
-    """Only the first pixel of each image is left, of which there are ten: as in a table with few columns."""
+    """Keep only the first pixel of each image, with ten different values, as in a table with few columns."""
     for name in (TRAIN_IMAGES, HELD_IMAGES):
         content = bytearray((source / name).read_bytes())
         for row, at in enumerate(range(16, len(content), 784)):
@@ -265,7 +265,7 @@ def test_a_new_version_is_compared_with_the_one_before(
     with pytest.raises(DatasetError, match=r"label 7 is .* in mnist/v10"):
         add(storage, bucket, drifted, "v12")
     assert add(storage, bucket, drifted, "v12", limits={"class-balance": 0.3}).train.rows == 3_000
-    with pytest.raises(DatasetError, match=r"in mnist/v9: "):  # one that comes late, before the first
+    with pytest.raises(DatasetError, match=r"in mnist/v9: "):  # a late one is compared with v9, the first
         add(storage, bucket, drifted, "v8")
 
 
@@ -333,7 +333,7 @@ def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
     add(storage, bucket, small, discard_partial=True)
     assert storage.read(notes) == b"a person's"
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
-    with pytest.raises(DatasetError, match="exists with other content"):  # and a whole version is not discarded
+    with pytest.raises(DatasetError, match="exists with other content"):  # a complete version is not discarded
         add(storage, bucket, grown(digits, tmp_path / "other", 2_100), discard_partial=True)
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
 
@@ -500,7 +500,7 @@ def test_many_processes_fetch_once(
         deadline = time.monotonic() + 60
         while len(proxied.seen("GET", "/download/.*/manifest.json")) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        proxied.release()  # only now does the first of them get on
+        proxied.release()  # keep the first download waiting until all processes have started
         copies = pending.get(60)
     assert len(set(copies)) == 1
     assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4
@@ -511,7 +511,7 @@ def test_rows_that_came_went_or_were_relabelled_are_counted(
 ) -> None:
     old = add(storage, bucket, source, "v1")
     images = bytearray((source / TRAIN_IMAGES).read_bytes())
-    images[16 : 16 + 784], images[16 + 784] = images[16 + 784 * 5 : 16 + 784 * 6], 77  # row 0 twice row 5, row 1 new
+    images[16 : 16 + 784], images[16 + 784] = images[16 + 784 * 5 : 16 + 784 * 6], 77  # row 0 equals row 5, 1 is new
     (source / TRAIN_IMAGES).write_bytes(images)
     labels = bytearray((source / TRAIN_LABELS).read_bytes())
     labels[8] = labels[8 + 5]

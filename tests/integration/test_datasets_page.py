@@ -1,4 +1,4 @@
-"""The page "Bring your own data": its commands and samples, run in their order on small tables."""
+"""Runs the commands and samples of the page "Bring your own data" in order, on small tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files and commands that docs/emulator.md shows for CI, in a new project and with nothing else."""
+"""Tests the CI files and commands of docs/emulator.md in a new project that has nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts.bootstrap import ROOT
 
 pytestmark = pytest.mark.integration
 
-# Settings of this test run that a new project does not have.
+# Variables of this test run that a new project does not have.
 _OWN = ("AIRFLOW", "_AIRFLOW", "MLENGINE", "PYTEST", "STORAGE_EMULATOR", "GOOGLE_", "GCSFS", "CLOUDSDK_")
 
 
@@ -33,7 +33,7 @@ def test_the_files_and_commands_of_the_document(tmp_path: Path) -> None:
     install, *others = commands.splitlines()
     assert install == "pip install 'mlengine[testing]'"
     env = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
-    # In place of the first command.
+    # Replaces the page's first command, which installs mlengine.
     env |= {"PYTHONPATH": str(ROOT / "plugins"), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
     home = Path.home() / "airflow"
     before = home.exists()

@@ -1,4 +1,4 @@
-"""``mlengine jobs train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
+"""Runs ``mlengine jobs train`` and ``mlengine emulator`` as typed: on this machine, and through the emulator."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def state(make_backend: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The local backend that a command finds by itself."""
+    """The state dir of the local backend that commands use by default."""
     folder = make_backend().state_dir
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(folder))
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
@@ -97,7 +97,7 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     for name in ("jobs/mnist_1", f"{bucket}/jobs/mnist_1", "mnist_1"):
         assert main(["jobs", "status", name, "--bucket", bucket, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["job_dir"] == f"{bucket}/jobs/mnist_1"
-    # The same command again is the same job; another training under its id is refused.
+    # The same command again refers to the same job; another training with its id is refused.
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
     assert "already_succeeded" in capsys.readouterr().out
     assert main([*command, *cluster, "--", "--max_steps", "11"]) == 1
@@ -145,7 +145,7 @@ def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
     assert "no object" in capsys.readouterr().err
     (tmp_path / "job.yaml").write_text(config.format("tiny.task", uri))
     assert main(command) == 0
-    # A package of this machine, and the module in the job file only.
+    # The package is on this machine; only the job file names the module.
     (tmp_path / "job.yaml").write_text("trainingInput: {pythonModule: trainer.tsak}")
     assert main([*command, "--package-path", "trainer"]) == 1
     assert "no module trainer.tsak" in capsys.readouterr().err
@@ -213,7 +213,7 @@ def test_another_python_is_used_where_it_is_there(
 
 
 def another_python() -> tuple[str, Path] | None:
-    """A Python of another version than this, newer than 3.9, and its folder: of the path, or of pyenv."""
+    """A Python of a different version than this one, newer than 3.9, and its folder; from the path or from pyenv."""
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
     folders += sorted(Path.home().glob(".pyenv/versions/*/bin"))
@@ -260,7 +260,7 @@ class Command:
         self.url = "".join(re.findall(r"http://[\d.:]+", self.first_line))
 
     def stop(self) -> tuple[int, str, str]:
-        """Exit code and output."""
+        """Stop the process and return its exit code and output."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
@@ -324,5 +324,5 @@ def test_two_emulators_share_neither_a_port_nor_a_state_directory(
         assert (code, out) == (1, "")
         assert message in err
     assert first.stop()[0] == 0
-    # The port and the directory are free again.
+    # The port and the directory are available again.
     assert start("--state-dir", str(tmp_path / "state"), "--grpc-port", target.rpartition(":")[2]).stop()[0] == 0

@@ -1,4 +1,4 @@
-"""Google's own clients on the emulator: its libraries, the Google provider of Airflow, gcloud."""
+"""Tests the emulator with Google's own clients: its libraries, Airflow's Google provider, and gcloud."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
     ended = until_ended(lambda: client.get_custom_job(name=made.name))
     assert ended.state.name == "JOB_STATE_SUCCEEDED"
     assert made.create_time <= ended.start_time <= ended.end_time
-    # Vertex AI adds no --job-dir, and its checkpoint dir is not train/.
+    # Vertex AI adds no --job-dir, and its checkpoint directory is not train/.
     lines = [entry["jsonPayload"]["message"] for entry in entries(emulator, made.name)]
     expected = (
         f"['workerpool0', 'workerpool1'] {{'type': 'workerpool0', 'index': 0}} None blue {bucket}/out/checkpoints/"
@@ -108,7 +108,7 @@ def test_our_console_links_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_high_level_sdk(emulator: RunningEmulator, bucket: str) -> None:
-    """``aiplatform.CustomJob``, with a container whose command is Python, of which no image is pulled."""
+    """``aiplatform.CustomJob`` with a container whose command is Python. No image is pulled."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
     init_sdk(emulator, bucket)
@@ -176,7 +176,7 @@ def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
     assert trained.count("/.container/python") == 2
     assert any("is a copy of gs://" in line for line in lines)
     assert installed(folders) == before
-    assert {path.name for path in home.iterdir()} <= {".cache"}  # uv's, for the job's environment
+    assert {path.name for path in home.iterdir()} <= {".cache"}  # uv's cache, for the job's environment
     assert list(tmp_path.glob("host-*-was-used")) == []
     assert not list(emulator.server.engine.objects_dir(("x", "", "", "")).parent.iterdir()), "copies are removed"
 
@@ -189,7 +189,7 @@ def test_the_google_provider_s_operator_and_hook(
         CreateCustomJobOperator,
     )
 
-    # The provider has no setting for an endpoint: this is the one place a test must reach into.
+    # The provider has no setting for an endpoint, so this method must be patched.
     monkeypatch.setattr(hooks.CustomJobHook, "get_job_service_client", lambda self, region=None: job_client(emulator))
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", emulator.connection)
     operator = CreateCustomJobOperator(
@@ -211,7 +211,7 @@ def test_the_google_provider_s_operator_and_hook(
 def test_the_google_provider_s_trigger_over_grpc(
     emulator: RunningEmulator, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a deferred ``CreateCustomJobOperator`` waits with; it speaks gRPC alone."""
+    """A deferred ``CreateCustomJobOperator`` waits with this trigger, which supports only gRPC."""
     import grpc  # type: ignore[import-untyped,unused-ignore]
     from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
     from airflow.providers.google.cloud.triggers.vertex_ai import CustomJobTrigger
@@ -262,7 +262,7 @@ def test_the_google_provider_s_trigger_over_grpc(
 
 
 def test_a_client_built_from_discovery(emulator: RunningEmulator, actor: str, bucket: str) -> None:
-    """ML Engine's Python client of old: ``discovery.build("ml", "v1")``."""
+    """ML Engine's former Python client: ``discovery.build("ml", "v1")``."""
     import httplib2  # type: ignore[import-untyped,unused-ignore]
     from googleapiclient import discovery, errors  # type: ignore[import-untyped,unused-ignore]
 
@@ -300,7 +300,7 @@ def test_a_client_built_from_discovery(emulator: RunningEmulator, actor: str, bu
         time.sleep(0.2)
     assert job["state"] == "SUCCEEDED"
     assert seconds(job["createTime"]) <= seconds(job["startTime"]) <= seconds(job["endTime"])
-    # Without a jobDir, ML Engine gave the trainer no --job-dir.
+    # Without a jobDir, ML Engine did not pass --job-dir to the trainer.
     assert "job dir is None" in [entry["jsonPayload"]["message"] for entry in entries(emulator, "census_1")]
     listed = jobs.list(parent="projects/test-project", filter="labels.team=new", pageSize=1).execute()
     assert [job["jobId"] for job in listed["jobs"]] == ["census_1"]
@@ -317,7 +317,7 @@ needs_gcloud = pytest.mark.skipif(GCLOUD is None, reason="gcloud is not installe
 
 @pytest.fixture
 def gcloud(emulator: RunningEmulator, gcs_server: GcsServer, tmp_path: Path) -> Callable[..., str]:
-    """Runs gcloud, pointed at loopback; returns what it printed."""
+    """Runs gcloud with its endpoints on loopback, and returns its output."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CLOUDSDK_", "VIRTUAL"))}
     env = {
         **own,
@@ -336,7 +336,7 @@ def gcloud(emulator: RunningEmulator, gcs_server: GcsServer, tmp_path: Path) -> 
     return run
 
 
-# gcloud reads lines that are at least 5 s old, and stops after two polls without a line when the job has ended.
+# gcloud reads only lines that are at least 5 s old. After the job has ended, it stops after two polls without lines.
 TRAINER = """
 import argparse, json, os, time
 from trainer import model
@@ -388,7 +388,7 @@ def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket
 def test_ready_made_packages_and_the_other_commands(
     gcloud: Callable[..., str], emulator: RunningEmulator, bucket: str, tmp_path: Path
 ) -> None:
-    """``--packages``, and what else there was to do with a job: list, update, cancel."""
+    """Tests ``--packages``, and the other commands for jobs: list, update, cancel."""
     (tmp_path / "tiny-1.0.tar.gz").write_bytes(local_jobs.sdist(local_jobs.ACTOR))
     jobs = ("ml-engine", "jobs")
     submit = [

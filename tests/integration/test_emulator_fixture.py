@@ -1,4 +1,4 @@
-"""The pytest fixture for users' tests: an operator submits a job to the emulator by an Airflow connection."""
+"""Tests the pytest fixture for users: an operator submits a job to the emulator through an Airflow connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ML Engine's jobs forwarded to Vertex AI, for which a second emulator is used here."""
+"""Tests that ML Engine jobs are forwarded to Vertex AI; a second emulator takes the place of Vertex AI."""
 
 from __future__ import annotations
 

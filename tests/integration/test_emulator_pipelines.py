@@ -1,4 +1,4 @@
-"""Training pipelines on the emulator with Google's own clients: the SDK's training jobs, the provider's operators."""
+"""Tests training pipelines on the emulator with the SDK's training jobs and the operators of Google's provider."""
 
 from __future__ import annotations
 
@@ -244,14 +244,14 @@ def test_scripted_faults_apply_to_the_job_of_a_pipeline(emulator: RunningEmulato
 
 @pytest.fixture
 def context() -> dict[str, Any]:
-    """What an operator needs of a task's context; ``pushed`` has its XComs."""
+    """The parts of a task's context that an operator needs; ``pushed`` has its XComs."""
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
     return {"ti": ti, "task_instance": ti, "pushed": pushed, "task": SimpleNamespace(extra_links_params={})}
 
 
 def connect(emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connect the provider's hook, which has no setting for an endpoint."""
+    """Connect the provider's hook to the emulator; it has no setting for an endpoint."""
     from airflow.providers.google.cloud.hooks.vertex_ai.custom_job import CustomJobHook
 
     monkeypatch.setattr(CustomJobHook, "get_pipeline_service_client", lambda *_, **__: pipeline_client(emulator))
@@ -329,7 +329,7 @@ def test_the_google_provider_s_operators(
 def test_a_deferred_operator_of_the_provider(
     emulator: RunningEmulator, bucket: str, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits with a trigger, which speaks gRPC alone."""
+    """The operator waits with a trigger that supports only gRPC."""
     import grpc  # type: ignore[import-untyped,unused-ignore]
     from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
     from airflow.providers.google.cloud.operators.vertex_ai import custom_job as operators  # noqa: TID251

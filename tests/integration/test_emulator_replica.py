@@ -1,4 +1,4 @@
-"""The Python that a replica of another client's job gets: pip changes that one, and nothing of the user's."""
+"""Tests the Python that a replica of another client's job gets: pip modifies that one and not the user's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)])
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A host whose ``PATH`` has Pythons and pips of its own; each leaves a file when it is run."""
+    """A host whose ``PATH`` has fake Pythons and pips; each creates a file when it is run."""
     folder = tmp_path / "host"
     for directory, names in {
         "bin": ("python", "python3", "python3.12", "pip", "pip3", "pip3.11", "conda", "easy_install", "tool"),
@@ -68,7 +68,7 @@ def snapshot(folder: Path) -> dict[str, int]:
 
 
 def own_python() -> set[str]:
-    """What is installed in the Python that runs this test."""
+    """The packages installed in the Python that runs this test."""
     folders = [Path(sys.prefix) / "bin", *Path(sys.prefix).glob("lib/python*/site-packages")]
     return {str(path) for folder in folders for path in folder.iterdir()}
 

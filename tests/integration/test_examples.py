@@ -1,4 +1,4 @@
-"""The examples of docs/own-trainer.md, by the commands and DAGs that the page shows."""
+"""Tests the examples of docs/own-trainer.md with the commands and DAGs of the page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Command = Callable[..., str]
 
 
 def section(title: str) -> Iterator[Any]:
-    """The blocks of code below a heading of the page."""
+    """The code blocks below a heading of the page."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     begin = lines.index(f"## {title}")
     end = next((at for at in range(begin + 1, len(lines)) if lines[at].startswith("## ")), len(lines))
@@ -57,7 +57,7 @@ def documented_group(title: str) -> tuple[TaskGroup, dict[str, Any]]:
 def mlengine(
     make_backend: Callable[..., LocalBackend], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> Command:
-    """Runs a command in the clone, as a newcomer types it, and returns what it prints."""
+    """Runs a command in the clone, as a new user would, and returns its output."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(make_backend().state_dir))
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
@@ -162,7 +162,7 @@ def upload_table(bucket: str, folder: Path) -> None:
 
 def judged(storage: Storage, job_dir: JobDir, check: Any) -> Report:
     rules = Rules(scope=Scope.FILES, extra_checks=(check,), require_comparison=False)
-    nowhere: Any = None  # nothing of the model runs
+    nowhere: Any = None  # not used, as nothing of the model runs
     return validate(
         storage, load_job(storage, job_dir.uri), rules, ValidationEnvironment(nowhere, nowhere), replace_report=True
     )
@@ -179,7 +179,7 @@ def test_a_keras_model_is_validated_and_published(
     assert report.metric_value is not None
     assert report.metric_value > 0.9
     assert "digits_1" in mlengine("mlengine models show digits")
-    # The DAG calls the model as the commands did.
+    # The DAG uses the model in the same way as the commands.
     group, _ = documented_group("A Keras model")
     signature = json.loads((ROOT / "examples/keras_digits/serving_signature.json").read_text())
     assert group.validate.serving_signature == signature  # type: ignore[attr-defined]

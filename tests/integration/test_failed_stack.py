@@ -1,4 +1,4 @@
-"""``make run`` when Airflow cannot be restarted: training jobs continue, and the next start continues with them."""
+"""Tests ``make run`` when Airflow cannot be restarted: training jobs continue, also through the next start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG = "sqlite3.OperationalError: database is locked"
 
 @dataclass
 class Training:
-    """A stack without Airflow's processes, and a job that trains in it until a file exists."""
+    """A stack without Airflow's processes, and a job that trains until a file exists."""
 
     stack: Stack
     handle: JobHandle
@@ -89,7 +89,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traini
 
 
 def fail(airflow: Airflow, name: str) -> None:
-    """As if a component had used up its restarts."""
+    """Make a component fail as if all its restarts were used up."""
     airflow.supervise()
     log = airflow.log_file(name)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_a_failed_airflow_leaves_its_jobs_running(
     assert training.state is JobState.RUNNING
     assert gcs.answers(stack.server.url), "the job needs its bucket"
 
-    # The next start replaces the server and leaves the job alone.
+    # The next start replaces the server and does not affect the job.
     reached = training.step
     until(lambda: training.step > reached)
     with stacks.Lock(stack.data):

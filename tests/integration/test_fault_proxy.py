@@ -1,4 +1,4 @@
-"""The fault proxy itself: what it strikes, what it lets pass, and that a fault which never struck is an error."""
+"""Tests the fault proxy itself: which requests fail, which pass, and that a fault that never occurred is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 
 class _Echo(BaseHTTPRequestHandler):
-    """Answers with what it was sent and its own address, and counts."""
+    """Responds with the request's body and the server's own address, and records each request."""
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str, bytes]]
@@ -160,7 +160,7 @@ def test_a_fault_that_never_struck_is_an_error(echo: type[_Echo]) -> None:
     with pytest.raises(MlengineError, match=r"never struck: reset on GET /never-requested: 1 left"):
         use(proxy_strict=True)
     use(proxy_strict=False)
-    with pytest.raises(ZeroDivisionError):  # the test's own failure is not hidden by it
+    with pytest.raises(ZeroDivisionError):  # the proxy does not hide the test's own failure
         use(proxy_strict=True, failure=ZeroDivisionError())
 
 

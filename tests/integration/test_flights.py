@@ -1,6 +1,6 @@
-"""The flights examples: three replicas train one model, resume after kills, and the model is validated by slices.
+"""Tests the flights examples: three replicas train one model and resume after kills, and it is validated by slices.
 
-By the commands of docs/own-trainer.md, on a few thousand real flights.
+Uses the commands of docs/own-trainer.md on a few thousand real flights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"
-START_SECONDS, RUN_SECONDS = 500.0, 500.0  # an environment with TensorFlow is built first
+START_SECONDS, RUN_SECONDS = 500.0, 500.0  # the first includes building an environment with TensorFlow
 SLICES = '[{"by": "carrier", "metric": "roc_auc", "min": 0.3}, {"by": "origin", "metric": "roc_auc", "min": 0.5}]'
 Command = Callable[..., str]
 
@@ -48,7 +48,7 @@ def backend(make_backend: Callable[..., LocalBackend]) -> LocalBackend:
 def mlengine(
     backend: LocalBackend, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Runs a command in the clone, and returns what it prints."""
+    """Runs a command in the clone, and returns its output."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(backend.state_dir))
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)

@@ -1,4 +1,4 @@
-"""`mlengine jobs train` follows a job through outages of the services that it needs."""
+"""Tests that `mlengine jobs train` follows a job through outages of the services that it needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass
 class Unavailable(MemoryBackend):
-    """The first attempt is preempted, the second succeeds. ``outages``: how many calls of a verb fail from then on."""
+    """The first attempt is preempted, the second succeeds. The next ``outages`` calls of ``verb`` fail."""
 
     verb: str = "submit"
     outages: int = 0
@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def overdue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that is QUEUED has waited too long."""
+    """Treats a job that is QUEUED as having waited too long."""
     monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
     monkeypatch.setattr(deadlines, "waits_too_long", lambda status, _: status.state is JobState.QUEUED)
 
@@ -79,7 +79,7 @@ def run(
     cause: FailureCause = FailureCause.PREEMPTED,
     attempts: int = 3,
 ) -> int:
-    """Submit a job, and follow it."""
+    """Submit a job and follow it."""
     submitted = submit(storage, bucket, backend)
     if backend.verb == "submit":
         backend.end(submitted.handle.name, JobState.FAILED, cause)
@@ -112,7 +112,7 @@ def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkey
 
 @dataclass
 class CancelsSlowly(Unavailable):
-    """Shows a cancellation three polls late. It has one fallback."""
+    """Reports a cancellation only three polls later. It has one fallback."""
 
     late: int = 0
 
@@ -145,7 +145,7 @@ def test_a_job_that_waits_too_long_is_cancelled_once(
 
 @dataclass
 class StartsMeanwhile(CancelsSlowly):
-    """The first cancellation fails, and the job starts. After that, a person cancels it."""
+    """The first cancellation fails and the job starts. Then a user cancels it."""
 
     def cancel(self, handle: JobHandle) -> None:
         self.jobs[0].state = JobState.RUNNING
@@ -171,7 +171,7 @@ def test_a_person_s_cancellation_is_final_though_an_earlier_one_had_failed(stora
 
 @dataclass
 class CancelledByAPerson(CancelsSlowly):
-    """A person cancels the job just after the poll in which it had waited too long."""
+    """A user cancels the job right after the poll in which it had waited too long."""
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         found = super().describe(handles)
@@ -219,7 +219,7 @@ def test_a_job_without_attempts_left_is_explained_for_the_command_line(
 
 @dataclass
 class Started(Unavailable):
-    """A job that starts during an outage, while its follower knows only that it waits for machines."""
+    """A job that starts during an outage, while the last state its follower has seen is waiting for machines."""
 
     read_while_running: int = 0
 
@@ -301,7 +301,7 @@ def test_the_command_says_how_to_go_on_after_an_outage(
 
 @pytest.mark.usefixtures("overdue")
 def test_a_cancellation_that_a_person_recorded_first_is_not_taken_for_the_wait_s(storage: Storage, bucket: str) -> None:
-    """A button of the page, whose effect the service does not show yet."""
+    """The user used the page's button, and the service does not show the cancellation yet."""
     backend = CancelsSlowly(verb="none")
     handle = submit(storage, bucket, backend).handle
     submitter = Submitter(storage, backend)

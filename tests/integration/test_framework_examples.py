@@ -1,6 +1,6 @@
-"""The examples for PyTorch, JAX and XGBoost: two replicas train one model, resume after kills, and it is validated.
+"""Tests the PyTorch, JAX and XGBoost examples: two replicas train one model, resume after kills, and it is validated.
 
-By the commands of docs/frameworks.md, on a few thousand digits.
+Uses the commands of docs/frameworks.md on a few thousand digits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def backend(make_backend: Callable[..., LocalBackend]) -> LocalBackend:
 def mlengine(
     backend: LocalBackend, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Runs a command in the clone, and returns what it prints."""
+    """Runs a command in the clone, and returns its output."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(backend.state_dir))
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
@@ -61,13 +61,16 @@ def mlengine(
 
 
 def documented(example: str) -> list[str]:
-    """The mlengine commands of the page that train, validate and publish an example."""
+    """The page's mlengine commands that train, validate and publish an example."""
     found = [command for block in blocks(PAGE) for command in commands(block)]
     return [command for command in found if re.search(rf"\b{example}\b", command)]
 
 
 def torch_constraint(folder: Path) -> Path:
-    """Constraints by which uv installs a CPU build of PyTorch: on Linux, PyPI has only the CUDA build, of gigabytes."""
+    """Constraints with which uv installs a CPU build of PyTorch.
+
+    For Linux, PyPI has only CUDA builds of several gigabytes.
+    """
     python, machine = f"cp{sys.version_info.major}{sys.version_info.minor}", platform.machine()
     folders = re.split(r"[\s,]+", f"{os.environ.get('PIP_FIND_LINKS', '')} {os.environ.get('UV_FIND_LINKS', '')}")
     builds = [path.name.split("-") for one in filter(None, folders) for path in Path(one).glob("torch-*+cpu-*.whl")]

@@ -1,4 +1,4 @@
-"""gcsfs, the Google provider's file system, with the environment variables that the Cloud Storage server gives."""
+"""Tests gcsfs, the Google provider's file system, with the environment variables of the Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlengine.testing.gcs import GcsServer
 
 pytestmark = pytest.mark.integration
 
-# Without the variable, the first call waits for more than a minute.
+# Without these variables, the first call takes more than a minute.
 SECONDS = 40
 USE = """
 import sys, gcsfs

@@ -1,4 +1,4 @@
-"""Packages in the bucket that were not built here: the installer must not write outside of the environment."""
+"""Tests packages in the bucket from other sources: the installer must not write outside the environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 
 def archive(*members: tuple[str, str]) -> bytes:
-    """An sdist with more members; a content that begins with ``->`` is a link."""
+    """An sdist with additional members. Content that begins with ``->`` makes the member a link."""
     buffer = io.BytesIO(local.sdist("print('hello')"))
     with tarfile.open(fileobj=buffer) as old:
         kept = [(member, old.extractfile(member)) for member in old.getmembers()]
@@ -67,6 +67,6 @@ def test_a_wheel_that_writes_elsewhere_does_not(storage: Storage, bucket: str, t
     uri = local.put(storage, bucket, buffer.getvalue(), "tiny-1.0-py3-none-any.whl")
     state = tmp_path / "state"
     state.mkdir()
-    with suppress(EnvironmentBuildError):  # whether it is refused or the file is passed over is the installer's choice
+    with suppress(EnvironmentBuildError):  # the installer may refuse the package or skip the file
         build_environment([uri], storage, state)
     assert list(outside.iterdir()) == []

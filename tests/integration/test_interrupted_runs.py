@@ -1,4 +1,4 @@
-"""A run of the tests that is interrupted leaves no processes: Ctrl-C, a main process that is killed."""
+"""Tests that an interrupted test run leaves no processes, after Ctrl-C or after its main process is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
-# A server that a fixture stops, slower than execnet's 5 s; and a detached process that its test would have stopped.
+# The fixture needs longer than execnet's 5 s to stop its server. The detached process is one that the test would have
+# stopped.
 TESTS = """
 import os, subprocess, sys, time
 import pytest
@@ -45,7 +46,7 @@ def test_waits(server, number, tmp_path):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run with two workers, whose tests wait. It is a process group of its own, as of a terminal."""
+    """A run with two workers whose tests wait. Like a run in a terminal, it is a separate process group."""
     (tmp_path / "test_it.py").write_text(TESTS.format(notes=str(tmp_path / "notes")))
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.support.interrupts"]
@@ -58,7 +59,7 @@ def run(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def started(run: subprocess.Popen[bytes], notes: Path) -> list[psutil.Process]:
-    """The workers, and what the tests of both have started."""
+    """The workers, and the processes that their tests have started."""
     deadline = time.monotonic() + SECONDS
     while not notes.exists() or notes.read_text().count("\n") < 2:
         assert run.poll() is None

@@ -1,7 +1,7 @@
-"""Every way to end a wait, deferred and not, in every state of its job: in memory, with Airflow's calls made by hand.
+"""Tests every way to end a wait, deferred or not, in every state of its job: in memory, with Airflow's calls simulated.
 
-What Airflow really calls, and when, is tested with the real one in ``tests/e2e/live_airflow``:
-``test_interrupted_waits.py`` and ``test_waits_without_triggerer.py``.
+Which methods a real Airflow calls, and when, is tested in ``test_interrupted_waits.py`` and
+``test_waits_without_triggerer.py`` in ``tests/e2e/live_airflow``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def backend() -> MemoryBackend:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str, backend: MemoryBackend) -> Iterator[JobXCom]:
-    """One that was submitted, and is QUEUED."""
+    """A submitted job in state QUEUED."""
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
     connections.forget_connections()
     intent = Intent(JobKey("d", "r", "submit"), "m", JobDir.of(bucket, "m", "j"), TrainingSpec("trainer.task"))
@@ -57,7 +57,7 @@ def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str, backend:
 
 
 class Wait:
-    """A wait that has begun; then its job came into ``state``, unseen."""
+    """A wait that has begun and has not seen that its job is now in ``state``."""
 
     def __init__(
         self, backend: MemoryBackend, job: JobXCom, state: JobState, *, deferrable: bool, **limits: Any
@@ -78,16 +78,19 @@ class Wait:
             backend.jobs[0].state = state
 
     def killed(self) -> None:
-        """Marked, cleared, or its DAG run ended: by its worker, or by the triggerer."""
+        """Simulate that the task was marked or cleared, or that its run ended.
+
+        The worker or the triggerer then calls ``on_kill``.
+        """
         if self.trigger is None:
             self.sensor.on_kill()
         else:
             asyncio.run(self.trigger.on_kill())
 
     def timed_out(self) -> None:
-        """By ``execution_timeout``."""
+        """Simulate that ``execution_timeout`` has passed."""
         if self.trigger is None:
-            # Airflow raises it in the middle of whatever the task does.
+            # Airflow raises this exception at an arbitrary point of the task.
             def too_late(_: object) -> None:
                 raise AirflowTaskTimeout
 
@@ -99,7 +102,7 @@ class Wait:
             self.sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, LAST_TRY)
 
     def too_late(self) -> None:
-        """By a deadline of ours."""
+        """Simulate that a time limit of mlengine has passed."""
         with suppress(AirflowFailException):
             if self.trigger is None:
                 self.sensor.execute(LAST_TRY)
@@ -150,7 +153,7 @@ def test_a_cleared_wait_goes_on_from_the_checkpoint(
 
 @pytest.fixture
 def hanging_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str], None]]:
-    """Lets a module's call to the bucket hang."""
+    """Makes a module's call to the bucket hang."""
     go_on = threading.Event()
     monkeypatch.setattr(threads, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(threads.BUCKET, "_pool", ThreadPoolExecutor(2))
@@ -207,7 +210,7 @@ def test_a_bucket_that_hangs_stops_neither_the_end_nor_a_deadline(
 def test_a_bucket_that_hangs_does_not_delay_a_kill(
     job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None]
 ) -> None:
-    """Airflow calls ``on_kill`` when the cancelled wait has ended."""
+    """Airflow calls ``on_kill`` only after the cancelled wait has ended."""
     trigger = deferred(job)
 
     async def main() -> float:
@@ -215,7 +218,7 @@ def test_a_bucket_that_hangs_does_not_delay_a_kill(
         await asyncio.sleep(0.5)
         hanging_bucket(log_forwarding, "write_cursor")
         backend.jobs[0].state = JobState.RUNNING
-        await asyncio.sleep(0.5)  # the cursor moves past the line that says so
+        await asyncio.sleep(0.5)  # the log line about the new state makes the trigger save the cursor
         wait.cancel()
         began = time.monotonic()
         await asyncio.wait_for(asyncio.gather(wait, return_exceptions=True), 10.0)
@@ -227,7 +230,7 @@ def test_a_bucket_that_hangs_does_not_delay_a_kill(
 def test_a_job_that_has_ended_in_an_unknown_way_is_not_asked_for_without_pause(
     job: JobXCom, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Vertex AI: failed, and the error is not given yet."""
+    """On Vertex AI a job can be failed while its error is not available yet."""
     backend.jobs[0].state = JobState.RUNNING
     trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=1.0)
     trigger.poll_interval_seconds = 600.0
@@ -235,7 +238,7 @@ def test_a_job_that_has_ended_in_an_unknown_way_is_not_asked_for_without_pause(
     async def main() -> int:
         wait = asyncio.create_task(first_event(trigger))
         await asyncio.sleep(0.5)
-        monkeypatch.setattr(Poller, "poll_soon", lambda _: None)  # the poller sees the end late
+        monkeypatch.setattr(Poller, "poll_soon", lambda _: None)  # the poller notices the end late
         backend.jobs[0].state, backend.jobs[0].ended = JobState.UNKNOWN, time.time()
         await asyncio.sleep(2.0)
         wait.cancel()

@@ -1,4 +1,4 @@
-"""No object in a job dir is deleted, whatever its name; and a bucket itself is refused as a job dir."""
+"""Tests that no user's object in a job dir is deleted, whatever its name, and that a bucket is not a valid job dir."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def backend(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memor
 
 @pytest.fixture
 def files(storage: Storage, bucket: str) -> Callable[[str], dict[str, bytes]]:
-    """Puts what a person may keep there into a folder, and returns it. Files of a trainer's names are among it."""
+    """Puts files that a user may keep there into a folder, some with names that trainers use, and returns them."""
 
     def put(folder: str) -> dict[str, bytes]:
         names = ("train/ckpt-9.index", "train/.keep", "model/saved_model.pb", "raw/part-0.csv", "README.md")
@@ -62,7 +62,7 @@ def untouched(storage: Storage, files: dict[str, bytes]) -> bool:
 
 
 def train(folder: Path, bucket: str, *words: str, job_file: str = "") -> int:
-    """``mlengine jobs train`` with a job file, and with more lines in it."""
+    """Run ``mlengine jobs train`` with a job file to which ``job_file`` adds lines."""
     config = folder / "job.yaml"
     uri = local.put(Storage(), bucket, local.sdist(""))
     config.write_text(f"trainingInput:\n  pythonModule: tiny.task\n  packageUris: [{uri}]\n" + job_file)
@@ -144,7 +144,7 @@ def test_a_prepared_dir_is_clean_and_what_lies_under_its_name_stays(
 def test_a_dir_that_filled_since_it_was_prepared_is_passed_over(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files
 ) -> None:
-    """By what a dead trainer of a dir that was pruned meanwhile still writes, say: its checkpoints are not ours."""
+    """For example, a trainer that still runs after its dir was pruned may write checkpoints of another job there."""
     job = prepare_task(bucket)
     storage.write(f"{job['job_dir']}/train/ckpt-9.index", b"not of this job")
     submitted = submit(job)
@@ -189,7 +189,7 @@ def test_only_empty_marks_of_a_dir_of_our_own_are_taken_back(storage: Storage, b
 @pytest.mark.parametrize(
     ("folder", "key", "more"),
     [
-        ("proj", KEY, {}),  # a name that a person gave
+        ("proj", KEY, {}),  # a name chosen by a user
         (f"m_v1_{KEY[:8]}", "", {}),
         (f"m_v1_{KEY[:8]}", "f" * 40, {}),
         (f"m_v1_{KEY[:8]}", KEY, {"job.json": b"{}"}),
@@ -234,7 +234,7 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
     with pytest.raises(StorageError, match="is a bucket without a path"):
         submit({"model": "m", "job_id": "j", "job_dir": whole})
     assert backend.jobs == []
-    packages = f"{bucket}/packages/"  # what the job file names
+    packages = f"{bucket}/packages/"  # the job file refers to these
     found = [stat.uri for stat in storage.ls(f"{bucket}/") if not stat.uri.startswith(packages)]
     assert found == [f"{bucket}/mine.txt"]
 

@@ -1,4 +1,4 @@
-"""The job index on a real bucket: its writers, and the servers that find what it does not know."""
+"""Tests the job index on a real bucket: its writers, and the servers that add what it lacks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def new_server(sample_jobs: SampleJobs) -> Index:
 
 
 def end(sample_jobs: SampleJobs, job_dir: JobDir, storage: Storage | None = None) -> None:
-    """What the wait writes."""
+    """Write the row as the wait does."""
     record = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim))
     handle = record.handle(job_dir.uri)
     assert handle is not None
@@ -79,7 +79,7 @@ def end(sample_jobs: SampleJobs, job_dir: JobDir, storage: Storage | None = None
 
 
 def validated(sample_jobs: SampleJobs, job_dir: JobDir, storage: Storage | None = None) -> None:
-    """What the validation writes after the report."""
+    """Write the row as the validation does after the report."""
     record_report(storage or sample_jobs.storage, sample_jobs.bucket, load_report(sample_jobs.storage, job_dir))
 
 
@@ -93,7 +93,7 @@ def without_times(row: Row) -> Row:
 
 
 def test_the_first_list_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
-    """No server has been there before: those that ended and validated the jobs have written the rows."""
+    """The list is complete without any earlier server: the tasks that ended and validated the jobs wrote the rows."""
     for at, state in enumerate((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)):
         job_dir = sample_jobs.job(f"mnist_{at}", state=state)
         end(sample_jobs, job_dir)
@@ -140,7 +140,7 @@ def test_a_job_dir_outside_the_listed_bucket_has_no_row(sample_jobs: SampleJobs,
 
 
 class DiesAt(Storage):
-    """Fails at the given call, before or after it takes effect, and at all later ones: a process that was killed."""
+    """Simulates a killed process: fails at the given call, before or after it takes effect, and at all later calls."""
 
     def __init__(self, storage: Storage, call: int, *, after: bool) -> None:
         super().__init__(lambda: storage.client)
@@ -179,7 +179,7 @@ def test_a_writer_that_dies_at_any_request_leaves_a_correct_list(sample_jobs: Sa
         for call in range(1, calls + 1):
             job_dir = sample_jobs.job(f"mnist_{writer.__name__}_{call}", began=began)
             if writer is validated:
-                # The wait's row is there, and the report was written after it.
+                # The wait has written its row, and the report was written afterwards.
                 sample_jobs.storage.delete(job_dir.report)
                 end(sample_jobs, job_dir)
                 sample_jobs.job(job_dir.job_id, began=began)
@@ -202,7 +202,7 @@ def test_many_jobs_end_together(sample_jobs: SampleJobs) -> None:
         list(pool.map(lambda job_dir: end(sample_jobs, job_dir), dirs))
         list(pool.map(lambda job_dir: validated(sample_jobs, job_dir), dirs))
     found = stored(sample_jobs)
-    # A few may have given up; a server adds them.
+    # Some writers may have given up after conflicts; a server adds their rows.
     assert len(found) >= 40
     new_server(sample_jobs).refresh()
     assert {row.verdict for row in stored(sample_jobs).values()} == {"accepted"}
@@ -247,7 +247,7 @@ def test_a_change_that_nobody_wrote_to_the_index_is_found_from_a_listing(
         sample_jobs.job(f"mnist_{at}")
     running = new_server(sample_jobs)
     running.refresh()
-    sample_jobs.job("mnist_3", metric_value=0.99)  # validated again, by a version without an index
+    sample_jobs.job("mnist_3", metric_value=0.99)  # validated again by a version of mlengine without an index
     dirs_read.clear()
     assert [row.metric_value for row in running.refresh().rows] == [0.98] * 5, "checked just now"
     assert {row.metric_value for row in new_server(sample_jobs).refresh().rows} == {0.98, 0.99}
@@ -262,8 +262,8 @@ def test_deleted_jobs_leave_the_list_and_the_index(sample_jobs: SampleJobs, monk
     sample_jobs.job("mnist_3")
     assert len(new_server(sample_jobs).refresh().rows) == 3
     delete_below(sample_jobs.storage, gone.uri)
-    sample_jobs.storage.delete(unclaimed.claim)  # by an interrupted `jobs prune`, or by a lifecycle rule
-    monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read some minutes ago
+    sample_jobs.storage.delete(unclaimed.claim)  # as by an interrupted `jobs prune` or a lifecycle rule
+    monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read minutes ago
     assert [row.job_id for row in new_server(sample_jobs).refresh().rows] == ["mnist_3"]
     assert sorted(stored(sample_jobs)) == ["mnist_1", "mnist_3"], "mnist_1 may have been listed too early"
     monkeypatch.setattr(bucket_rows, "_FORGET_AFTER", -60.0)
@@ -275,10 +275,10 @@ def test_deleted_jobs_leave_the_list_and_the_index(sample_jobs: SampleJobs, monk
 def test_a_row_of_a_deleted_object_does_not_come_back(
     sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, deleted: str
 ) -> None:
-    """Another server, which has not noticed the deletion, writes its row once more."""
+    """Another server that has not noticed the deletion writes the row again."""
     for name in ("WRITE_INTERVAL", "CHECK_INTERVAL"):
         monkeypatch.setattr(bucket_rows, name, 0.0)
-    monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read some minutes ago
+    monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read minutes ago
     job_dir = sample_jobs.job("mnist_1")
     server = new_server(sample_jobs)
     server.refresh()
@@ -310,7 +310,7 @@ def test_the_newest_jobs_of_all_models_are_read_first(
 
 
 def test_a_part_of_the_index_that_is_gone_is_read_from_the_jobs(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
-    """A lifecycle rule deletes the object of the index that was not written for the longest time."""
+    """A lifecycle rule deletes the object of the index that has been unchanged for longest."""
     ids = [f"mnist_{at:02}" for at in range(20)]
     for job_id in ids:
         sample_jobs.job(job_id)
@@ -362,7 +362,7 @@ def test_users_are_searched_for_again_after_a_failed_query(
 
 
 def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:
-    """The page is closed, and the server or the command ends, before the interval is over."""
+    """Otherwise the rows would be lost if the server or the command ended before the interval is over."""
     server = new_server(sample_jobs)
     server.refresh()
     sample_jobs.job("mnist_few")
@@ -377,7 +377,7 @@ def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs
 def forge(sample_jobs: SampleJobs, row: Row, number: int | None = None) -> None:
     """Write a row into the index, as any account with write access can.
 
-    :param number: of the object; by default that where the row belongs.
+    :param number: the number of the index object; by default the one to which the row belongs.
     """
     number = shards.number_of(row.model, row.job_id) if number is None else number
     known = shards.load(sample_jobs.storage, sample_jobs.bucket, number).rows
@@ -396,7 +396,7 @@ def forge(sample_jobs: SampleJobs, row: Row, number: int | None = None) -> None:
     ],
 )
 def test_a_forged_row_does_not_stay(sample_jobs: SampleJobs, change: dict[str, Any], elsewhere: bool) -> None:
-    """It claims to be newer than the job's own objects: the job is read, and its row written again."""
+    """The row claims to be newer than the job's own objects: the job is read, and its row is corrected."""
     job_dir = sample_jobs.job("mnist_1")
     end(sample_jobs, job_dir)
     validated(sample_jobs, job_dir)

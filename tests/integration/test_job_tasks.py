@@ -1,4 +1,4 @@
-"""Submit and wait as Airflow's tasks, against a real bucket and a backend whose jobs end when the test says so."""
+"""Tests submit and wait as Airflow tasks, with a real bucket and a backend whose jobs end when the test says so."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.integration
 def backend(
     monkeypatch: pytest.MonkeyPatch, storage: Storage, scripted_backend: ScriptedBackend
 ) -> Iterator[ScriptedBackend]:
-    """The backend of that name, whatever its name is: everything here holds for each."""
+    """Replaces the backend: all tests in this module must pass with every backend."""
     backends.register(scripted_backend.name, lambda **_: scripted_backend)
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
     connections.forget_connections()
@@ -125,7 +125,10 @@ def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: S
 def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_paid_for(
     bucket: str, storage: Storage, backend: ScriptedBackend, module: str, more: dict[str, Any], refused: bool
 ) -> None:
-    """Not with an image, which may have the module; and never to the harm of a job that runs already."""
+    """Jobs with an image are not checked, as the image may contain the module.
+
+    A job that already runs is not affected.
+    """
     uri = put(storage, bucket, sdist("print('trained')"))
     operator = SubmitTrainingJobOperator(
         task_id="submit",
@@ -211,7 +214,7 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: ScriptedBackend, limit: str) -> None:
-    """While a DAG is paused, no worker resumes: what the trigger does is all that happens."""
+    """While a DAG is paused, no worker resumes the task: only the trigger can act."""
     job = submit(backend, bucket)
     backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
@@ -250,7 +253,10 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
 def test_an_interruption_after_a_limit_makes_no_attempt(
     bucket: str, backend: ScriptedBackend, limit: str, goes_on: Callable[[TrainingJobSensor], object]
 ) -> None:
-    """Between the cancellation and the end of the task, which is then as it would have been."""
+    """The interruption occurs between the job's cancellation and the task's end.
+
+    The task fails as without an interruption.
+    """
     job = submit(backend, bucket)
     backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     asyncio.run(first_event(deferred(job, **LIMITS[limit])))
@@ -303,7 +309,7 @@ def test_a_limit_is_the_reason_although_the_response_to_the_cancellation_was_los
 def test_a_job_that_ends_at_its_deadline_keeps_its_result(
     bucket: str, backend: ScriptedBackend, state: JobState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends between the trigger's last poll and its deadline."""
+    """The job ends between the trigger's last poll and its deadline."""
     job = submit(backend, bucket)
     backend.jobs[0].state = JobState.RUNNING
     trigger = deferred(job, running_timeout_seconds=0.0, queued_timeout_seconds=0.5)
@@ -408,7 +414,7 @@ def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: Scripte
 @pytest.mark.parametrize(
     ("error", "try_number", "live"),
     [
-        # Airflow does not try a sensor again whose time is over, however many tries it has left.
+        # Airflow does not retry a sensor after its timeout, even if it has tries left.
         ("Trigger timeout", 1, 0),
         ("Trigger timeout", 3, 0),
         ("Trigger failure", 1, 1),
@@ -500,7 +506,7 @@ def test_a_skip_with_tries_left_ends_the_job_too(
     option: str,
     error: BaseException,
 ) -> None:
-    """Airflow does not retry a task that was skipped."""
+    """Airflow does not retry a skipped task."""
     job = submit(backend, bucket)
 
     def poll(*_: Any) -> None:
@@ -528,7 +534,7 @@ def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
 
 
 def test_what_a_trigger_is_made_of_is_json(bucket: str, backend: ScriptedBackend) -> None:
-    """Airflow's API turns infinity into null on the way."""
+    """Airflow's API would convert infinity to null."""
     limits = {"queued_timeout_seconds": float("inf"), "running_timeout_seconds": float("inf")}
     _, arguments = deferred(submit(backend, bucket), **limits).serialize()
     json.dumps(arguments, allow_nan=False)
@@ -544,7 +550,7 @@ def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backen
 
 
 def by_command(storage: Storage, backend: ScriptedBackend, job: JobXCom) -> str:
-    """As ``mlengine jobs cancel`` and Google's console do. Returns what the task says of it."""
+    """Cancel as ``mlengine jobs cancel`` and Google's console do, and return the task's message about it."""
     backend.cancel(JobHandle.from_json(job))
     return "it was cancelled outside this task"
 
@@ -587,7 +593,7 @@ def test_a_job_that_a_person_cancelled_stays_so_until_the_wait_is_cleared(
 def test_a_job_that_a_person_cancelled_while_its_machine_was_lost_stays_so(
     bucket: str, storage: Storage, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cancellation is recorded, and has no effect any more."""
+    """The cancellation was recorded, but the job had ended before it took effect."""
     job = submit(backend, bucket)
     with monkeypatch.context() as patch:
         patch.setattr(backend, "cancel", lambda _: None)
@@ -604,7 +610,7 @@ def test_a_job_that_a_person_cancelled_while_its_machine_was_lost_stays_so(
 def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     asyncio.run(deferred(job).on_kill())
-    # The new try polls before the cancellation, and again after it.
+    # The new try polls before the cancellation takes effect, and again afterwards.
     with pytest.raises(TaskDeferred):
         sensor(job).execute_complete(context("wait", try_number=2), {"event": "ended"})
     assert [live.handle.attempt for live in backend.live] == [2]
@@ -689,7 +695,7 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
 
 
 def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: ScriptedBackend) -> None:
-    """The cleared run's job dir has another name; the job of before is found by its key."""
+    """The cleared run's job dir has another name; the previous job is found by its key."""
     first = submit(backend, bucket)
 
     def cleared(max_tries: int) -> JobXCom:
@@ -783,7 +789,7 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
 
     monkeypatch.setattr(backend, "logs", logs)
     logged: list[str] = []
-    for _ in range(2):  # two pokes, each in a process of its own
+    for _ in range(2):  # two pokes, each with a new sensor as in a new process
         wait = sensor(job, deferrable=False, mode="reschedule")
         monkeypatch.setattr(wait.log, "info", lambda message, *words: logged.append(message % words))
         assert not wait.poke(context("wait"))

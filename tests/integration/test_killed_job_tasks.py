@@ -1,7 +1,7 @@
-"""Real processes, really killed: before and after every numbered side effect of ``docs/architecture.md``.
+"""Kills real processes before and after each numbered side effect of ``docs/architecture.md``.
 
-A task's process is ended by SIGKILL just before its n-th side effect; then the task runs again, as Airflow would have
-it. Whatever n was: at most one job lives, each attempt was submitted once, and the job ends as it should.
+A task's process is ended by SIGKILL just before its n-th side effect; then the task runs again, as Airflow would run
+it. For every n, at most one job runs at a time, each attempt is submitted once, and the job ends as it should.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-# The side effects of one undisturbed task, in order. Numbers as in docs/architecture.md.
+# The side effects of one undisturbed task, in order. The numbers are those in docs/architecture.md.
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "submit": (
         "write .keep",  # 2
@@ -41,7 +41,7 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
         "launch",  # 5
         "replace job.json",  # 7
     ),
-    # A wait that finds attempt 1 cut off by its machine: it makes attempt 2.
+    # A wait that finds that attempt 1 was interrupted by a lost machine and submits attempt 2.
     "deferrable": (
         "replace job.json",  # 8
         "store",  # 5
@@ -64,7 +64,7 @@ CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range
 
 @dataclass(frozen=True)
 class Seen:
-    """What a killed and repeated task came to."""
+    """The outcome of a task that was killed and repeated."""
 
     exit_code: int | None
     effects: tuple[str, ...]
@@ -75,7 +75,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where all cases take place."""
+    """The environment of all cases."""
 
     bucket: str
     storage: Storage
@@ -109,7 +109,7 @@ class Ground:
         )
 
     def cut_off(self, task: TaskProcess) -> JobHandle:
-        """A job whose only attempt was preempted, without the cost of one."""
+        """A job whose only attempt was preempted, created without actually running it."""
         backend = LocalBackend(**self.options)
         backend._launch = lambda job: None  # type: ignore[method-assign]
         spec = TrainingSpec("idle_trainer", args=("--until", str(self.root / "end")), package_uris=(self.package,))
@@ -147,7 +147,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) 
 
 @pytest.fixture(scope="module")
 def seen(ground: Ground) -> dict[tuple[str, int], Seen]:
-    """All cases, a few at a time."""
+    """All cases; a few run concurrently."""
     with ThreadPoolExecutor(4) as pool:
         return dict(zip(CASES, pool.map(lambda case: _kill_and_repeat(ground, *case), CASES), strict=True))
 

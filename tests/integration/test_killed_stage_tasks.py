@@ -1,7 +1,7 @@
-"""Packaging, validation and publication tasks, killed with SIGKILL and started again.
+"""Tests packaging, validation and publication tasks that are killed with SIGKILL and started again.
 
 As in ``test_killed_job_tasks.py``, the task's process is killed just before its n-th side effect, and the task runs
-again. For every n the result must be that of a task that was not killed.
+again. For every n, the result must be that of a task that was not killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.task_process import NEVER, TaskProcess, process, report_of
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DIGEST = "d" * 40
-# The side effects of one undisturbed task, in order. Numbers as in docs/architecture.md.
+# The side effects of one undisturbed task, in order. The numbers are those in docs/architecture.md.
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "package": ("create trainer-0.0.0.tar.gz",),  # 1
     "validate": ("write report.html", "write report.json", f"create {DIGEST}.json"),  # 11, 11, 12
@@ -45,7 +45,7 @@ CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range
 class Seen:
     """What a killed and repeated task left behind.
 
-    :param left: the objects in the bucket, without what differs from task to task.
+    :param left: the objects in the bucket, without parts that differ from task to task.
     """
 
     exit_code: int | None
@@ -72,7 +72,7 @@ def storage(gcs_server: gcs.GcsServer) -> Storage:
 def seen(
     storage: Storage, gcs_server: gcs.GcsServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, int], Seen]:
-    """All cases, a few at a time, each in a bucket of its own."""
+    """All cases, each in a separate bucket; a few run concurrently."""
     root = tmp_path_factory.mktemp("ends")
     (root / "trainer").mkdir()
     (root / "trainer" / "__init__.py").touch()
@@ -110,7 +110,7 @@ def _kill_and_repeat(storage: Storage, env: Mapping[str, str], root: Path, mode:
 
 
 def _finished(storage: Storage, bucket: str) -> dict[str, Any]:
-    """A job that has ended well, without the cost of one."""
+    """A job that has succeeded, created without actually running it."""
     job_dir = JobDir.of(bucket, "m", "j")
     record = JobRecord(
         key="k", job_id="j", model="m", backend="local", spec={"module": "m.task"}, inputs={"digest": DIGEST}

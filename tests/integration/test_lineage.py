@@ -1,4 +1,4 @@
-"""OpenLineage events of a retraining, as the provider's listener writes them with its file transport."""
+"""Tests the OpenLineage events of retraining runs, as the provider's listener writes them with its file transport."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 DAGS = Path(__file__).parents[1] / "support" / "lineage_dags"
-# Airflow's database is created, and three runs train and validate.
+# Includes creating Airflow's database, and three runs that train and validate.
 SECONDS = 500
 Event = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Runs:
 
 
 def people(folder: Path) -> Path:
-    """A version of two splits. People above 48 have left."""
+    """A dataset version with two splits. People above 48 have left."""
     for split, first, rows in (("train", 0, 400), ("heldout", 400, 200)):
         lines = [f"p{row},{18 + row * 7 % 60},{int(18 + row * 7 % 60 > 48)}" for row in range(first, first + rows)]
         (folder / split).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Cancelling a job on the local backend: in every state, and with its launcher gone."""
+"""Tests cancelling a job on the local backend, in every state and without its launcher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mlengine jobs list``, ``logs`` and ``cancel``, as a person at a terminal types them."""
+"""Tests ``mlengine jobs list``, ``logs`` and ``cancel`` as a user types them in a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., LocalBackend]
 
 @pytest.fixture
 def mlengine(make_backend: Make, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command on the state dir of the test; returns exit code, output and errors."""
+    """Runs a command with the test's state dir; returns exit code, standard output and standard error."""
     state = str(make_backend().state_dir)
 
     def run(*words: str) -> tuple[int, str, str]:

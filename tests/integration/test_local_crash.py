@@ -1,4 +1,4 @@
-"""What survives which crash on the local backend: launchers, submitters and whole machines are killed for real."""
+"""Tests crashes on the local backend: launchers, submitters and (simulated) whole machines are killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sle
 
 
 def training(backend: LocalBackend, submission: Submission, replicas: int) -> JobHandle:
-    """A job whose replicas are all at work."""
+    """Submit a job and wait until all its replicas run."""
     handle = backend.submit(submission)
     local.until(lambda: sum("training" in text for text in local.texts(backend, handle)) == replicas, "training")
     return handle
@@ -65,7 +65,7 @@ def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, a
     started = local.alive(backend, handle)
     assert len(started) == 3
     os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
-    # Who can save has the time for it, and until it has, the job is not lost: no other attempt may begin.
+    # Replicas get time to save. Until they have ended, the job is not lost: no other attempt may begin.
     ending = local.until(lambda: local.describe(backend, handle).detail.startswith("the launcher died; "), "the end")
     assert ending
     status = local.until_ended(backend, handle)
@@ -75,7 +75,7 @@ def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, a
     assert status.failure.cause is FailureCause.LOST
     assert status.failure.cause.retryable
     assert not [process for process in started if process.alive()]
-    # A second submission returns the same, lost job: attempt 2 is the caller's decision.
+    # A second submission returns the same lost job: only the caller decides on attempt 2.
     assert backend.submit(local.submission(bucket, spec)) == handle
     assert backend.find("k" * 40) == [handle]
     assert local.describe(backend, handle) == status
@@ -92,7 +92,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
         assert process is not None
         process.signal(signal.SIGKILL)
     local.until(lambda: not any(process.alive() for process in everyone if process), "all have ended")
-    # After a restart other processes have the old pids: what is recorded must not make them a target.
+    # After a reboot, other processes have the recorded PIDs; they must not be killed.
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         state = json.loads(job_of(backend, handle).state_file.read_text())
@@ -115,7 +115,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
 def test_a_poll_while_the_launcher_starts_starts_no_other(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job runs in the environment that submitted it, not in that of a process that polls it a moment later."""
+    """A job must run in the environment that submitted it, not in that of a process that polls it a moment later."""
     backend = make_backend()
     chief = "print('started by', os.environ['TF_STARTED_BY'])"
     monkeypatch.setenv("TF_STARTED_BY", "its submitter")
@@ -131,7 +131,7 @@ def test_a_poll_while_the_launcher_starts_starts_no_other(
 def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
     make_backend: Make, actor: str, bucket: str
 ) -> None:
-    """The moments are spread over a job's whole life: its start, the preparation, the training, its end."""
+    """The kills are spread over the whole lifetime of a job: start, preparation, training, end."""
     backend = make_backend(max_concurrent_jobs=8, termination_grace_seconds=1.0)
     spec = local.spec(actor, worker=1, args=local.acts(chief="time.sleep(0.3)", worker=DEAF))
     handles = [backend.submit(local.submission(bucket, spec, key=f"{n:x}" * 40)) for n in range(8)]
@@ -146,7 +146,7 @@ def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
         if job_of(backend, handle).state() is None:
             backend.find(
                 handle.name.partition(":")[2].rpartition("-")[0]
-            )  # killed before its first word: it is launched again
+            )  # killed before it wrote a state: find() launches it again
         job_states.append(local.until_ended(backend, handle).state)
         assert not local.alive(backend, handle)
         replicas = [line.replica for line in local.lines(backend, handle) if " restart 0" in line.text]
@@ -183,7 +183,7 @@ def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: st
         if step == "submission":
             json_files.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
         else:
-            # Before the commit point nothing was promised, and nothing is found.
+            # Before the commit point nothing was submitted, and nothing is found.
             assert backend.find(submission.key) == []
         handles += backend.find(submission.key) if key == "d" else [backend.submit(submission)]
     assert len(handles) == 4
@@ -202,7 +202,7 @@ def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: 
     status = local.describe(backend, stored.handle)
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
-    # Nor does it start any more, however late a launcher comes.
+    # A late launcher does not start the job either.
     assert backend.submit(submission) == stored.handle
     assert local.describe(backend, stored.handle).state is JobState.FAILED
     assert starts(backend, stored.handle) == 0
@@ -220,7 +220,7 @@ def test_a_state_nobody_can_read_is_a_lost_job(make_backend: Make, actor: str, b
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, where this user may make one."""
+    """A file system of 1 MiB, if this user may create one."""
     folder = tmp_path / "small"
     folder.mkdir()
     if shutil.which("mount") is None or os.geteuid() != 0:
@@ -245,7 +245,7 @@ def test_a_full_disk_fails_the_job_and_says_so(
     assert status.failure is not None
     assert status.failure.replica == "chief-0"
     assert not local.alive(backend, handle)
-    # The launcher's last acts give space back.
+    # The launcher frees some space at its end.
     local.until(lambda: not local.launcher_pid(backend, handle), "the launcher ends")
     with pytest.raises(OSError, match="No space"):
         (small_disk / "fill").write_bytes(b"x" * (2 << 20))
@@ -254,7 +254,7 @@ def test_a_full_disk_fails_the_job_and_says_so(
 
 
 def test_a_job_of_another_version_keeps_no_other_waiting(make_backend: Make, actor: str, bucket: str) -> None:
-    """Its launcher has died, and its submission.json cannot be read."""
+    """The launcher of the old job has died, and its submission.json cannot be read."""
     backend = make_backend()
     old = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=FOR_EVER))), 1)
     file = job_of(backend, old).submission_file
@@ -286,7 +286,7 @@ def test_a_setting_that_is_not_valid_any_more_hides_no_job(make_backend: Make, a
 
 
 def test_a_job_whose_directory_is_deleted_ends(make_backend: Make, actor: str, bucket: str) -> None:
-    """Another attempt follows, which must not train at the same time."""
+    """Another attempt follows, and must not train at the same time."""
     backend = make_backend()
     handle = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=SAVES))), 1)
     launcher = Process.of(local.launcher_pid(backend, handle))
@@ -307,7 +307,7 @@ def test_a_job_whose_directory_is_deleted_ends(make_backend: Make, actor: str, b
 def test_a_job_starts_although_its_state_is_read_meanwhile(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader of the state may hold the file lock for a moment."""
+    """Reading the state may hold the file lock for a moment."""
     backend = make_backend()
     submission = local.submission(bucket, local.spec(actor))
     job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))

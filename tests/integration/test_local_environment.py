@@ -1,4 +1,4 @@
-"""The trainer's environment: built once and completely, with its sdist's constraints, and with uv's error messages."""
+"""Tests the trainer's environment: built once and completely, with its sdist's constraints and uv's error messages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert made[0].lock == ["tiny==1.0"]
     done = subprocess.run([made[0].python, "-m", "tiny.task"], capture_output=True, text=True, check=True)
     assert done.stdout == "hello\n"
-    # Compiled when it was installed, not by each of the replicas.
+    # Compiled once during installation, rather than by each replica.
     assert list(made[0].root.glob("lib/python*/site-packages/tiny/__pycache__/task.*.pyc"))
     changed = local.put(storage, bucket, local.wheel("print('changed')"), WHEEL)
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
@@ -71,11 +71,11 @@ def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python
 
 
 def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """The builder keeps a shared lock while its job runs: no exclusive lock is free meanwhile."""
+    """The builder keeps a shared lock while its job runs, so an exclusive lock is unavailable during that time."""
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
     ready = made.root / "ready.json"
-    ready.rename(made.root / "later.json")  # as while it is being built
+    ready.rename(made.root / "later.json")  # as during the build
     users = FileLock.take(lock_path(tmp_path, made.digest), shared=True)
     assert users is not None
 
@@ -93,7 +93,7 @@ def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket
     with pytest.raises(EnvironmentBuildError, match="setup is broken"):
         build_environment([uri], storage, tmp_path)
     assert list((tmp_path / "envs").iterdir()) == []
-    local.put(storage, bucket, local.sdist(SAY))  # under the same name: the content has changed
+    local.put(storage, bucket, local.sdist(SAY))  # the same name with changed content
     assert build_environment([uri], storage, tmp_path).python.exists()
 
 
@@ -159,7 +159,7 @@ def test_constraints_that_cannot_be_used_are_refused_before_anything_is_built(
 def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_is_built(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
-    """uv heeds the lower bound only, and would install it."""
+    """uv checks only the lower bound and would install the package."""
     too_old = {"PKG-INFO": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: >=3.7,<3.11\n"}
     uri = local.put(storage, bucket, local.sdist(SAY, extra=too_old))
     with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz requires Python >=3\.7,<3\.11") as caught:
@@ -193,7 +193,7 @@ def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, b
 def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
-    # As a power cut leaves it: files, but not the one that is written last.
+    # As after a power failure: the files exist, but not the one that is written last.
     (made.root / "ready.json").unlink()
     (made.root / "rubbish").touch()
     assert find_environment(tmp_path, made.digest) is None
@@ -245,7 +245,7 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
         os.utime(made.root / "ready.json", (age, age))
     with FileLock.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("free"):
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
-        # The first is the oldest, but a job runs in it.
+        # The first is the oldest, but a job is using it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
     mine = tmp_path / "envs" / "my-own-venv"
     mine.mkdir()

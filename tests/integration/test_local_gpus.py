@@ -1,4 +1,4 @@
-"""Local jobs on GPUs, with a stand-in for the driver's tool: real launchers and replicas, no GPU."""
+"""Tests local jobs on GPUs with a fake nvidia-smi: real launchers and replicas, no GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Make = Callable[..., LocalBackend]
 
 @pytest.fixture
 def uuids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two cards of this test's own: a reservation holds on the whole host."""
+    """The UUIDs of two fake cards, unique to this test because reservations apply to the whole host."""
     found = [f"GPU-{uuid4()}" for _ in range(2)]
     lines = (f"GPU {index}: NVIDIA L4 (UUID: {uuid})\n" for index, uuid in enumerate(found))
     fake_nvidia.install(tmp_path / "nvidia", monkeypatch, "".join(lines))
@@ -40,7 +40,7 @@ def uuids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def other_backend(tmp_path: Path, shared_environments: Path, uuids: list[str]) -> Iterator[LocalBackend]:
-    """With another state dir, and the first of the cards."""
+    """A backend with another state dir and only the first card."""
     state = tmp_path / "other"
     state.mkdir()
     (state / "envs").symlink_to(shared_environments / "envs")
@@ -51,7 +51,7 @@ def other_backend(tmp_path: Path, shared_environments: Path, uuids: list[str]) -
 
 
 def on_gpus(uri: str, acts: dict[str, str], *, count: int = 1, env: Mapping[str, str] | None = None) -> TrainingSpec:
-    """Chief and workers on GPUs, parameter servers not."""
+    """A spec with GPUs for chief and workers but not for parameter servers."""
     pools = [
         Pool(role, 1, None, "NVIDIA_TESLA_T4", count) if role is not Role.PS else Pool(role, 1)
         for role in map(Role, acts)
@@ -113,7 +113,7 @@ def test_two_jobs_on_one_gpu_run_one_after_the_other(
     second = submit(backend, bucket, on_gpus(actor, {"chief": ""}), 2)
     reason = f"waiting for 1 GPU, 0 free: GPU 0 is used by {first.job_id}"
     local.until(lambda: local.describe(backend, second).detail == reason, "the second says why it waits")
-    # A job that needs none does not wait.
+    # A job without GPUs does not wait for one.
     assert local.run(backend, bucket, local.spec(actor), key="c" * 40)[1].state is JobState.SUCCEEDED
     third = submit(backend, bucket, on_gpus(actor, {"chief": ""}), 3)
     local.until(lambda: f"after {second.job_id}" in local.describe(backend, third).detail, "the third is behind it")
@@ -134,7 +134,7 @@ def test_a_job_that_does_not_fit_is_refused_before_anything_is_written(
         submit(backend, bucket, spec, 1)
     assert not list((tmp_path / "state" / "jobs").glob("*"))
     handle, _ = local.run(backend, bucket, on_gpus(actor, {"chief": ""}))
-    # A call that is repeated after the GPUs have disappeared returns the job.
+    # If the call is repeated after the GPUs have disappeared, it returns the existing job.
     assert make_backend(gpus="0").submit(local.submission(bucket, on_gpus(actor, {"chief": ""}))) == handle
     assert uuids
 
@@ -163,7 +163,7 @@ def test_replicas_with_and_without_a_gpu_have_the_extra_for_it(
 def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
     make_backend: Make, other_backend: LocalBackend, actor: str, bucket: str, tmp_path: Path, uuids: list[str]
 ) -> None:
-    """Two state dirs, one GPU; the trainers of killed launchers ignore SIGTERM and do not end by themselves."""
+    """Two state dirs share one GPU. The trainers of killed launchers ignore SIGTERM and do not exit on their own."""
     busy, ran, overlap = tmp_path / "busy", tmp_path / "ran", tmp_path / "overlap"
     train = f"""
         import fcntl
@@ -185,11 +185,11 @@ def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
         local.until(partial(_contains, ran, handle.job_id), f"{handle.job_id} trains")
         os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
         local.until(partial(_free, backend._job(handle.name).lock_file), "its launcher has ended")
-        # As long as the replica lives, it keeps the GPU.
+        # While the replica runs, it holds the GPU.
         if (free := ReservedGpu.take(card, tmp_path / "locks")) is not None:
             free.give_back()
             assert not local.alive(backend, handle)
-    # A trainer that ignores SIGTERM is ended by polls of its job: those first.
+    # Only polls of a job kill its trainer if that ignores SIGTERM, so wait for those jobs first.
     ended = [local.until_ended(backend, handle).state for backend, handle in (*jobs[::2], *jobs[1::2])]
     assert ended == [JobState.FAILED] * 3 + [JobState.SUCCEEDED] * 3
     assert len(ran.read_text().split()) == 6

@@ -1,4 +1,4 @@
-"""One job on the local backend, from submission to its end, with real processes."""
+"""Tests one job on the local backend from submission to its end, with real processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for name in ("worker-0", "worker-1", "ps-0", "evaluator-0"):
 
 
 def seen(backend: LocalBackend, handle: JobHandle) -> dict[str, dict[str, Any]]:
-    """What each replica found when it started."""
+    """What each replica found in its environment when it started."""
     root = backend._job(handle.name).root
     return {path.stem.removeprefix("seen-"): json.loads(path.read_text()) for path in root.glob("seen-*.json")}
 
@@ -69,7 +69,8 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
         ps=1,
         evaluator=1,
         primary_name="master",
-        # The job ends with its chief, even if another replica has only just started.
+        # The chief must wait for all replicas: the job ends with its chief, even if another replica has only just
+        # started.
         args=local.acts(
             chief=PRINT_CLUSTER + WAIT_FOR_ALL, worker=PRINT_CLUSTER, ps=PRINT_CLUSTER, evaluator=PRINT_CLUSTER
         ),
@@ -91,7 +92,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
     addresses = [address for found in clusters[0].values() for address in found]
     assert len(set(addresses)) == 4
     assert all(address.startswith("127.0.0.1:") for address in addresses)
-    # Frameworks without TF_CONFIG: the chief is rank 0, and has three more ports, which no other job uses.
+    # For frameworks that do not use TF_CONFIG, the chief is rank 0 and has three more ports, which no other job uses.
     given = {replica: set(view["env"]) & set(rendezvous_variables({})) for replica, view in views.items()}
     assert not given["ps-0"] | given["evaluator-0"]
     ranks = {name: views[name]["env"]["RANK"] for name in ("chief-0", "worker-0", "worker-1")}
@@ -104,7 +105,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
 
 
 def contacts_of(env: dict[str, str]) -> list[str]:
-    """Where PyTorch, JAX and XGBoost meet."""
+    """The addresses at which the processes of PyTorch, JAX and XGBoost meet."""
     torch, xgboost = (env["MASTER_ADDR"], env["MASTER_PORT"]), (env["DMLC_TRACKER_URI"], env["DMLC_TRACKER_PORT"])
     return [":".join(torch), env["JAX_COORDINATOR_ADDRESS"], ":".join(xgboost)]
 
@@ -125,7 +126,7 @@ def test_a_chief_alone_is_a_world_of_one_and_keeps_the_job_s_variables(
 def test_a_taken_port_of_the_chief_restarts_the_cluster_on_others(
     make_backend: Make, actor: str, bucket: str, which: str
 ) -> None:
-    """Another program binds the port between its release and the chief's own attempt."""
+    """Another program binds the port after it was released and before the chief binds it."""
     hold = f"""
     say("port", os.environ["{which}"])
     if not (scratch.parent.parent / "taken").exists():
@@ -186,7 +187,7 @@ def test_variables_in_arguments_are_expanded_in_vertex_s_format_only(
     handle, _ = local.run(backend, bucket, spec)
     view = seen(backend, handle)["chief-0"]
     own = f"<1{handle.job_id}>"
-    # TZ is this machine's, which a container in the cloud would not have.
+    # TZ is set on this machine, but would not be in a container in the cloud.
     expanded = ["--worker", f"{handle.job_dir}/model/x", "--ps", own, "--evaluator", "$(OWN) $(TZ) $(NONE) $5"]
     assert view["args"][2:-2] == (expanded if expands else list(args))
     assert view["env"]["OWN"] == (own if expands else env["OWN"])
@@ -204,7 +205,7 @@ def test_the_environment_of_a_replica_holds_no_secret(
     }
     for name, value in {**secrets, "http_proxy": "http://proxy.invalid:3128", "TZ": "UTC"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # so that the job's own traffic stays here
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # keep the job's own traffic on this machine
     spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), env={"TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "yes"})
     backend = make_backend()
     handle, _ = local.run(backend, bucket, spec)
@@ -228,8 +229,8 @@ def test_the_environment_of_a_replica_holds_no_secret(
     assert {name: env.get(name) for name in expected} == expected
     assert "STORAGE_EMULATOR_HOST" in env
     assert Path(env["MLENGINE_DATA_CACHE"]).is_dir()
-    # Nor does a log, the launcher's included, or anything else the job left on disk.
-    # Scratch folders go while this looks.
+    # Nor is the secret in a log, including the launcher's, or in any other file of the job. Scratch folders may be
+    # deleted meanwhile.
     for folder, _, names in os.walk(backend._job(handle.name).root):
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):
@@ -304,7 +305,7 @@ def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     assert backend.console_url(unknown) is None
     assert backend.find("unknown") == []
     status = local.describe(backend, unknown)
-    # To look leaves no trace.
+    # Polling an unknown job creates no files.
     assert not (backend.state_dir / "jobs").exists()
     assert status.state is JobState.FAILED
     assert status.failure is not None

@@ -1,4 +1,4 @@
-"""How a job on the local backend ends: what each exit, signal and deadline comes to, and that nothing runs on."""
+"""Tests how local jobs end: the outcome of each exit code, signal and deadline, and that no process is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More jobs than the machine has room for: first come, first served: no job starves or overtakes another."""
+"""Tests more jobs than the machine has room for: they run in order of submission, and none starves."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket
     )
     states = [status.state for status in backend.describe(handles)]
     assert states == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 18
-    # What the 18 that wait cost this machine.
+    # The memory used by the 18 launchers that wait.
     memory = [_kilobytes(local.launcher_pid(backend, handle)) for handle in handles[2:]]
     assert sum(memory) / len(memory) < 40_000
-    # The rest of the queue need not run for this test: half is cancelled where it waits.
+    # This test does not need the rest of the queue: cancel it while it waits.
     for handle in handles[8:]:
         backend.cancel(handle)
     start_file.touch()
     ended = [local.until_ended(backend, handle).state for handle in handles]
     assert ended == [JobState.SUCCEEDED] * 8 + [JobState.CANCELLED] * 12
-    # Two run at once, so neighbours may change places while they start; no other job may.
+    # Two jobs run at once, so neighbours may swap while they start; no other reordering is allowed.
     ran = order.read_text().split()
     asked = [handle.job_id for handle in handles[:8]]
     assert sorted(ran) == sorted(asked)
@@ -72,7 +72,7 @@ def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket:
     local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second waits")
     pid = local.launcher_pid(backend, first)
     os.kill(pid, signal.SIGKILL)
-    # The first job is never polled: the second reaps its processes and takes its place.
+    # Nothing polls the first job: the second one reaps its processes and takes its place.
     assert local.until_ended(backend, second).state is JobState.SUCCEEDED
     assert not local.alive(backend, first)
     failure = local.describe(backend, first).failure

@@ -1,4 +1,4 @@
-"""The saved cursor of a job's log. The job's own code may write to the job dir, and change it."""
+"""Tests the saved cursor of a job's log. The job's own code can write to the job dir and modify the cursor."""
 
 from __future__ import annotations
 

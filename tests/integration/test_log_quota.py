@@ -1,4 +1,4 @@
-"""Cloud Logging's quota of reads, and searches that take several calls, on the emulator over HTTP."""
+"""Tests Cloud Logging's read quota, and searches that take several calls, on the emulator over HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 class Talking(MemoryBackend):
-    """Every job has the same lines."""
+    """A backend whose jobs all have the same lines."""
 
     lines: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ async def ended(one: TrainingJobTrigger) -> tuple[dict[str, Any], float]:
 
 
 def use_up(service: RunningEmulator) -> None:
-    """Others use the quota."""
+    """Use up the quota, as other clients may."""
     service.script(LOGS, "quota", per_minute=1)
     service.server.script.match(LOGS, service.project)
 
@@ -142,7 +142,7 @@ def test_jobs_with_different_options_share_one_call(service: RunningEmulator, me
 def test_the_configured_budget_holds_for_all_readers(
     service: RunningEmulator, memory: Talking, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A poller, and two followers in processes of their own."""
+    """The readers are a poller, and two followers in separate processes."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_LOG_READS_PER_MINUTE", "20")
     service.script(LOGS, "quota", per_minute=20)
     handle = submit(service, memory, bucket)

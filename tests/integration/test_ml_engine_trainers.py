@@ -1,7 +1,8 @@
-"""Trainers of ML Engine's first years with their own job files: distributed, with ``master``, and on one machine.
+"""Tests trainers from ML Engine's first years with their own job files: distributed, with ``master``, and
+single-machine.
 
-Nothing here is a copy: the programs have the shape of those trainers, without TensorFlow. They read ``TF_CONFIG``
-without asking whether it is there, branch on the type of their task, and end with 0 if no branch is theirs.
+The programs are not copies: they have the structure of those trainers, without TensorFlow. They read ``TF_CONFIG``
+without checking that it exists, branch on their task's type, and exit with 0 if no branch matches.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mlengine.testing.emulator import running
 
 pytestmark = pytest.mark.integration
 
-# A parameter server holds one number; the master and the workers add to it, and the master saves it.
+# A parameter server holds one number. The master and the workers add to it, and the master saves it.
 DISTRIBUTED = '''
 import argparse, json, os, socket, socketserver, time, urllib.parse, urllib.request
 
@@ -97,7 +98,7 @@ if __name__ == "__main__":
     main()
 '''
 
-# On one machine: the same code reads its cluster of one.
+# On a single machine, the same code reads a cluster of one.
 ALONE = """
 import argparse, json, os, urllib.parse, urllib.request
 
@@ -124,7 +125,7 @@ def backend(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """Each test runs on the local backend, and through Vertex AI's API on the emulator."""
+    """Runs each test on the local backend, and through Vertex AI's API on the emulator."""
     here = make_backend(empty_output_warning_seconds=30)
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(here.state_dir))
     if request.param == "local":
@@ -145,7 +146,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(folder: Path, backend: str, bucket: str, program: str, config: str) -> int:
-    """The article's command line, with nothing but the name of the command changed."""
+    """Run the article's command line; only the command's name differs."""
     (folder / "trainer" / "task.py").write_text(program)
     (folder / "config.yaml").write_text(config)
     command = [

@@ -1,4 +1,4 @@
-"""Real MNIST on a machine with Python alone, from the user's disk, and not at all: each said plainly."""
+"""Tests fetching real MNIST with Python alone, and from the user's disk, with clear errors when neither works."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _links(digits: Path, target: Path) -> Path:
 
 
 def _no_programs(folder: Path) -> str:
-    """A PATH with the least that any machine has, and no npm."""
+    """A PATH with only the programs that every machine has, without npm."""
     folder.mkdir()
     for name in ("sh", "env", "realpath", "dirname"):
         (folder / name).symlink_to(shutil.which(name) or "")

@@ -1,4 +1,4 @@
-"""docs/monthly.md: its commands, one after the other, as a reader types them."""
+"""Runs the commands of docs/monthly.md one after another, as a reader would."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def type_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., str]:
-    """Runs a line of the page in a directory that has the examples, and returns what it prints."""
+    """Runs a line of the page in a directory that has the examples, and returns its output."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(make_backend().state_dir))
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
@@ -56,7 +56,7 @@ def type_line(
 
 
 def lines() -> list[str]:
-    """The command lines of the page that run without Airflow."""
+    """The page's command lines that run without Airflow."""
     found = [block.text.replace("\\\n", " ") for block in blocks(PAGE) if block.language == "console"]
     typed = re.findall(r"^\$ (.*)$", "\n".join(found), re.MULTILINE)
     return [line for line in typed if line.split()[0] in {"python3", "mlengine"}]
@@ -74,7 +74,7 @@ def test_each_command_does_what_the_page_says(type_line: Callable[..., str], buc
     assert report.metrics["roc_auc"] > 0.85, "the thresholds of the DAG have some room"
     (show,) = (text for line, text in printed.items() if "models show" in line)
     assert "churn_1" in show
-    # "The months before": the champion's version is newer than September.
+    # The page's section "The months before": the champion's version is newer than September.
     train, validate = (next(line for line in printed if f" {verb} " in line) for verb in ("train", "validate"))
     type_line(train.replace("churn_1", "churn_2").replace("--dataset churn", "--dataset churn@2026-09-01"))
     type_line(validate.replace("churn_1", "churn_2"), 4)

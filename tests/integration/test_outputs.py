@@ -1,4 +1,4 @@
-"""Whether a job left anything in a real bucket."""
+"""Tests whether a job has left any output in a real bucket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("name", ["model/saved_model.pb", "train/progress.json", "checkpoints/a/b", "model/.keeper"])
 def test_an_object_of_the_trainer_is_an_output(storage: Storage, bucket: str, name: str) -> None:
     job_dir = f"{bucket}/m/j"
-    # Not the trainer's: placeholders, our own records, another job whose name begins alike.
+    # Not written by the trainer: placeholders, mlengine's own records, another job whose name has the same beginning.
     for other in ("model/.keep", "train/.keep", "train/", "job.json", "logs/x.log", "../j_2/model/weights"):
         storage.write(f"{bucket}/m/j_2/model/weights" if other.startswith("..") else f"{job_dir}/{other}", b"")
     assert wrote_nothing(storage, job_dir)

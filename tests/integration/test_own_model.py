@@ -1,4 +1,4 @@
-"""Any model on any data: the recipes of docs/own-model.md, models of each framework, scorers right and wrong."""
+"""Tests any model on any data: the recipes of docs/own-model.md, each framework's models, correct and wrong scorers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.validation_env import wheel as tensorflow_wheel
 pytestmark = pytest.mark.integration
 
 CHURN = ("tenure", "charges", "plan")
-# By recipe: the dataset's target and columns, and the main metric with the least value that the model must reach.
+# By recipe: the dataset's target and columns, and the main metric with its required minimum.
 RECIPES = {
     "tensorflow-binary": ("churned", CHURN, "roc_auc", 0.9),
     "tensorflow-text": ("spam", ("message",), "roc_auc", 0.99),
@@ -40,7 +40,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 frame = pd.DataFrame({name: train[name] for name in ("tenure", "charges", "plan")})
 columns = make_column_transformer((OneHotEncoder(), ["plan"]), (StandardScaler(), ["tenure", "charges"]))
 """
-# By name: the code that exports a model, the dataset's target, and the main metric's least, or largest, value.
+# By name: the code that exports a model, the dataset's target, and the main metric's minimum or maximum.
 EXPORTS = {
     "sklearn": (
         TABLE + 'joblib.dump(make_pipeline(columns, LogisticRegression()).fit(frame, train["churned"]),'
@@ -142,7 +142,10 @@ def scorer(models: OwnModels, name: str, dataset: str, rules: Rules = RULES) -> 
 
 
 def test_three_binary_models_have_three_values_and_the_worst_replaces_nothing(frameworks: OwnModels) -> None:
-    """One output is the probability of the second class: its largest column says nothing."""
+    """The single output is the probability of the second class.
+
+    Taking its largest column would predict the same for every row.
+    """
     dataset = frameworks.register("churned", CHURN)
     reports = {}
     for name in ("right", "half", "wrong"):

@@ -1,4 +1,4 @@
-"""A company's package index: pip's variables, and the certificates of the system, count wherever packages come from."""
+"""Tests a company's package index: pip's variables and the system's certificates apply wherever packages come from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SYSTEM_STORE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @pytest.fixture
 def no_installer_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing is set for pip or uv but a place for uv's cache."""
+    """A machine without settings for pip or uv, except the location of uv's cache."""
     for name in os.environ:
         if name.startswith(("PIP_", "UV_")) and name != "UV_CACHE_DIR":
             monkeypatch.delenv(name)
@@ -59,7 +59,7 @@ def test_pips_index_is_the_builds_and_the_environments(
     packaged = package_trainer(trainer, storage=storage, staging=bucket)
     pinned = build_environment(packaged.uris, storage, tmp_path / "state")
     assert output(pinned.python).startswith("private 1.0")
-    # What the variables pin is part of the environment's key.
+    # Versions that these variables pin are part of the environment's key.
     (tmp_path / "pins.txt").write_text("quaint-library>=2\n")
     assert output(build_environment(packaged.uris, storage, tmp_path / "state").python).startswith("private 2.0")
 
@@ -106,7 +106,7 @@ def test_a_dependency_that_pip_would_refuse_is_named(
 def test_builds_see_the_systems_certificates(
     trainer: Path, index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported by the build backend, which uv starts with its own environment."""
+    """The build backend, which uv starts with its own environment, reports which certificates it sees."""
     monkeypatch.setenv("PIP_INDEX_URL", index)
     packaged = package_trainer(trainer, storage=storage, staging=bucket)
     assert output(build_environment(packaged.uris, storage, tmp_path / "state").python) == "private 2.0 true"
@@ -116,7 +116,7 @@ def test_builds_see_the_systems_certificates(
 def test_a_companys_certificate_authority_in_the_systems_store(
     trainer: Path, storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
-    """In a mount namespace, where the company's certificate is added to the system's."""
+    """Runs in a mount namespace in which the company's certificate is added to the system's."""
     authority, context = private_index.company_certificates(tmp_path)
     store = tmp_path / "store.pem"
     store.write_bytes(authority.read_bytes())

@@ -1,4 +1,4 @@
-"""Packaging end to end: real trees, the real builder, a real Cloud Storage server, a real installer."""
+"""Tests packaging end to end: real source trees, the real builder, a real Cloud Storage server, a real installer."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def contents(storage: Storage, uri: str) -> frozenset[str]:
 
 @pytest.fixture
 def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The real builder, counted."""
+    """Counts the builds of the real builder."""
     builds: list[Path] = []
     real = build.build
 
@@ -243,7 +243,7 @@ def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket
         os.kill(os.getpid(), signal.SIGINT)
 
     killer = threading.Thread(target=kill_once_it_builds)
-    # Ignored where the tests were started in the background of a shell.
+    # SIGINT is ignored if the tests were started in the background of a shell.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     killer.start()
     try:
@@ -339,13 +339,13 @@ def test_nothing_is_left_behind_on_this_machine(
 
 
 def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path) -> None:
-    """The limits of the design, in CPU time, which depends little on a machine's other work.
+    """Checks the design's limits in CPU time, which depends little on the machine's other load.
 
-    benchmarks/packaging.py has the figures.
+    benchmarks/packaging.py has the measurements.
     """
 
     def cpu_seconds() -> float:
-        return sum(os.times()[:4])  # with children that have ended
+        return sum(os.times()[:4])  # includes children that have ended
 
     started = cpu_seconds()
     package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
@@ -366,6 +366,6 @@ def test_a_syntax_error_is_found_before_the_upload(storage: Storage, bucket: str
     with pytest.raises(PackageError, match=r"hello/words\.py, line 1: not valid for Python"):
         package_trainer(package.parent, storage=storage, staging=bucket, module="hello.task")
     assert storage.ls(f"{bucket}/packages/") == []
-    pyproject.unlink()  # nothing says for which Python it is
+    pyproject.unlink()  # then nothing specifies the Python version
     packaged = package_trainer(package, storage=storage, staging=bucket, module="hello.task", dry_run=True)
     assert any("hello/words.py, line 1" in note for note in packaged.notes)

@@ -1,4 +1,4 @@
-"""Builds that ask git: the same version and the same files as in the user's clone, which stays as it is."""
+"""Tests builds that use git: same version and files as a build in the user's clone, which is not modified."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ setup(name="trainer", version=version, packages=["trainer"])
 
 @pytest.fixture
 def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Runs git in a directory, as a user without settings of their own."""
+    """Runs git in a directory, as a user without personal settings."""
     for name in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{name}_NAME", "A Trainer")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "trainer@example.com")
@@ -89,7 +89,7 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 @pytest.fixture
 def clone(tmp_path: Path, git: Callable[..., str]) -> Callable[[dict[str, str]], Path]:
-    """Makes a repository with a package, data that only git lists, a tag, and one commit after it."""
+    """Creates a repository with a package, data that only git lists, a tag, and one commit after the tag."""
 
     def make(files: dict[str, str], prefix: str = "") -> Path:
         top = tmp_path / "clone"
@@ -146,7 +146,7 @@ def test_a_build_that_asks_git_makes_what_it_makes_by_hand(
     files, version = BUILDS[tool]
     project = clone(files)
     expected = by_hand(project, tmp_path / "out")
-    subprocess.run(["git", "clean", "-fdxq"], cwd=project, check=True)  # what the build by hand left there
+    subprocess.run(["git", "clean", "-fdxq"], cwd=project, check=True)  # remove what the manual build has left
     before = snapshot(project)
     packaged = package_trainer(project, storage=storage, staging=bucket, module="trainer.task")
     assert (packaged.version, contents(storage, packaged)) == expected
@@ -164,7 +164,7 @@ def test_data_that_only_git_lists_is_packaged(storage: Storage, bucket: str, clo
 def test_commits_tags_and_changes_make_another_package(
     storage: Storage, bucket: str, clone: Callable[..., Path], git: Callable[..., str]
 ) -> None:
-    """In a part of a larger repository, of which the package holds only the project."""
+    """The project is a part of a larger repository; the package contains only the project."""
     scm = SCM + 'root = ".."\nlocal_scheme = "dirty-tag"\n'
     project = clone({"pyproject.toml": scm}, "project")
     top = project.parent
@@ -218,7 +218,7 @@ def test_a_machine_without_git_is_named(
 
 
 def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str, clone: Callable[..., Path]) -> None:
-    """The sdist could be built and not installed."""
+    """Such an sdist could be built but not installed."""
     setup = "import subprocess\nfrom setuptools import setup\n"
     setup += "done = subprocess.run(['git', 'describe', '--tags', '--abbrev=0'], capture_output=True, text=True)\n"
     setup += "setup(name='trainer', version=done.stdout.strip() or '0.0.0', packages=['trainer'])\n"

@@ -1,4 +1,4 @@
-"""Whether the module of a job file is in the packages in the bucket."""
+"""Tests whether the module that a job file names is in the packages in the bucket."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_package_too_large_to_be_read_is_not_checked(
 
 
 def test_a_package_may_have_a_name_without_a_version(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
-    """Installers take it too."""
+    """Installers accept this too."""
     uri = f"{bucket}/old/hello.tar.gz"
     storage.write(uri, storage.read(uris[0]))
     check_module_in_packages("hello.main", [uri], storage)

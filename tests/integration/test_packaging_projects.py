@@ -1,4 +1,4 @@
-"""Projects of all kinds, built by their own backends from what is in a user's directory and around it."""
+"""Tests projects of all kinds, built by their own backends from a user's directory and its surroundings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def contents(storage: Storage, packaged: PackagedTrainer, number: int = 0) -> fr
 
 
 def sdist_by_hand(root: Path, out: Path) -> set[str]:
-    """What ``uv build --sdist`` puts into an sdist in the user's own directory."""
+    """The files that ``uv build --sdist`` puts into an sdist in the user's own directory."""
     command = [find_uv_bin(), "build", "-q", "--sdist", "--out-dir", str(out), "--python", sys.executable, str(root)]
     subprocess.run(command, check=True)
     [sdist] = out.glob("*.tar.gz")
@@ -120,7 +120,7 @@ def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bu
 
 
 def test_what_only_a_compiler_can_build_is_packaged_with_a_note(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """The job's image may have the compiler or the headers that this machine lacks."""
+    """The job's image may have a compiler or headers that this machine lacks."""
     setup = "from setuptools import Extension, setup\n"
     setup += "setup(name='t', version='1', packages=['trainer'], ext_modules=[Extension('fast', ['fast.c'])])\n"
     root = trainer(tmp_path / "t", {"setup.py": setup, "fast.c": "#include <no_such_header_here.h>\n"})

@@ -1,4 +1,4 @@
-"""The page's script in a real browser: which response it shows, when several are under way."""
+"""Tests the page's script in a real browser: which response it shows if several requests are in progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the browser saw in each scene."""
+    """What the browser saw in each scenario."""
     try:
         browser = find_browser()
     except StackError as error:

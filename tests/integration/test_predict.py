@@ -1,4 +1,4 @@
-"""``mlengine models predict`` and ``mlengine models``, with a real model."""
+"""Tests ``mlengine models predict`` and ``mlengine models`` with a real model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
 
 
 def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
-    """Publish without running the model."""
+    """Publish a model without running it."""
     rules = Rules(scope=Scope.SIGNATURE, require_comparison=False, expected=RULES.expected)
     report = validation_env.validate(model, rules, job_id=job_id)
     publish(validation_env.storage, validation_env.bucket, report, by="test")
@@ -152,7 +152,7 @@ def test_a_job_that_does_not_exist_gets_no_report(validation_env: ValidationEnv,
 
 
 def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
-    """The DAG knows it; a user who validates or predicts at a terminal need not."""
+    """The DAG defines it; a user who validates or predicts in a terminal does not have to pass it."""
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},

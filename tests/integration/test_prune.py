@@ -1,4 +1,4 @@
-"""Pruning: which job dirs go and which stay, in a real bucket whose clock the test puts forward."""
+"""Tests which job dirs are pruned and which are kept, in a real bucket with the clock set forward."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from mlengine.validation.report import Report, store
 pytestmark = pytest.mark.integration
 
 DAY = 86_400.0
-PREPARED = "m_v1_0123abcd"  # named as PrepareJobDirOperator names dirs
+PREPARED = "m_v1_0123abcd"  # a name such as PrepareJobDirOperator creates
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
-    """The backend of all jobs, and a command that runs 40 days later."""
+    """The backend of all jobs. Commands run with a clock that is 40 days ahead."""
     made = MemoryBackend()
     monkeypatch.setattr(prune, "Backends", lambda _: SimpleNamespace(get=lambda _: made))
     monkeypatch.setattr(prune, "time", SimpleNamespace(time=lambda: time.time() + 40 * DAY))
@@ -53,7 +53,7 @@ def job(storage: Storage, bucket: str, backend: MemoryBackend, name: str, *, end
 
 
 def named(storage: Storage, job_dir: JobDir) -> str:
-    """The name of its job at the backend."""
+    """The name of the dir's job at the backend."""
     handle = JobRecord.from_bytes(storage.read(job_dir.claim)).handle(job_dir.uri)
     assert handle is not None
     return handle.name
@@ -110,7 +110,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
     storage.write(JobDir.of(bucket, "m", PREPARED).train + ".keep", b"")
     crown(storage, made["first"], 1, None)
     crown(storage, made["rolled_back"], 2, 1)
-    crown(storage, made["champion"], 3, 1)  # not in the chain from the pointer: the entry before the rollback
+    crown(storage, made["champion"], 3, 1)  # not in the pointer's chain, because it was rolled back
     entry = Entry("digest", "reusable", made["reusable"].uri, "f", "2026-01-01")
     storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
     storage.write(layout.validated(bucket, "m", "damaged"), b"?")
@@ -138,7 +138,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
 
 
 def test_folders_that_are_no_job_dirs_are_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
-    """Airflow's own logs may lie in the same bucket, or a user's raw data."""
+    """The bucket may also contain Airflow's own logs or a user's raw data."""
     theirs = [f"{bucket}/logs/dag_id=x/run.log", f"{bucket}/raw/2024/a.gz", f"{bucket}/m/notes/train/a.txt"]
     theirs = [uri if uri.startswith("gs://") else f"gs://{uri}" for uri in theirs]
     for uri in theirs:
@@ -175,7 +175,7 @@ def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: s
 def test_only_what_came_to_nothing_goes(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that was never validated may be the only one of its kind, as those of ``mlengine jobs train`` are."""
+    """A model that was never validated may be the only copy, such as those of ``mlengine jobs train``."""
     backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
     for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
         made = job(storage, bucket, backend, name, ended=False)
@@ -211,7 +211,7 @@ def test_a_dir_with_another_job_in_it_stays(
     judge(storage, job(storage, bucket, backend, "failed"), Decision.REJECTED)
     inner, champion = job(storage, bucket, backend, "outer/inner"), job(storage, bucket, backend, "failed/champion")
     crown(storage, champion, 1, None)
-    storage.delete(champion.claim)  # known by the history alone
+    storage.delete(champion.claim)  # only the history still refers to it
     before = {stat.uri for stat in storage.ls(bucket)}
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert {stat.uri for stat in storage.ls(bucket)} == before
@@ -227,7 +227,7 @@ def test_what_is_published_or_written_meanwhile_stays(
     capsys: pytest.CaptureFixture[str],
     change: str,
 ) -> None:
-    """Deleting many job dirs takes minutes."""
+    """Deleting many job dirs takes minutes, in which other processes may write."""
     made = {name: job(storage, bucket, backend, name) for name in ("first", "second")}
     really = prune.remove
 
@@ -274,7 +274,7 @@ def test_a_backend_that_cannot_be_used_here_keeps_its_jobs_only(
 def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
-    """A submission walks from the first on, and would take a gap for its own."""
+    """A submission tries the dirs in order from the first, and would claim a gap."""
     for name in ("a", "a_2", "a_3"):
         job(storage, bucket, backend, name)
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
@@ -289,7 +289,7 @@ def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The stand-in for Cloud Storage deletes whatever generation is asked for: the proxy says 412 in its place."""
+    """fake-gcs-server deletes whatever generation is requested, so the proxy responds with 412 in its place."""
     old = job(storage, bucket, backend, "again")
     with faults.before(gcs_server.url) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
@@ -302,7 +302,7 @@ def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
 
 
 def users_files(storage: Storage, folder: str) -> dict[str, bytes]:
-    """What a person keeps in a folder that looks like a job dir."""
+    """Files that a user keeps in a folder that looks like a job dir."""
     files = {f"{folder}/{name}": name.encode() for name in ("train/part-0.csv", "model/v7.h5", "notes.txt")}
     for uri, data in files.items():
         storage.write(uri, data)
@@ -323,7 +323,7 @@ def test_a_dir_that_was_not_empty_before_its_job_stays(
 def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
-    """Its submission was cut off between the marks and the claim; the other objects are a user's."""
+    """The submission was interrupted between the marks and the claim; the other objects belong to a user."""
     files = users_files(storage, f"{bucket}/m/{PREPARED}")
     for mark in ("train/.keep", "model/.keep"):
         storage.write(f"{bucket}/m/{PREPARED}/{mark}", b"")
@@ -334,7 +334,7 @@ def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
 
 
 class Cut(BaseException):
-    """Stands for SIGKILL."""
+    """Simulates SIGKILL."""
 
 
 @pytest.mark.parametrize("done", range(6))
@@ -359,7 +359,7 @@ def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
     theirs = old.train + "added_since.txt"
     storage.write(theirs, b"x")
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
-    if done:  # the claim is gone: only what was listed goes
+    if done:  # the claim is gone, so only the listed objects are deleted
         assert [stat.uri for stat in storage.ls(old.uri + "/")] == [theirs]
     else:
         assert dirs(storage, bucket) == set()

@@ -1,4 +1,4 @@
-"""The ray backend against a real Ray cluster of one node: the contract of a backend."""
+"""Tests the backend contract with the ray backend on a real Ray cluster of one node."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def node_dir(tmp_path: Path, shared_environments: Path) -> Path:
 
 @pytest.fixture
 def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[Callable[..., RayBackend]]:
-    """Makes backends on the cluster; when the test ends, every job has ended and nothing of it is left."""
+    """Creates backends on the cluster. At the end of the test every job has ended, without anything left behind."""
     made: list[RayBackend] = []
 
     def make(**settings: Any) -> RayBackend:
@@ -274,7 +274,7 @@ def test_a_cluster_with_a_token_that_loses_its_machine(
 
 
 def pid_of(words: str) -> int:
-    """The process whose command line contains ``words``, and whose executable is not a shell."""
+    """The PID of the process whose command line contains ``words`` and whose executable is not a shell."""
     for path in Path("/proc").glob("[1-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()

@@ -1,4 +1,4 @@
-"""The ray backend on a cluster of a head and two nodes with networks of their own: lost nodes, and what is left."""
+"""Tests the ray backend on a head and two nodes with separate networks: lost nodes, and what remains on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 LONG = "until('/nowhere')"
 CHILD = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
 PAIR = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))
-# The chief on the head, workers on the other nodes.
+# The chief runs on the head, the workers on the other nodes.
 PLACES = {"chief": {"head": 1}, "worker": {"node": 1}, "ps": {"node": 1}}
 
 
@@ -38,7 +38,7 @@ def network() -> Iterator[RayNetwork]:
 
 @pytest.fixture(scope="module")
 def gcs_server(network: RayNetwork) -> Iterator[gcs.GcsServer]:
-    """A server that all nodes reach."""
+    """A server that all nodes can reach."""
     with gcs.running(host=network.host) as server:
         network.start(server.env, (1, 1, 1))
         yield server
@@ -46,7 +46,10 @@ def gcs_server(network: RayNetwork) -> Iterator[gcs.GcsServer]:
 
 @pytest.fixture
 def ray(network: RayNetwork, storage: Storage) -> Iterator[RayBackend]:
-    """When the test ends, every job has ended, and no process of one is left on any node."""
+    """A backend on the cluster.
+
+    At the end of the test every job has ended, and no process of one is left on any node.
+    """
     backend = RayBackend(address=network.address, storage=storage, resources=PLACES, placement="STRICT_SPREAD", **QUICK)
     yield backend
     for node in network.nodes:
@@ -60,14 +63,14 @@ def ray(network: RayNetwork, storage: Storage) -> Iterator[RayBackend]:
 
 @pytest.fixture
 def actor(actor: str, storage: Storage, shared_environments: Path) -> str:
-    """Built here once, so that uv's cache has what the nodes need, which reach no package index."""
+    """Builds the environment here once to fill uv's cache, because the nodes cannot reach a package index."""
     build_environment([actor], storage, shared_environments)
     return actor
 
 
 @pytest.fixture
 def submit(ray: RayBackend, actor: str, bucket: str) -> Callable[..., JobHandle]:
-    """Submits a job of a chief and a worker that do what the arguments say."""
+    """Submits a job with a chief and a worker that do what the arguments say."""
 
     def run(chief: str, worker: str) -> JobHandle:
         return ray.submit(_pair(actor, bucket, chief, worker))
@@ -84,7 +87,7 @@ def texts(ray: RayBackend, handle: JobHandle) -> list[str]:
 
 
 def when_both_run(ray: RayBackend, handle: JobHandle, network: RayNetwork) -> Node:
-    """Wait until chief and worker run; returns the worker's node."""
+    """Wait until chief and worker run, and return the worker's node."""
     until(lambda: {"chief-0 restart 0", "worker-0 restart 0"} <= set(texts(ray, handle)), "chief and worker run")
     (found,) = [node for node in network.nodes[1:] if node.replicas()]
     return found
@@ -127,7 +130,7 @@ def _cancelled(ray: RayBackend, handle: JobHandle) -> None:
 
 
 def _nothing(ray: RayBackend, handle: JobHandle) -> None:
-    """The job ends by itself."""
+    """Do nothing: the job ends by itself."""
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_nothing_is_left_on_a_node_when_a_job_ends(
 def test_a_lost_node_costs_a_restart_from_the_checkpoint(
     ray: RayBackend, submit: Callable[..., JobHandle], network: RayNetwork
 ) -> None:
-    """The chief's scratch directory, which remains on its node, has its count of starts."""
+    """The number of starts is in the chief's scratch directory, which remains on its node."""
     handle = submit(chief=f"restarts or {LONG}", worker=LONG)
     node = when_both_run(ray, handle, network)
     node.kill()
@@ -185,7 +188,7 @@ def test_a_cut_network_leaves_no_two_groups_running(
     node = when_both_run(ray, handle, network)
     node.cut()
     other = next(one for one in network.nodes[1:] if one is not node)
-    # The worker runs on without a network, until it misses the driver.
+    # The worker continues without a network until it notices that the driver is gone.
     assert node.replicas()
     until(other.replicas, "the worker starts on the other node")
     assert node.replicas() == []
@@ -207,6 +210,6 @@ def test_a_lost_head_costs_an_attempt(ray: RayBackend, actor: str, bucket: str, 
     again = ray.submit(_pair(actor, bucket, "", "", attempt=2, key=asked.key))
     assert wait(ray, again).state is JobState.SUCCEEDED
     assert network.replicas() == []
-    # Files of a job whose node or head is lost remain on the node until the next job there removes them.
+    # If a job's node or head is lost, its files remain on the node until the next job there removes them.
     assert {Path(path).name for path in network.left()} <= before | {handle.name}
     assert not (network.head.state_dir / "ray" / handle.name).exists()

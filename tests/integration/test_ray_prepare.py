@@ -1,4 +1,4 @@
-"""The environment of a job on one node of a Ray cluster, built with uv, without Ray."""
+"""Tests building a job's environment on one node of a Ray cluster with uv, without Ray."""
 
 from __future__ import annotations
 

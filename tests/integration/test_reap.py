@@ -1,4 +1,4 @@
-"""Reaping of jobs that no task waits for, with a real bucket, real claims, and Airflow's REST responses."""
+"""Tests reaping jobs that no task waits for, with a real bucket, real claims, and a stub of Airflow's API."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_
 ) -> None:
     for uid in ("old", "new"):
         submit(storage, bucket, "nightly", uid=uid, installation="this")
-    submit(storage, bucket, "unborn", uid="x", installation="this")  # its run goes on, and has noted no uid
+    submit(storage, bucket, "unborn", uid="x", installation="this")  # its run is active, but has not stored a uid yet
     airflow_stub.installation = "this"
     airflow_stub.runs = {"nightly": "running", "unborn": "running"}
     airflow_stub.tasks = {"nightly": tasks(), "unborn": tasks()}
@@ -213,7 +213,7 @@ def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_
 def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This one knows no such run; the other one waits for it."""
+    """This Airflow does not know the run; the other Airflow waits for its job."""
     submit(storage, bucket, "theirs", installation="other")
     submit(storage, bucket, "ours", installation="this")
     submit(storage, bucket, "by_api")
@@ -230,7 +230,7 @@ def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
 def test_an_airflow_that_has_submitted_nothing_ends_nothing(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its database is new, say."""
+    """For example, its database may be new."""
     submit(storage, bucket, "theirs", installation="other")
     airflow_stub.runs = {"some": "running"}
     assert reap(bucket, "--yes") == 0

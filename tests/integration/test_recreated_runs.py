@@ -1,6 +1,6 @@
-"""A run that is deleted and created again, two Airflows with one bucket, a retry whose inputs have changed.
+"""Tests a run that is deleted and created again, two Airflows with one bucket, and a retry with changed inputs.
 
-The tasks are called as Airflow calls them; ``tests/e2e/live_airflow/test_recreated_dag_runs.py`` asks the real one.
+The tests call the tasks as Airflow does; ``tests/e2e/live_airflow/test_recreated_dag_runs.py`` uses a real Airflow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage, scripted_backend: ScriptedBackend) -> Iterator[ScriptedBackend]:
-    """The backend of that name, whatever its name is: everything here holds for each."""
+    """Replaces the backend: all tests in this module must pass with every backend."""
     backends.register(scripted_backend.name, lambda **_: scripted_backend)
     connections.forget_connections()
     assert storage
@@ -58,7 +58,7 @@ class Run:
     def submit(self, **more: Any) -> dict[str, Any]:
         """Prepare and submit.
 
-        :param more: ``try_number`` and ``max_tries``, and arguments of the operator.
+        :param more: ``try_number``, ``max_tries``, and arguments of the operator.
         """
         ti = {name: more.pop(name) for name in ("try_number", "max_tries") if name in more}
         self._patch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", self.airflow)
@@ -78,7 +78,7 @@ class Run:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str, backend: ScriptedBackend) -> Any:
-    """Makes runs called ``nightly`` in this bucket."""
+    """Creates runs called ``nightly`` in this bucket."""
     package = local_jobs.put(storage, bucket, local_jobs.sdist(""))
 
     def make(*args: str, **more: Any) -> Run:
@@ -122,7 +122,7 @@ def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: Script
 
 
 def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: ScriptedBackend) -> None:
-    """In a run that was created again, in addition to the job of the deleted one."""
+    """This holds in a recreated run too, where the deleted run's job also exists."""
     deleted = run("--x", "1").submit()
     backend.end(deleted["name"], JobState.SUCCEEDED)
     this = run("--x", "2")
@@ -155,7 +155,7 @@ def test_even_if_its_submission_was_never_recorded(run: Any, backend: ScriptedBa
 
 
 def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, backend: ScriptedBackend) -> None:
-    """The new run's submission is ``reused``: it ends the deleted run's job all the same."""
+    """Even if the new run's submission is ``reused``, it ends the deleted run's job."""
     old = run("--x", "1").submit()
     key = JobKey("dag", "nightly", "submit", -1, 2, "the new run")
     intent = Intent(key, "m", JobDir(old["job_dir"]), TrainingSpec("trainer.task"), installation="this", own_dir=True)
@@ -184,7 +184,7 @@ def test_two_airflows_do_not_take_each_others_jobs(
 def test_so_does_an_airflow_whose_database_was_lost(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It cannot be distinguished from another run: the error names the old job and leaves it to the user."""
+    """An Airflow that lost its database looks like another one: the log names the old job and leaves it to the user."""
     first = run("--x", "1", airflow="lost").submit()
     again = run("--x", "2", airflow="new").submit()
     assert {job.handle.name for job in backend.live} == {first["name"], again["name"]}
@@ -242,7 +242,7 @@ def test_what_changes_no_model_is_no_difference(
 
 
 class Small(MemoryBackend):
-    """Takes as many workers as its machine has room for."""
+    """Accepts only as many workers as its machine has room for."""
 
     room = 4
 
@@ -251,7 +251,7 @@ class Small(MemoryBackend):
 
 
 def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
-    """The machine, or its settings, changed between two tries; what was asked for did not."""
+    """Between two tries the machine or its settings have changed, but the requested cluster has not."""
     small = Small()
     backends.register("memory", lambda **_: small)
     this = run("--x", "1", backend="memory", replica_counts={"worker": 4})
@@ -294,7 +294,7 @@ def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:
 
 
 def test_a_task_keeps_how_its_job_is_reached(run: Any, backend: ScriptedBackend) -> None:
-    """For the listener that cancels orphaned jobs: Airflow deletes the rendered fields of old runs."""
+    """The listener that cancels orphaned jobs needs this, because Airflow deletes the rendered fields of old runs."""
     made = run()
     submitted = made.submit()
     kept = made.store["mlengine_access"]

@@ -1,4 +1,4 @@
-"""Registries elsewhere follow the champion: Vertex AI's, over HTTP, with lost answers, refusals and changes of mind."""
+"""Tests that Vertex AI's model registry follows the champion over HTTP, despite lost responses, errors and races."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class Elsewhere:
         return follow(self.bench.storage, self.bench.bucket, "mnist", [VertexRegistry(**self.settings)])
 
     def versions(self) -> dict[str, list[str]]:
-        """By number: their aliases, as a client of Google's own reads them."""
+        """The aliases of each version by number, as read by Google's own client."""
         found = _googles_client(self.service).list_model_versions(name=self.name)
         return {model.version_id: list(model.version_aliases) for model in found}
 
 
 @pytest.fixture
 def elsewhere(service: RunningEmulator, storage: Storage, bucket: str) -> Elsewhere:
-    region = f"r{bucket.rsplit('-', 1)[1]}"  # a region of one's own: the service is shared
+    region = f"r{bucket.rsplit('-', 1)[1]}"  # a region that only this test uses, because the emulator is shared
     return Elsewhere(service, Bench(storage, bucket), region)
 
 
@@ -111,7 +111,7 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
 
 
 class SlowUpload(RestClient):
-    """Shows neither that the second upload is done nor any version, before it is set to be done."""
+    """Hides the end of the second upload, and all versions, until ``done`` is set."""
 
     done = False
 
@@ -166,7 +166,7 @@ def _impatient() -> Any:
 
 
 class ChangesItsMind:
-    """While it registers one champion, another is published."""
+    """Publishes another champion while one is being registered."""
 
     name = "changes"
 
@@ -279,7 +279,7 @@ def test_settings_of_another_type_are_refused(wanted: Any, message: str) -> None
 
 
 def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
-    """The service's responses are those that Google's client expects."""
+    """The emulator's responses are in the format that Google's client expects."""
     from google.api_core.exceptions import BadRequest
     from google.cloud.aiplatform_v1.types import Model  # noqa: TID251 - the foreign client
 

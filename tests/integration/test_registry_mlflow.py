@@ -1,6 +1,6 @@
-"""MLflow's registry follows the champion: a real MLflow server on loopback, and its own client.
+"""Tests that MLflow's registry follows the champion, with a real MLflow server on loopback and MLflow's own client.
 
-Both come from ``mlflow-skinny``, which has the server's code, but not Flask; the lock file of the tests adds it.
+Both come from ``mlflow-skinny``, which contains the server's code but not Flask; the tests' lock file adds Flask.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, url = tmp_path_factory.mktemp("mlflow"), f"http://127.0.0.1:{free_port()}"
     command = ["server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--host", "127.0.0.1"]
     command += ["--port", url.rsplit(":", 1)[1], "--workers", "1", "--artifacts-destination", str(folder / "artifacts")]
-    # Its jobs would need huey, which is not installed; no test uses them.
+    # The server's jobs would need huey, which is not installed; no test uses them.
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -71,7 +71,7 @@ def bench(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Ben
 
 
 def registry(url: str, bench: Bench) -> MlflowRegistry:
-    return MlflowRegistry(tracking_uri=url, model_name=bench.bucket.removeprefix("gs://"))  # a name of one's own
+    return MlflowRegistry(tracking_uri=url, model_name=bench.bucket.removeprefix("gs://"))  # unique to this test
 
 
 def aliased(url: str, bench: Bench) -> Any:
@@ -127,7 +127,7 @@ def test_a_server_that_is_not_there_is_tried_again_later(bench: Bench, monkeypat
 
 
 def test_without_a_server_nothing_is_registered(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """MLflow's client would create a database in the working directory."""
+    """Without a server, MLflow's client would create a database in the working directory."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""``mlengine jobs rerun``: train again from a job's record; what it refuses before anything is submitted."""
+"""Tests ``mlengine jobs rerun``: training again from a job's record, and what it refuses before submitting anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def backend() -> MemoryBackend:
 
 @pytest.fixture
 def job(storage: Storage, bucket: str, digits: Path, backend: MemoryBackend) -> JobDir:
-    """A job that trained on a version of a dataset."""
+    """A job that was trained on a version of a dataset."""
     manifest = mnist.register(storage, bucket, digits, "v1", train=300, heldout=1000, name="digits")
     package = f"{bucket}/packages/t/d/t.tar.gz"
     storage.write(package, b"sdist")

@@ -1,4 +1,7 @@
-"""Reuse of accepted jobs: what is reused, and what is trained again. A real bucket; the test ends the jobs."""
+"""Tests reuse of accepted jobs: which are reused, and when a new one is trained.
+
+Uses a real bucket and simulated jobs.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +52,13 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
 
 
 class Run:
-    """The tasks of one DAG run, called like Airflow calls them."""
+    """The tasks of one DAG run, called as Airflow calls them."""
 
     def __init__(
         self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, uid: str = "", **submit: Any
     ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
-        # Airflow keeps this until the run is deleted.
+        # Airflow keeps this store until the run is deleted.
         self.store = StateStore({"mlengine_run_uid": uid}) if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
@@ -117,7 +120,7 @@ Trained = Callable[..., JobXCom]
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
-    """A run that trained a model, which was validated and accepted."""
+    """A run whose model was trained, validated and accepted."""
 
     def train(run_id: str = "first", *, validate: bool = True, **submit: Any) -> JobXCom:
         run = Run(bucket, run_id, **submit)
@@ -207,7 +210,7 @@ def test_a_rejected_job_is_not_reused(bucket: str, trained: Trained) -> None:
 
 
 def test_a_job_that_new_rules_reject_is_not_reused_again(bucket: str, trained: Trained) -> None:
-    """Reused, then validated again under other rules: the new verdict counts, and the next run trains."""
+    """The job is reused, then validated again with other rules: the new verdict counts, and the next run trains."""
     trained()
     again = Run(bucket, "again")
     job = again.submit()
@@ -243,7 +246,7 @@ def test_a_report_with_more_checks_is_kept(storage: Storage, bucket: str, traine
     job = again.submit()
     assert again.validate(again.wait(job))["verdict"] == "first"
     assert load_report(storage, JobDir(job["job_dir"])).extra_checks[0]["name"] == "at_least"
-    # Fewer checks with another threshold: the report does not cover them, and must not be replaced.
+    # With fewer checks and another threshold, the new report would cover less: it must not replace the existing one.
     with pytest.raises(ModelError, match="extra check at_least"):
         again.validate(again.wait(job), thresholds={"size_bytes": 1000})
 

@@ -1,4 +1,4 @@
-"""Settings with Airflow imported, and without: the same values, and Airflow's own idea of them."""
+"""Tests that settings have the same values with and without Airflow imported, and that Airflow reads them alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small objects over a real server: as the library's own reads and writes, with fewer requests' worth of work."""
+"""Tests the fast path for small objects with a real server: the same results as the library, with less overhead."""
 
 from __future__ import annotations
 

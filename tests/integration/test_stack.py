@@ -1,4 +1,4 @@
-"""The stack's folder: one stack at a time, ports that are kept or moved, and what a killed stack left running."""
+"""Tests the stack's folder: one stack at a time, ports that are kept or changed, leftovers of a killed stack."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def test_what_a_killed_stack_left_is_ended(tmp_path: Path) -> None:
     left = subprocess.Popen(["sleep", "600"])
     stranger = subprocess.Popen(["sleep", "600"])
     try:
-        # The second has the pid of a process of the killed stack's by chance: it was born at another time.
+        # The second process happens to have the PID of one of the killed stack's processes; only its start time
+        # differs.
         born = {str(left.pid): psutil.Process(left.pid).create_time(), str(stranger.pid): 1.0}
         (tmp_path / "running.json").write_text(json.dumps({"pid": 1, "processes": born}))
         with stacks.Lock(tmp_path):

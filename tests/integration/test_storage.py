@@ -1,4 +1,4 @@
-"""The storage client against a real Cloud Storage server."""
+"""Tests the storage client with a real Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_large_object_is_replaced_only_if_it_is_the_one_that_was_read(storage:
 def test_a_large_file_is_uploaded_once(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two writers that both saw no object yet: the second must not overwrite the first."""
+    """Two writers both saw no object: the second must not overwrite the first one's."""
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode() * (BIG // 3))
     storage.upload_once(tmp_path / "one", f"{bucket}/big")
@@ -91,7 +91,7 @@ def test_deleting_an_object_leaves_its_neighbours(storage: Storage, bucket: str)
     for name in ("a", "a/b", "ab"):
         storage.write(f"{bucket}/{name}", b"x")
     storage.delete(f"{bucket}/a")
-    storage.delete(f"{bucket}/a")  # safe to repeat
+    storage.delete(f"{bucket}/a")  # repeating a deletion is safe
     assert [stat.uri for stat in storage.ls(f"{bucket}/")] == [f"{bucket}/a/b", f"{bucket}/ab"]
     with pytest.raises(StorageError, match="is a bucket, not an object"):
         storage.delete(bucket)

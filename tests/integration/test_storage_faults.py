@@ -1,4 +1,4 @@
-"""The storage client when the network and the service fail: a real server behind a proxy that breaks requests."""
+"""Tests the storage client during network and service failures: a real server behind a proxy that breaks requests."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def proxy(gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def broken(proxy: faults.FaultProxy) -> Storage:
-    """A client through the proxy; ``storage`` is one without it."""
+    """A client that uses the proxy; ``storage`` does not."""
     return Storage()
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines of seconds in place of minutes."""
+    """Reduces deadlines from minutes to seconds."""
     monkeypatch.setattr(retries, "DEADLINE", 1.0)
 
 
@@ -220,14 +220,14 @@ def test_bytes_changed_on_the_way_are_seen(
 def test_a_big_upload_goes_on_after_a_fault(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
-    content = bytes(range(256)) * (ONE_REQUEST_BYTES // 256 + 1)  # an upload session
+    content = bytes(range(256)) * (ONE_REQUEST_BYTES // 256 + 1)  # large enough for an upload session
     (tmp_path / "big").write_bytes(content)
     proxy.strike(faults.status(503), "POST", "uploadType=resumable")
     proxy.strike(faults.status(503), "PUT")
     proxy.strike(faults.reset(), "PUT")
     broken.upload_once(tmp_path / "big", f"{bucket}/big")
     assert storage.read(f"{bucket}/big") == content
-    broken.upload_once(tmp_path / "big", f"{bucket}/big")  # the same content again is as good
+    broken.upload_once(tmp_path / "big", f"{bucket}/big")  # uploading the same content again is no error
     (tmp_path / "big").write_bytes(content[:-1] + b"?")
     with pytest.raises(StorageConflictError):
         broken.upload_once(tmp_path / "big", f"{bucket}/big")
@@ -267,7 +267,7 @@ def test_files_arrive_whole_through_a_bad_network(
 def test_a_server_that_is_not_there_is_said_soon(bucket: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "CONNECT_DEADLINE", 0.5)
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        free.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(StorageUnavailableError, match=f"cannot be reached for {bucket}.*") as caught:
@@ -289,7 +289,7 @@ def test_a_server_that_restarts_is_waited_for(
     late = threading.Timer(1.0, lambda: servers.append(gcs.start(port=port)))
     late.start()
     try:
-        with pytest.raises(BucketMissingError):  # an answer: of a new, empty server
+        with pytest.raises(BucketMissingError):  # the new, empty server responds
             Storage().ls(f"{bucket}/")
     finally:
         late.join()

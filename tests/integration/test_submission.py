@@ -1,4 +1,4 @@
-"""At most one paid job: crashes, lost answers, races, clears and retries against a real bucket."""
+"""Tests that at most one job is submitted despite crashes, lost responses, races, clears and retries."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def package(storage: Storage, bucket: str) -> None:
-    """What the jobs here install: a backend may ask for it before it takes a job."""
+    """The package that the jobs here install; a backend may require it before it accepts a job."""
     storage.write(f"{bucket}/t.tar.gz", local_jobs.sdist(""))
 
 
 class Crashed(BaseException):
-    """Stands for SIGKILL: nothing of ours may catch it."""
+    """Simulates SIGKILL: the product must not catch it."""
 
 
 class CrashingStep:
-    """A client whose n-th side effect is followed, or preceded, by the end of the process."""
+    """A client that simulates the end of the process right before or after its n-th side effect."""
 
     def __init__(self, client: Any, effects: set[str], countdown: list[int]) -> None:
         self._client, self._effects, self._countdown = client, effects, countdown
@@ -65,7 +65,10 @@ class CrashingStep:
 
 
 def intent_for(bucket: str, generation: int = 0, run_id: str = "r1", uid: str = "") -> Intent:
-    """What the task of one life of a run wants; with other arguments each time that the run is created again."""
+    """The intent of the task in one lifetime of a run.
+
+    Its arguments differ each time the run is created again (``uid``).
+    """
     key = JobKey("dag", run_id, "submit", -1, generation, uid)
     base = JobKey("dag", run_id, "prepare", -1, 0)
     job_dir = JobDir.of(bucket, "mnist", make_job_id("mnist", "2026-11-01", base))
@@ -99,7 +102,7 @@ def test_a_job_dir_that_lists_of_jobs_would_not_show_is_refused(
 def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has submitted attempt 1, and hangs before it records it, while others go on to attempt 2."""
+    """The slow try has submitted attempt 1 and stalls before recording it, while another submission makes attempt 2."""
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     really = submitter._record
     later: list[JobHandle] = []
@@ -237,7 +240,7 @@ def test_racing_submitters_pay_once(storage: Storage, bucket: str, scripted_back
 
 
 def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket: str) -> None:
-    """Steps 1 to 6 of docs/architecture.md, cut off at each side effect, in a first life and in a retry."""
+    """Crashes at each side effect of steps 1 to 6 of docs/architecture.md, and then retries."""
     steps = 0
     for steps in range(1, 100):
         backend, intent = MemoryBackend(), intent_for(bucket, run_id=f"crash-{steps}")
@@ -259,7 +262,7 @@ def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket:
 
 
 class TaskHistory(RuleBasedStateMachine):
-    """Retries, clears, deletions, faults, crashes and endings in any order, against the promise."""
+    """Checks the guarantee under retries, clears, deletions, faults, crashes and endings in any order."""
 
     storage: ClassVar[Storage]
     bucket: ClassVar[str]
@@ -351,7 +354,7 @@ def test_at_most_one_job_runs_in_any_order_of_events(
 
 
 def test_mapped_tasks_have_jobs_of_their_own(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
-    """Though they were prepared as one: each finds its own dir, and none ends the others' jobs."""
+    """They were prepared as one task. Each finds its own dir, and none ends the other tasks' jobs."""
     one = intent_for(bucket)
     intents = [replace(one, key=replace(one.key, map_index=index)) for index in range(3)]
     first = [Submitter(storage, scripted_backend).submit(intent) for intent in intents]
@@ -392,6 +395,6 @@ def test_a_second_host_starts_nothing_that_may_run_on_the_first(storage: Storage
         Submitter(storage, second).submit(intent)
     recorded = Submitter(storage, first).submit(intent)
     assert recorded.decision is Decision.REATTACHED
-    # Recorded, it is waited for from anywhere; only its host acts on it.
+    # Once the job is recorded, any host can wait for it; only its own host acts on it.
     assert Submitter(storage, second).submit(intent).decision is Decision.REATTACHED
     assert (len(first.jobs), len(second.jobs)) == (1, 0)

@@ -1,4 +1,4 @@
-"""Event files of jobs in a real bucket, copied so that TensorBoard reads what is added; and TensorBoard itself."""
+"""Tests copying event files from a real bucket so that TensorBoard reads added data, and TensorBoard itself."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
     storage.write(job_dir.train + copy.name, b"new")
     assert mirror.sync([job_dir]) == 1
     assert copy.read_bytes() == b"new"
-    # A job with a TensorBoard instance in Vertex AI has its event files among its logs.
+    # A job with a TensorBoard instance in Vertex AI writes its event files to its logs.
     storage.write(job_dir.logs + "events.out.tfevents.3", b"three")
     storage.write(job_dir.logs + "chief-0/1.log", b"not this")
     assert mirror.sync([job_dir]) == 1
@@ -63,7 +63,7 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
 def test_an_object_that_was_replaced_is_copied_again(
     storage: Storage, bucket: str, tmp_path: Path, content: bytes
 ) -> None:
-    """Such as that of a job that was deleted and started again: the name is the same, perhaps the size too."""
+    """A job that was deleted and started again writes an object with the same name, and perhaps the same size."""
     job_dir = put(storage, bucket, "mnist_1")
     events = job_dir.train + "events.out.tfevents.4"
     storage.write(events, b"one!")
@@ -127,7 +127,7 @@ def test_jobs_are_found_by_what_people_call_them(storage: Storage, bucket: str) 
 
 
 def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """The command, from the bucket to TensorBoard's own answers; it ends what it started."""
+    """Runs the command against the bucket, reads TensorBoard's own responses, and checks that no process is left."""
     for job_id in ("mnist_1", "mnist_2"):
         job_dir = put(storage, bucket, job_id)
         storage.write(job_dir.train + "events.out.tfevents.1.host.1.0.v2", event_file())
@@ -169,7 +169,7 @@ def wait_for_runs(port: int, process: subprocess.Popen[bytes], log: Path) -> lis
 
 
 def event_file() -> bytes:
-    """One record of TensorBoard's format: the version that every event file begins with, and one scalar."""
+    """An event file in TensorBoard's format with the version record that every file begins with, and one scalar."""
     version = b"\x09" + struct.pack("<d", 1.0) + b"\x1a\x0dbrain.Event:2"
     value = b"\x0a\x04loss\x15" + struct.pack("<f", 0.5)
     summary = b"\x0a" + bytes([len(value)]) + value
@@ -196,7 +196,7 @@ def test_an_outage_of_the_bucket_ends_nothing(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """The list of the model's jobs fails once; the next update copies what has been written meanwhile."""
+    """Listing the model's jobs fails once; the next update copies what has been written in the meantime."""
     job_dir = put(storage, bucket, "mnist_1")
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
     lists = 0

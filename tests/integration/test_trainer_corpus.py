@@ -1,4 +1,4 @@
-"""Trainers as people have them: each ends as it should, on the local backend and in the cloud's container."""
+"""Tests that trainers as users write them end as expected, on the local backend and in a Vertex AI container."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _WORKERS = 3
 def outcomes(
     request: pytest.FixtureRequest, gcs_server: gcs.GcsServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Outcome]]]:
-    """What happened to each case that is selected. Several run at once, as most of the time is spent waiting."""
+    """The outcome of each selected case. Several run concurrently, because they mostly wait."""
     scratch = tmp_path_factory.mktemp("trainers")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in gcs_server.env.items():
             patch.setenv(name, value)
         patch.setenv("PIP_CACHE_DIR", str(STATE / "cache" / "pip"))
-        patch.setenv("PIP_NO_COMPILE", "1")  # most of what pip does for a small package
+        patch.setenv("PIP_NO_COMPILE", "1")  # compiling is most of what pip does for a small package
         storage = Storage()
         storage.client.create_bucket("trainers")
         backend = LocalBackend(
@@ -50,7 +50,7 @@ def outcomes(
         pool = ThreadPoolExecutor(_WORKERS)
         try:
             running = {name: pool.submit(places.run, CASES[name]) for name in selected}
-            # pytest changes os.environ between two tests; a thread that reads it at that moment fails.
+            # pytest changes os.environ between tests, and a thread that reads it at that moment fails.
             wait(running.values())
             yield running
         finally:
@@ -108,7 +108,7 @@ def check_end(case: Case, ended: Ended, installer_words: list[str]) -> None:
 
 
 def check_words(refused: Refused, text: str, words: list[str]) -> None:
-    """Wherever the lines break."""
+    """Check that the text contains all words, ignoring line breaks."""
     flat = " ".join(text.split())
     for word in [*words, refused.hint]:
         assert word in flat, text

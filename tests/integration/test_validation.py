@@ -1,4 +1,4 @@
-"""Validation of real models in the trainer's real environment, with TensorFlow."""
+"""Tests validation of real models in the trainer's real environment, with TensorFlow."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_bad_model_is_rejected_with_its_reason(
 
 
 def expecting(**fields: Any) -> Rules:
-    """The validation_env's rules for a model that is called otherwise."""
+    """The validation_env's rules with a different serving signature."""
     return replace(RULES, expected=ServingSignature.from_json({**SIGNATURE, **fields}))
 
 

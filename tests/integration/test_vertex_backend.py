@@ -1,4 +1,4 @@
-"""The vertex backend against the training service, whose jobs are real processes: the contract of a backend."""
+"""Tests the backend contract with the vertex backend on the emulator, whose jobs are real processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def service(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
 
 @pytest.fixture
 def vertex(service: RunningEmulator) -> VertexBackend:
-    """The backend with its retries made quick: nothing in these tests waits for a real second."""
+    """A backend with short retry delays, so that no test waits for a full second."""
     client = RestClient(anonymous_credentials(), deadline=20, quota_patience=20, sleep=lambda _: time.sleep(0.05))
     return VertexBackend(**service.settings, client=client)
 
@@ -136,7 +136,7 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
     handle = submitting.submit(asked)
     assert handle.name.startswith(location_name("test-project", "europe-west4"))
     assert submitting.find(KEY) == [handle]
-    # The region argument has precedence over the job file's region.
+    # The region argument takes precedence over the job file's region.
     assert find_attempts(VertexBackend(**service.settings), KEY, asked.spec) == []
     fresh = VertexBackend(**own)
     with pytest.raises(BackendError, match="no region"):
@@ -202,7 +202,7 @@ def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: RunningEmula
 def test_two_submitters_in_a_race_leave_one_job(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
-    # The list does not show the first job yet when the second submitter looks.
+    # When the second submitter lists the jobs, the list does not contain the first job yet.
     first = vertex.submit(submission(actor, bucket, "--chief", LONG))
     service.script("ListCustomJobs", "lag", seconds=60)
     second = VertexBackend(**service.settings).submit(submission(actor, bucket, "--chief", LONG))
@@ -256,7 +256,7 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
 
 
 def test_a_timeout_is_reported_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
-    """The service's state for it is CANCELLED, with the code of any cancellation."""
+    """The service's state for a timeout is CANCELLED, with the same error code as any cancellation."""
     client = RestClient(anonymous_credentials(), sleep=lambda _: time.sleep(0.05))
     vertex = VertexBackend(**service.settings, client=client, timeout_seconds=2)
     status = wait(vertex, vertex.submit(submission(actor, bucket, "--chief", LONG)))

@@ -1,4 +1,4 @@
-"""The commands for jobs on Vertex AI, as a person types them: ``status``, ``logs``, ``cancel``, ``reap``."""
+"""Tests the commands for jobs on Vertex AI as a user types them: ``status``, ``logs``, ``cancel``, ``reap``."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_reap_searches_the_regions_of_the_claims(
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A job in its job file's region whose name was never recorded, and one without a region."""
+    """One job runs in its job file's region and its name was never recorded; the other has no region."""
     monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_REGION")
     monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "vertex")
     spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))

@@ -1,4 +1,4 @@
-"""How a job on Vertex AI waits, is restarted and ends: in the emulator, and for the backend and the wait.
+"""Tests how Vertex AI jobs wait, restart and end: in the emulator, in the backend, and in the wait.
 
 The emulator's jobs are in memory: they run as soon as they are submitted, and end when the test or a fault says so.
 """
@@ -48,7 +48,7 @@ FOR_EVER = 10 * 365 * 24 * 3600.0
 
 
 class RunningJobs(MemoryBackend):
-    """Its jobs run at once."""
+    """A backend whose jobs run immediately."""
 
     def submit(self, submission: Submission) -> JobHandle:
         handle = super().submit(submission)
@@ -75,7 +75,7 @@ def service(cloud: RunningJobs, storage: Storage, tmp_path: Path) -> Iterator[Ru
 
 @pytest.fixture
 def make(service: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., VertexBackend]]:
-    """A vertex backend on the emulator; the tasks use the one that was made last."""
+    """Creates a vertex backend on the emulator; tasks use the one that was created last."""
     made: list[VertexBackend] = []
 
     def make(**options: Any) -> VertexBackend:
@@ -93,7 +93,7 @@ def make(service: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def submit(vertex: VertexBackend, package: str, storage: Storage, *, attempts: int = 3, **spec: Any) -> JobHandle:
-    """Submit as the task does, with a claim."""
+    """Submit a job with a claim, as the task does."""
     bucket = package.rpartition("/packages/")[0]
     intent = Intent(
         JobKey("dag", "r", "submit"), "m", JobDir(f"{bucket}/m/j"), TrainingSpec("t.task", (package,), **spec)
@@ -184,7 +184,7 @@ AWAY = {"region": "europe-west4", "max_wait_seconds": 600}
 
 @pytest.fixture
 def succeeding(cloud: RunningJobs) -> Iterator[None]:
-    """Each job that runs succeeds."""
+    """Lets each running job succeed."""
     stop = threading.Event()
 
     def end() -> None:
@@ -201,7 +201,7 @@ def succeeding(cloud: RunningJobs) -> Iterator[None]:
 
 @pytest.fixture(params=[None, StorageUnavailableError, StorageConflictError])
 def record_refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The first record of a cancellation: not refused, in an outage, or because another process was first."""
+    """The first record of a cancellation succeeds, fails in an outage, or conflicts with another process's."""
     monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.1)
     refusals = [] if request.param is None else [request.param("refused")]
     replace = Storage.replace
@@ -217,7 +217,7 @@ def record_refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 def attempts(vertex: VertexBackend, storage: Storage, handle: JobHandle) -> list[JobStatus]:
-    """All jobs of the service that belong to a claim."""
+    """All of the service's jobs that belong to a claim."""
     return vertex.describe(vertex.find(Submitter(storage, vertex).record(JobDir(handle.job_dir)).key))
 
 
@@ -225,7 +225,7 @@ def attempts(vertex: VertexBackend, storage: Storage, handle: JobHandle) -> list
 def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
-    """Deferred, by way of the trigger: it cancels the job, and the task makes the next attempt."""
+    """Uses a deferred wait: the trigger cancels the job, and the task submits the next attempt."""
     vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
     service.script(CREATE, "stick")
     handle = submit(vertex, package, storage)
@@ -257,7 +257,7 @@ def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
 def test_an_outage_after_too_long_a_wait_loses_no_fallback(
     service: RunningEmulator, make: Any, package: str, storage: Storage, method: str
 ) -> None:
-    """Vertex AI does not respond when the worker resumes: the wait goes on, and the next trigger ends the attempt."""
+    """Vertex AI does not respond when the worker resumes: the wait continues, and the next trigger ends the attempt."""
     vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
     service.script(CREATE, "stick")
     handle = submit(vertex, package, storage)
@@ -502,7 +502,7 @@ def test_a_list_of_many_jobs_tells_a_timeout_from_a_cancellation(
     vertex.describe(handles)
     vertex.cancel(handles[3])
     wait_for(vertex, handles[3], ended)
-    time.sleep(1.1)  # the jobs in memory have no clock of their own
+    time.sleep(1.1)  # the jobs in memory do not time out by themselves
     for handle in handles[:3]:
         record = next(one for one in service.server.engine.store.all() if handle.name.endswith(one.id))
         assert record.handle is not None
@@ -544,7 +544,7 @@ def test_restarts_by_the_service_count_as_attempts_and_cost(
     usage = job_usage(vertex, record, JobDir(handle.job_dir))
     assert (usage["attempts"], usage["service_restarts"]) == (1, 2)
     assert usage["seconds"] >= 1.0, "from the first start to the end"
-    # With more attempts allowed, there is another one.
+    # If more attempts are allowed, another one follows.
     submitted = Submitter(storage, vertex, max_attempts=4).next_attempt(vertex.describe([handle])[0])
     assert submitted.handle.attempt == 2
 

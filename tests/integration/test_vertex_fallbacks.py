@@ -1,6 +1,6 @@
-"""Fallbacks after a stockout, against the emulator: each in its turn, and at most one live job whatever happens.
+"""Tests fallbacks after a stockout with the emulator: each is used in order, and at most one job is live at any time.
 
-The service's jobs are in memory here. Every create is followed by a count of the job's live attempts in all regions.
+The service's jobs are in memory. After every create, the test counts the job's live attempts in all regions.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ WORDS = (
     "The following quota metrics exceed quota limits: aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus"
 )
 WRITES = {"create", "replace", "write"}
-CALLS = {"create"}  # lists are reads: ending before one is ending after the effect before it
+CALLS = {"create"}  # lists only read: crashing before one is equivalent to crashing after the previous effect
 
 
 class Cloud:
-    """The emulator with jobs in memory, and the most live jobs that any run has had at once."""
+    """The emulator with jobs in memory, and the largest number of live jobs that any run had at once."""
 
     def __init__(self, service: RunningEmulator, memory: MemoryBackend, storage: Storage, bucket: str) -> None:
         self.service, self.memory, self.storage, self.bucket = service, memory, storage, bucket
@@ -87,12 +87,12 @@ class Cloud:
         self.most[run_id] = max(self.most.get(run_id, 0), len(self.live(run_id)))
 
     def end(self, run_id: str, cause: FailureCause) -> None:
-        self.records(run_id)  # hands over what was created
+        self.records(run_id)  # makes the emulator submit what was created
         (job,) = [job for job in self.memory.live if job.handle.job_dir.endswith(f"/{run_id}")]
         self.memory.end(job.handle.name, JobState.FAILED, cause)
 
     def refuse(self, times: int = 1, *, skip: int = 0, message: str = WORDS) -> None:
-        """The next creates are refused for lack of quota."""
+        """Refuse the next creates for lack of quota."""
         more: dict[str, Any] = {"status": "RESOURCE_EXHAUSTED", "message": message, "times": times, "skip": skip}
         self.service.script("CreateCustomJob", "status", **more)
 
@@ -126,7 +126,7 @@ def test_each_fallback_is_tried_in_turn_and_none_counts_as_an_attempt(cloud: Clo
     ]
     assert machines[2]["acceleratorType"] == "NVIDIA_TESLA_T4"
     assert machines[3] == machines[0]
-    # None is left: the fourth attempt was the only one of max_attempts that counts.
+    # No fallback is left: the fourth attempt was the only one that counts towards max_attempts.
     cloud.end("turn", FailureCause.QUOTA)
     with pytest.raises(JobLostError, match="attempt 4 of 4"):
         submitter.submit(intent)
@@ -188,7 +188,7 @@ def test_a_limit_of_requests_uses_no_fallback(cloud: Cloud) -> None:
 
 
 def test_after_a_create_without_a_response_no_fallback_is_tried(cloud: Cloud) -> None:
-    """Its job may appear late: a job in another region could be a second one."""
+    """The created job may appear late: a job in another region could then be a second one."""
     cloud.service.script("CreateCustomJob", "lose")
     cloud.refuse(skip=1)
     cloud.service.script("ListCustomJobs", "lag", seconds=60, times=100)
@@ -201,7 +201,7 @@ def test_after_a_create_without_a_response_no_fallback_is_tried(cloud: Cloud) ->
 
 
 def test_a_crash_at_any_call_after_a_stockout_leaves_one_job(cloud: Cloud) -> None:
-    """The process ends before or after each side effect of the way from attempt 1 to attempt 2."""
+    """Crashes before or after each side effect between attempt 1 and attempt 2."""
     crashes = 0
     for number in range(1, 100):
         run_id, countdown = f"ended_{number}", [number]
@@ -210,7 +210,7 @@ def test_a_crash_at_any_call_after_a_stockout_leaves_one_job(cloud: Cloud) -> No
         cloud.end(run_id, FailureCause.QUOTA)
         crashed = _crashes(cloud, intent, countdown, ELSEWHERE)
         assert len(cloud.live(run_id)) <= 1
-        # The next process may have other options: the record names the region.
+        # The next process may have other options: the record determines the region.
         recorded = cloud.submitter().record(intent.job_dir).attempt == 2
         (cloud.submitter() if recorded else cloud.submitter(ELSEWHERE)).submit(intent)
         assert [one.region for one in cloud.live(run_id)] == [AWAY], f"crash at side effect {number}"
@@ -232,7 +232,7 @@ def test_a_crash_at_any_call_while_creates_are_refused_leaves_one_job(cloud: Clo
         assert len(cloud.live(run_id)) <= 1
         cloud.submitter(ELSEWHERE, {"region": FAR}).submit(intent)
         (left,) = cloud.records(run_id)
-        # A process that ended between a refusal and its record asks in the same region again.
+        # A process that crashes between a refusal and its record leads to another request in the same region.
         assert left.region in {AWAY, FAR}
         assert cloud.most[run_id] == 1
         assert not cloud.service.server.script.unused()
@@ -243,7 +243,7 @@ def test_a_crash_at_any_call_while_creates_are_refused_leaves_one_job(cloud: Clo
 
 
 def _crashes(cloud: Cloud, intent: Intent, countdown: list[int], *fallbacks: dict[str, Any]) -> bool:
-    """Whether a submission reached the side effect at which its process ends."""
+    """Whether a submission reached the side effect at which it crashes."""
     steps = CrashingStep(cloud.storage, WRITES, countdown), CrashingStep(cloud.client(), CALLS, countdown)
     try:
         Submitter(steps[0], cloud.backend(*fallbacks, client=steps[1]), max_attempts=1).submit(intent)  # type: ignore[arg-type]
@@ -278,7 +278,7 @@ def test_an_attempt_that_still_runs_is_ended_before_the_next(cloud: Cloud) -> No
 
 
 def test_earlier_jobs_are_found_in_the_regions_of_their_fallbacks(cloud: Cloud) -> None:
-    """A cleared task ends its earlier job, which runs in a region that its options do not name any more."""
+    """A cleared task ends its earlier job, which runs in a region that its options no longer name."""
     intent = cloud.intent("cleared")
     cloud.refuse()
     cloud.submitter(ELSEWHERE).submit(intent)
@@ -291,10 +291,10 @@ def test_earlier_jobs_are_found_in_the_regions_of_their_fallbacks(cloud: Cloud) 
 
 
 def test_a_job_whose_name_was_not_recorded_is_found_by_the_region_in_the_record(cloud: Cloud) -> None:
-    """``jobs reap`` and a submission with other inputs search for it, with options that do not name the region."""
+    """``jobs reap`` and a submission with other inputs search for it, with options that do not name its region."""
     intent = cloud.intent("unnamed")
     cloud.refuse()
-    # The claim, the fallback, the create: the process ends after that.
+    # The process crashes after the claim, the fallback, and the create.
     step = CrashingStep(cloud.client(), CALLS, [3])
     with pytest.raises(Crashed):
         Submitter(cloud.storage, cloud.backend(ELSEWHERE, client=step)).submit(intent)

@@ -1,7 +1,7 @@
-"""Tasks of Vertex AI jobs, killed before and after every side effect of a submission and of a retry.
+"""Tests tasks of Vertex AI jobs that are killed before and after every side effect of a submission and of a retry.
 
-The processes are those of ``test_killed_job_tasks.py``, for the local backend. The emulator's jobs are in memory, so
-that every submitted job is counted.
+The processes are the same as in ``test_killed_job_tasks.py``, which tests the local backend. The emulator's jobs are in
+memory, so that every submitted job is counted.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "submit": ("write .keep", "write .keep", "create job.json", "create", "replace job.json"),
-    # A wait that finds attempt 1 cut off by its machine: it makes attempt 2.
+    # A wait that finds that attempt 1 was interrupted by a lost machine and submits attempt 2.
     "deferrable": ("replace job.json", "create", "replace job.json", "write cursor.json"),
-    # A wait that finds that there were no machines: it makes attempt 2 in another region.
+    # A wait that finds that no machines were available and submits attempt 2 in another region.
     "fallback": ("replace job.json", "create", "replace job.json", "write cursor.json"),
 }
 CAUSES = {"deferrable": FailureCause.PREEMPTED, "fallback": FailureCause.QUOTA}
@@ -46,7 +46,7 @@ CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range
 
 @dataclass
 class Ground:
-    """Where all cases take place."""
+    """The environment of all cases."""
 
     service: RunningEmulator
     cloud: MemoryBackend
@@ -74,13 +74,13 @@ class Ground:
         return [job for job in self.cloud.jobs if job.submission.labels.get("mlengine-key") == label]
 
     def regions(self, task: TaskProcess) -> tuple[str, ...]:
-        """The regions of those jobs, in their order."""
+        """The regions of those jobs, in the same order."""
         label = f"k{_key(task).digest}"
         records = [one for one in self.service.server.engine.store.all() if one.labels.get("mlengine-key") == label]
         return tuple(one.region for one in sorted(records, key=lambda one: one.created))
 
     def cut_off(self, task: TaskProcess, cause: FailureCause) -> TaskProcess:
-        """The wait for a job whose attempt 1 ended a while ago."""
+        """A task that waits for a job whose attempt 1 ended a while ago."""
         spec = TrainingSpec("tiny.task", (self.package,))
         job_dir = JobDir.of(self.bucket, "kill", f"j{task.run_id}")
         submitter = Submitter(self.storage, VertexBackend(**self.service.settings))
@@ -91,7 +91,7 @@ class Ground:
         return replace(task, job=handle.to_json())
 
     def end_second_attempts(self, stop: threading.Event) -> None:
-        """Whatever attempt 2 there is succeeds, so that its wait ends."""
+        """Let every attempt 2 succeed, so that its wait ends."""
         while not stop.wait(0.05):
             for job in self.cloud.live:
                 if job.submission.attempt == 2:
@@ -119,7 +119,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a killed and repeated task came to."""
+    """The outcome of a task that was killed and repeated."""
 
     exit_code: int | None
     effects: tuple[str, ...]
@@ -130,7 +130,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(ground: Ground) -> dict[tuple[str, int], Seen]:
-    """All cases, a few at a time."""
+    """All cases; a few run concurrently."""
     stop = threading.Event()
     ender = threading.Thread(target=ground.end_second_attempts, args=(stop,))
     ender.start()

@@ -1,4 +1,4 @@
-"""Options of a Vertex AI job, through the emulator, which checks requests with Google's messages."""
+"""Tests options of a Vertex AI job with the emulator, which checks requests and responds with Google's messages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_web_access_is_shown_while_the_job_runs(
     assert all(
         url.endswith(f"-dot-{REGION}.aiplatform-training.googleusercontent.com") for url in status.links.values()
     )
-    # The call for many jobs has them too.
+    # The call for many jobs returns the links too.
     assert backend.describe([handle, handle, handle])[2].links == status.links
     for name, value in service.env.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""The start command of a container, run as Vertex AI would run it, with nothing but Python and pip."""
+"""Tests a container's start command, run as Vertex AI would run it, with only Python and pip."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     spec = TrainingSpec("tiny.task", (uri,), ("5", "--name", "Anna & Bob"), primary_name="master")
     config = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "chief", "index": 0}}
     env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"], "TF_CONFIG": json.dumps(config)}
-    env["MASTER_PORT"] = "3333"  # what the service, the image or the job sets is kept
+    env["MASTER_PORT"] = "3333"  # a value that the service, the image or the job sets is kept
     job_dir = f"{bucket}/m/j"
     done = start(image, spec, env, job_dir=job_dir)
     assert done.returncode == 5, done.stderr
@@ -70,11 +70,11 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     }
     assert printed["scratch"]
     assert printed["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
-    # What was installed is noted where the local backend notes it, with the image it was installed in.
+    # The installed versions are recorded in the same place as by the local backend, with the name of the image.
     noted = storage.read(f"{job_dir}/logs/environment.txt").decode().splitlines()
     assert noted[0] == "# image python:3.11-slim"
     assert "iniconfig==2.0.0" in noted
-    # Of one replica the service says nothing; a job file for ML Engine means a cluster of one.
+    # The service sets no TF_CONFIG for a single replica; a job file for ML Engine means a cluster of one.
     del env["TF_CONFIG"]
     done = start(image, replace(spec, single_replica_tf_config=True), env, job_dir=job_dir)
     config = json.loads(json.loads(done.stdout.splitlines()[-1])["env"]["TF_CONFIG"])

@@ -1,6 +1,7 @@
-"""At most one paid job on Vertex AI: crashes at every call, faults of the network and the service, races.
+"""Tests that at most one job is submitted to Vertex AI despite crashes at every call, network and service faults,
+races.
 
-The service's jobs are in memory here: what counts is how many of them there are.
+The service's jobs are in memory; the tests count them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def intent_for(bucket: str, run_id: str) -> Intent:
 
 
 def paid(service: RunningEmulator, cloud: MemoryBackend, run_id: str) -> list[MemoryJob]:
-    """The jobs of a run, once the service has handed over all that it took."""
+    """The jobs of a run, once the emulator has submitted all that it accepted."""
     engine = service.server.engine
     engine.refresh(engine.store.all())
     return [job for job in cloud.live if job.handle.job_dir.endswith(run_id)]

@@ -1,4 +1,4 @@
-"""The walk that ``make system`` takes on a real project, against the emulator."""
+"""Tests the walk that ``make system`` runs on a real project, with the emulator."""
 
 from __future__ import annotations
 

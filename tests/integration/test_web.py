@@ -1,5 +1,4 @@
-"""The page's server on a real bucket: who gets in, what is shown, what the two buttons do, and what hostile names and
-logs become."""
+"""Tests the page's server on a real bucket: access, what is shown, the buttons, and hostile names and logs."""
 
 from __future__ import annotations
 
@@ -33,11 +32,11 @@ from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 pytestmark = pytest.mark.integration
 
 
-# --- who gets in --------------------------------------------------------------------------------------------------
+# --- access -------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_served_to_who_is_not_logged_in(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
-    """Every route: Airflow checks nothing before it passes a request on."""
+    """Covers every route, because Airflow checks nothing before it passes a request on."""
     sample_jobs.job("mnist_1")
     stranger, forger = visit(None), visit(None)
     forger.cookies.set("_token", "no.token.ofours")
@@ -74,7 +73,7 @@ def test_every_answer_has_its_headers(sample_jobs: SampleJobs, visit: Callable[.
 
 
 class PerDag(SimpleAuthManager):
-    """Ann may do all with her own DAG, and nothing with others."""
+    """Ann has all permissions for her own DAG, and none for others."""
 
     def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
         return details is None or details.id in {None, "mine"}
@@ -182,7 +181,7 @@ def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callab
 def test_a_backend_that_this_server_cannot_connect_to_does_not_hide_the_job(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of Vertex AI and Ray connect at their first call, and raise if they have no project or address."""
+    """The backends of Vertex AI and Ray connect at their first call, and raise if they have no project or address."""
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
 
     def fail(*_: Any) -> Any:
@@ -199,7 +198,7 @@ def test_a_backend_that_this_server_cannot_connect_to_does_not_hide_the_job(
 def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
-    """Where the API server is another machine than the one that trains, its local backend knows no job."""
+    """If the API server is on a different machine than the training, its local backend knows no job."""
     job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
     BACKEND.jobs.clear()
     status = {"attempt": 1, "logs": {}, "state": "RUNNING", "detail": "", "step": 3}
@@ -234,7 +233,7 @@ def test_environment_variables_of_a_job_are_named_and_not_shown(
 def test_an_invalid_report_hides_no_job(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], damage: dict[str, Any]
 ) -> None:
-    """A trainer may write into its job dir."""
+    """A trainer can write into its job dir."""
     job_dir = sample_jobs.job("mnist_1")
     raw = json.loads(sample_jobs.storage.read(job_dir.report))
     sample_jobs.storage.write(job_dir.report, json.dumps({**raw, **damage}).encode())
@@ -280,7 +279,7 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
 def test_a_log_that_became_shorter_is_shown_from_its_start(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that was replaced, between two pages, or between the listing and the reading of one page."""
+    """A log was replaced between two pages, or between listing and reading one page."""
     job_dir = sample_jobs.job("mnist_1")
     sample_jobs.logs(job_dir, "chief-0", b"a long line\n" * 30_000)
     client = visit()
@@ -340,7 +339,7 @@ def test_a_throttled_log_says_when_to_ask_again(
 
 
 def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
-    """The page makes text of strings; here it is seen that they come as JSON that no browser takes for a page."""
+    """The page inserts strings without HTML. The server must send them as JSON that no browser renders as HTML."""
     evil = "<script>alert(1)</script>"
     job_dir = sample_jobs.job("mnist_1", dag_id=evil, run_id=evil, version=evil, args=(evil,))
     sample_jobs.logs(job_dir, "chief-0", f"{evil}\x1b[2J\x1b[31m\u202egnp.exe\x07\n".encode())
@@ -448,7 +447,7 @@ def test_a_damaged_champion_does_not_hide_the_other_models(
 
 
 def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
-    """Values of another metric, from before a change of the thresholds, are not in the same plot."""
+    """Values of another metric, from before the thresholds changed, are not in the same plot."""
     sample_jobs.job("prices_a", model="prices", metric="r2", metric_value=0.8, version="v1", began=NOW - 30 * DAY)
     sample_jobs.job("prices_b", model="prices", version="v2", began=NOW - 20 * DAY, report=sample_reports.regression())
     client = visit()
@@ -465,7 +464,7 @@ def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..
 
 
 def flights(version: str, low: float) -> Manifest:
-    """A version whose distances are spread evenly over 100 miles."""
+    """A version whose distances are evenly spread over 100 miles."""
     schema = Schema((Column("distance", "float64"), Column("carrier", "string"), Column("late", "bool")), "late")
     statistics = {
         "distance": ColumnStatistics(nulls=0, quantiles=tuple(low + 5 * at for at in range(21))),

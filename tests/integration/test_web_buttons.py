@@ -1,4 +1,4 @@
-"""The page's two buttons on a real bucket: who may press them, and that it is written down."""
+"""Tests the page's two buttons on a real bucket: who may use them, and that each use is recorded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_cancellation_is_done_and_written_down(sample_jobs: SampleJobs, visit:
 
 
 def failed_attempt(sample_jobs: SampleJobs, ended: float, cause: FailureCause = FailureCause.PREEMPTED) -> JobDir:
-    """A job whose first attempt has failed at that time."""
+    """A job whose first attempt failed at that time."""
     job_dir = sample_jobs.job("mnist_1", state=JobState.FAILED, began=ended - 180)
     BACKEND.jobs[-1].failure = Failure(cause, "chief-0 received SIGTERM", "chief-0", 143)
     return job_dir
@@ -59,7 +59,7 @@ def test_a_job_in_the_pause_before_its_next_attempt_can_be_cancelled(
     record = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim))
     handle = record.handle(job_dir.uri)
     assert handle is not None
-    # The task reads this when the pause is over, and fails.
+    # When the pause is over, the task reads this and fails.
     assert "it was cancelled by ann: wrong data" in cancelled_outside(record, BACKEND.describe([handle])[0])
     assert client.get("api/jobs/mnist/mnist_1").json()["cancellable"] is False
     again = client.post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
@@ -142,7 +142,7 @@ def test_a_champion_that_the_user_has_not_seen_is_not_replaced(
 def test_jobs_of_the_command_line_have_no_dag(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, dag_id: str
 ) -> None:
-    """Who may read a DAG sees them; who may edit all DAGs may cancel them."""
+    """Users who may read a DAG see these jobs; users who may edit all DAGs may cancel them."""
     sample_jobs.job("mnist_1", state=JobState.RUNNING, dag_id=dag_id)
     client = visit()
 
@@ -159,8 +159,9 @@ def test_jobs_of_the_command_line_have_no_dag(
 
 
 class OwnRuns(SimpleAuthManager):
-    """Ann may edit the DAG ``mine`` and its runs, and read others. As with other managers, that permits runs without
-    a DAG's id, but not DAGs without one.
+    """Ann may edit the DAG ``mine`` and its runs, and read other DAGs.
+
+    As with other auth managers, this permits runs without a DAG's id, but not DAGs without one.
     """
 
     def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
@@ -171,7 +172,7 @@ class OwnRuns(SimpleAuthManager):
 def test_a_rollback_needs_the_permission_of_the_dag_that_trained_the_champion(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the user sees only other jobs of the model, or if the champion's job or DAG is unknown."""
+    """Also applies if the user sees only other jobs of the model, or if the champion's job or DAG is unknown."""
     champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY, dag_id="mine")
     theirs = champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY, dag_id="theirs")
     client = visit()
@@ -183,7 +184,7 @@ def test_a_rollback_needs_the_permission_of_the_dag_that_trained_the_champion(
 
     monkeypatch.setattr(guard, "get_auth_manager", OwnRuns)
     assert roll_back() == 403
-    # Of the model's jobs, only ann's own are listed.
+    # Only ann's own jobs of the model are listed.
     monkeypatch.setattr(guard, "readable", lambda *_: {"mine", ""})
     assert client.get("api/jobs").json()["total"] == 1
     assert roll_back() == 403

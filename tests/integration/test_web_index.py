@@ -1,4 +1,4 @@
-"""The page's index on a real bucket: restarts, damage, and what a view costs."""
+"""Tests the page's index on a real bucket: restarts, damaged objects, and the cost of a view."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
     client = visit()
     first = client.get("api/jobs?limit=200").json()
     assert first["total"] == 30
-    routes._index().refresh()  # has written the index
+    routes._index().refresh()  # writes the index
     routes.clear_caches()
     reads: list[str] = []
     real = Storage.read_with_generation
@@ -73,7 +73,7 @@ def test_an_index_of_a_newer_version_is_neither_read_nor_replaced(
 def test_a_server_that_knows_nothing_yet_shows_what_it_has(
     sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without stored rows, a first listing of a thousand jobs takes longer than a user waits."""
+    """Without stored rows, the first listing of a thousand jobs takes longer than a user would wait."""
     for at in range(12):
         sample_jobs.job(f"mnist_{at:02}")
     go_on = threading.Event()
@@ -139,7 +139,7 @@ def test_one_damaged_job_does_not_hide_the_others(sample_jobs: SampleJobs, visit
     sample_jobs.storage.write(JobDir.of(sample_jobs.bucket, "mnist", "mnist_3").claim, b"\xff{")
     found = {job["job_id"]: job["state"] for job in visit().get("api/jobs").json()["jobs"]}
     assert found.pop("mnist_1") == "SUCCEEDED"
-    # The spec is read for the price of the machines only, which this backend does not have.
+    # The spec is only needed for the price of the machines, which this backend does not have.
     assert found.pop("broken_06") == "SUCCEEDED"
     assert found == {f"broken_{at:02}": "UNKNOWN" for at in range(len(shown) - 1)}
 

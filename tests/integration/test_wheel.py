@@ -1,7 +1,7 @@
-"""The built wheel in another Airflow: what that Airflow then says of it; the plugins folder alone; and both at once.
+"""Tests the built wheel in another Airflow, the plugins folder alone, and both together.
 
-The other Airflow is an environment of its own whose packages are those of this one, but for this project's: links
-take milliseconds where an installation takes a minute.
+The other Airflow is a separate environment with links to this one's packages, except this project: linking takes
+milliseconds, an installation takes a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPERATORS = [
     "ValidateModelOperator",
 ]
 LOADED = {
-    "names": ["mlengine", "OpenLineageProviderPlugin"],  # the second is of the environment of the tests
+    "names": ["mlengine", "OpenLineageProviderPlugin"],  # the second one is in the tests' environment
     "errors": {},
     "apps": ["/mlengine"],
     "timetables": ["mlengine.timetables.DatasetVersionTimetable"],
@@ -49,7 +49,7 @@ def uv(*words: str) -> None:
 
 
 class OtherAirflow:
-    """An environment with Airflow and without mlengine, until it is installed."""
+    """An environment with Airflow, in which mlengine is not installed at first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -168,7 +168,7 @@ def test_both_at_once_are_one_plugin_and_the_package_wins(other: OtherAirflow) -
 
 @contextmanager
 def service(status: int) -> Iterator[str]:
-    """Answers every question with ``status`` and an empty object."""
+    """A server that responds to every request with ``status`` and an empty object."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
