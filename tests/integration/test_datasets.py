@@ -358,7 +358,7 @@ def test_a_registration_that_is_completed_meanwhile_is_not_discarded(
 def test_a_file_that_another_registration_has_replaced_is_not_discarded(
     storage: Storage, bucket: str, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the listing and the deletion."""
+    """The file is replaced between the listing and the deletion."""
     uri = f"{dataset_dir(bucket, 'mnist', '2026-06-01')}/{TRAIN_IMAGES}.gz"
     storage.write(uri, b"of a registration that died")
     delete = Storage.delete
@@ -366,7 +366,7 @@ def test_a_file_that_another_registration_has_replaced_is_not_discarded(
     def replaced(self: Storage, wanted: str, generation: int | None = None) -> None:
         storage.write(uri, b"of one that is running")
         stat = self.stat(wanted)
-        if stat is not None and generation not in {None, stat.generation}:  # fake-gcs-server deletes it nevertheless
+        if stat is not None and generation not in {None, stat.generation}:  # fake-gcs-server would delete it
             raise StorageConflictError(f"{wanted} has another generation")
         delete(self, wanted)
 
@@ -400,7 +400,7 @@ def test_racing_registrations_of_different_data_never_mix(
     if won:
         assert datasets.load_manifest(storage, bucket, "mnist", "v1").digest == won[0]
         assert datasets.verify(storage, bucket, "mnist", "v1") == []
-    else:  # each met a file of another's: no version is visible
+    else:  # each found a file of another registration: no version is visible
         assert datasets.list_versions(storage, bucket, "mnist") == []
 
 
@@ -500,7 +500,7 @@ def test_many_processes_fetch_once(
         deadline = time.monotonic() + 60
         while len(proxied.seen("GET", "/download/.*/manifest.json")) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        proxied.release()  # keep the first download waiting until all processes have started
+        proxied.release()  # the first download continues only now
         copies = pending.get(60)
     assert len(set(copies)) == 1
     assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4

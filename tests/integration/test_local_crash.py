@@ -1,4 +1,4 @@
-"""Tests crashes on the local backend: launchers, submitters and (simulated) whole machines are killed."""
+"""Tests what survives crashes on the local backend: launchers, submitters and all of a machine's jobs are killed."""
 
 from __future__ import annotations
 

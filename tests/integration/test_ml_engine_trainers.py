@@ -1,5 +1,4 @@
-"""Tests trainers from ML Engine's first years with their own job files: distributed, with ``master``, and
-single-machine.
+"""Tests trainers of ML Engine's first years with their job files: distributed, with ``master``, and on one machine.
 
 The programs are not copies: they have the structure of those trainers, without TensorFlow. They read ``TF_CONFIG``
 without checking that it exists, branch on their task's type, and exit with 0 if no branch matches.

@@ -110,7 +110,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
     storage.write(JobDir.of(bucket, "m", PREPARED).train + ".keep", b"")
     crown(storage, made["first"], 1, None)
     crown(storage, made["rolled_back"], 2, 1)
-    crown(storage, made["champion"], 3, 1)  # not in the pointer's chain, because it was rolled back
+    crown(storage, made["champion"], 3, 1)  # the chain from the pointer omits entry 2, as after a rollback
     entry = Entry("digest", "reusable", made["reusable"].uri, "f", "2026-01-01")
     storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
     storage.write(layout.validated(bucket, "m", "damaged"), b"?")

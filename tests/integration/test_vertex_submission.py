@@ -1,5 +1,4 @@
-"""Tests that at most one job is submitted to Vertex AI despite crashes at every call, network and service faults,
-races.
+"""Tests that at most one job is submitted to Vertex AI despite crashes at every call, outages, and races.
 
 The service's jobs are in memory; the tests count them.
 """

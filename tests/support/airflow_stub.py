@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert self.headers["Authorization"] == "Bearer secret"
-        # dags D dagRuns R taskInstances T state-store K; variables V
+        # Paths: dags/D/dagRuns/R/taskInstances/T/state-store/K and variables/V, or the beginning of one.
         parts = self.path.partition("?")[0].split("/")[3:]
         run = parts[3] if len(parts) > 3 else ""
         if self.server.silent:

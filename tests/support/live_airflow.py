@@ -44,7 +44,7 @@ QUICK = {
 }
 
 
-# Filled while the live_airflow fixture exists: raise if a component of its Airflow cannot be restarted.
+# Functions that raise if a component of Airflow cannot be restarted; empty unless the live_airflow fixture is active.
 _checks: list[Callable[[], None]] = []
 
 

@@ -1,5 +1,4 @@
-"""Runs ``mnist_retraining`` repeatedly on a Ray cluster of three nodes and kills something at a random moment each
-time.
+"""Runs ``mnist_retraining`` in rounds on a Ray cluster of three nodes; each round kills something at a random moment.
 
 ``python -m tests.support.ray_rounds --rounds 20``, as root. Every round must end with a champion. During a round no
 replica may run twice, and afterwards no process or actor may be left.

@@ -77,7 +77,7 @@ class RayApi:
 
 
 class ScriptedRayJob:
-    """A job of the server, as a test sees it."""
+    """A job of the server, with the attributes that tests read."""
 
     def __init__(self, owner: RayOverMemory, job: Mapping[str, Any]) -> None:
         self._owner, self._job = owner, job

@@ -1,4 +1,4 @@
-"""Airflow's task state store of one task of one run."""
+"""A stand-in for Airflow's task state store, for one task of one run."""
 
 from __future__ import annotations
 

@@ -18,9 +18,8 @@ from mlengine.backends.vertex.request import Request, custom_job
 from mlengine.core.expansion import expand
 from mlengine.core.spec import TrainingSpec
 
-# What pip needs to know of the machine that runs the tests.
 _LOCK = threading.Lock()
-_PASSED = ("PIP_", "SSL_", "REQUESTS_", "TMPDIR")
+_PASSED = ("PIP_", "SSL_", "REQUESTS_", "TMPDIR")  # this machine's settings that pip needs
 
 
 def make_image(root: Path) -> Path:
