@@ -1,7 +1,7 @@
 """Restarts parts of Airflow under running jobs: the triggerer (cleanly and by SIGKILL), the scheduler, everything.
 
-The waits continue and the jobs are not affected. The task's log has every line of every replica exactly once; only
-lines that a killed triggerer logged after it last saved its cursor appear twice.
+The waits continue and the jobs are not affected. The task's log has every line of every replica once; only lines
+that a killed triggerer logged after it last saved its cursor appear twice.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ with DAG("on_new_version", schedule=PartitionedAssetTimetable(assets=dataset_ass
     pipeline("named")
 
 VERSIONS = {"v9": "2024-01-10", "v10": "2024-02-10", "v11": "2024-03-10"}
-# The schedule ends for the same reason: after six o'clock, a scheduled run would train the newest version before the
+# This schedule ends there too: after six o'clock, a scheduled run would train the newest version before the
 # tests do.
 with DAG(
     "by_name",
