@@ -1,1 +1,1 @@
-"""What ``benchmarks/training.py`` runs in the trainer's environment."""
+"""The programs that ``benchmarks/training.py`` runs in the trainer's environment."""

@@ -1,11 +1,12 @@
 """``python -m bench.loops NAME THREADS DATASET``: a training loop; each line ``N`` on stdin runs N steps.
 
-Answers ``wall-seconds cpu-seconds`` a line. The loops train the same model, on the same batches, with the same threads:
+Prints ``wall-seconds cpu-seconds`` for each line. The loops train the same model on the same batches with the same
+number of threads:
 
 ``seed``   the loop of the year 2017: TensorFlow 1's graph, float batches by ``feed_dict``, ``AdamOptimizer``
-``fit``    ``keras.fit`` on arrays; ``fit10`` with ten steps an execution; ``fitdata`` on a ``tf.data`` pipeline
-``ours``   the trainer, one process; ``whole`` without lanes: every operation is spread over the cores
-``sgemm``  no training: large matrix products of as many operations as a step has, which is how fast the cores can be
+``fit``    ``keras.fit`` on arrays; ``fit10`` with ten steps per execution; ``fitdata`` on a ``tf.data`` pipeline
+``ours``   the trainer in one process; ``whole`` without lanes, so every operation is spread over the cores
+``sgemm``  no training: large matrix products with as many operations as a step, which shows the peak speed of the cores
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def ours(split: Split, threads: int, *, whole: bool = False) -> Run:
 
 
 def seed(split: Split, threads: int) -> Run:
-    """As it was written for TensorFlow r0.12, with a loss that is numerically safe."""
+    """The loop as it was written for TensorFlow r0.12, but with a numerically stable loss."""
     graph = tf.Graph()
     with graph.as_default():
         image, label = v1.placeholder(tf.float32, [None, 784]), v1.placeholder(tf.float32, [None, 10])
@@ -85,7 +86,7 @@ def seed(split: Split, threads: int) -> Run:
 
 
 def fit(split: Split, threads: int, *, execution: int = 1, pipeline: bool = False) -> Run:
-    """Keras 3, its layers, its Adam, its loop."""
+    """Keras 3 with its own layers, Adam and training loop."""
     import keras
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -117,7 +118,7 @@ def fit(split: Split, threads: int, *, execution: int = 1, pipeline: bool = Fals
 
 
 def sgemm(_split: Split, threads: int) -> Run:
-    """The roofline: a step's multiplications and additions, in products of 2,048 rows and columns."""
+    """The roofline: the arithmetic of a step as matrix products of 2,048 rows and columns."""
     size = 2048
     graph = tf.Graph()
     with graph.as_default():
@@ -136,7 +137,10 @@ def sgemm(_split: Split, threads: int) -> Run:
 
 
 def operations() -> int:
-    """Of a step, for one example: forward, by weights, and by inputs where these are no image."""
+    """The operations of a step for one example: the forward pass and the gradients.
+
+    Gradients are with respect to weights and inputs; the first layer needs none for its input, the image.
+    """
     forward = {name: 2 * prod(shape) for name, shape in mnist.SHAPES.items() if name.endswith("kernel")}
     forward["conv1/kernel"] *= 28 * 28
     forward["conv2/kernel"] *= 14 * 14
@@ -174,7 +178,7 @@ def _threads(threads: int) -> Any:
 def main() -> None:
     name, threads, dataset = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     run = LOOPS[name](open_dataset(dataset).load("train"), threads)
-    run(20)  # graphs are compiled, caches filled
+    run(20)  # warm-up: compiles graphs and fills caches
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""``python -m bench.plot FILE.png``: accuracy against steps and against seconds; the curves come as JSON on stdin."""
+"""``python -m bench.plot FILE.png``: plot accuracy against steps and against seconds, from curves as JSON on stdin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 
 
 def main(target: str) -> None:
-    """:param target: a PNG file. Needs ``trainer[draw]``."""
+    """Plot the curves. Needs ``trainer[draw]``.
+
+    :param target: the PNG file to write.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")

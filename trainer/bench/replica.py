@@ -1,4 +1,4 @@
-"""``python -m bench.replica VARIANT …``: ``trainer.task`` with one of its measures against waste taken away again."""
+"""``python -m bench.replica VARIANT …``: run ``trainer.task`` with some of its optimisations disabled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def _push_whole() -> None:
-    """The dense layer's gradient is multiplied on the worker and sent whole: 12.8 MB instead of its factors' 1.7."""
+    """Compute the dense layer's gradient on the worker, and send 12.8 MB instead of the 1.7 MB of its factors."""
     import tensorflow as tf
 
     from trainer.distributed import graph
@@ -21,7 +21,7 @@ def _push_whole() -> None:
 
 
 def _pull_whole() -> None:
-    """The dense layer's weights are pulled each step: 12.8 MB instead of inputs and outputs."""
+    """Pull the dense layer's weights in each step: 12.8 MB instead of inputs and outputs."""
     import tensorflow as tf
 
     from trainer.distributed import graph
@@ -35,21 +35,21 @@ def _pull_whole() -> None:
 
 
 def _all_threads() -> None:
-    """Every replica takes all cores of the machine, as TensorFlow does unless told."""
+    """Let every replica use all cores of the machine, which is TensorFlow's default."""
     from trainer.distributed import cluster
 
     setattr(cluster.Cluster, "threads", lambda _self: os.cpu_count() or 1)  # noqa: B010  a type checker must not see it
 
 
 def _one_piece() -> None:
-    """The dense layer of a parameter server in one piece, larger than a core's cache."""
+    """Keep the dense layer of a parameter server in one piece, which is larger than a core's cache."""
     from trainer.distributed import graph
 
     vars(graph).update(PIECES=1)
 
 
 def _each_alone() -> None:
-    """Every small weight and every gradient is a message of its own."""
+    """Send every small weight and every gradient as a separate message."""
     import tensorflow as tf
 
     from trainer.distributed import graph
@@ -64,14 +64,14 @@ def _each_alone() -> None:
 
 
 def _one_step_each() -> None:
-    """A trainer waits for each step before it begins the next."""
+    """Make a trainer wait for each step before it starts the next one."""
     from trainer.distributed import cluster
 
     setattr(cluster.Cluster, "steps_each", 1)  # noqa: B010  a type checker must not see it
 
 
 def _no_spinning() -> None:
-    """Threads that have nothing to do sleep at once; TensorFlow's look around for work for a while first."""
+    """Let idle threads sleep at once; by default, TensorFlow's threads spin for a while first."""
     from trainer import loop
     from trainer.distributed import session
 

@@ -1,4 +1,4 @@
-"""Real replicas for the tests: processes with ``TF_CONFIG`` on loopback, killed and started again at will."""
+"""Real replicas for the tests: processes with ``TF_CONFIG`` on loopback, which a test can kill and restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEADLINE = 240.0
 
 
 class Replica:
-    """One process of the cluster; it may have several lives, each with a log of its own."""
+    """One replica of the cluster. Each time it is started, it gets a new process and a new log."""
 
     def __init__(self, name: str, folder: Path, arguments: list[str], env: Mapping[str, str]) -> None:
         self.name, self._folder, self._arguments, self._env = name, folder, arguments, dict(env)
@@ -49,7 +49,7 @@ class Replica:
 
     @property
     def log(self) -> str:
-        """Of this life."""
+        """The log of the current process."""
         return self._log_path.read_text(errors="replace")
 
     @property
@@ -60,7 +60,7 @@ class Replica:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process has exited."""
         if self.running:
             self.send(signal.SIGKILL)
         assert self._process is not None
@@ -68,7 +68,7 @@ class Replica:
         assert not self.running
 
     def wait(self, deadline: float = DEADLINE) -> int:
-        """Its exit code; fails with its log when it does not end."""
+        """Wait for the process, and return its exit code. Fails with its log if it does not exit in time."""
         assert self._process is not None
         self._process.join(deadline)
         code = self._process.exitcode
@@ -77,7 +77,7 @@ class Replica:
         return code
 
     def wait_log(self, pattern: str, deadline: float = DEADLINE) -> re.Match[str]:
-        """Until a line of this life's log matches; fails when the process ends without."""
+        """Wait until the log of the current process matches. Fails if the process exits without a match."""
         end = time.monotonic() + deadline
         while True:
             over = not self.running
@@ -96,7 +96,10 @@ class Replica:
 
 
 class ClusterOfProcesses:
-    """``with ClusterOfProcesses(folder, dataset, worker=2, ps=1) as cluster``; kills all that it started."""
+    """A cluster of replicas, as a context manager that kills the processes that it started.
+
+    ``with ClusterOfProcesses(folder, dataset, worker=2, ps=1) as cluster: …``
+    """
 
     def __init__(
         self,
@@ -136,7 +139,7 @@ class ClusterOfProcesses:
         return self
 
     def wait(self) -> dict[str, int]:
-        """The exit codes of all, once all have ended."""
+        """Wait for all replicas, and return their exit codes."""
         return {name: replica.wait() for name, replica in self.replicas.items()}
 
     def listening(self) -> list[str]:
@@ -164,13 +167,16 @@ class ClusterOfProcesses:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a replica gets: this environment, with the trainer on its path and bytecode kept."""
+    """The environment of a replica: that of the tests, with the trainer on ``PYTHONPATH``.
+
+    ``PYTHONDONTWRITEBYTECODE`` is removed, so that bytecode is cached.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "PYTHONDONTWRITEBYTECODE")}
     return {**kept, "PYTHONPATH": str(TRAINER), **(extra or {})}
 
 
 def free_ports(count: int) -> list[int]:
-    """Below the range that outgoing connections take, so that a port stays free while its replica is dead."""
+    """Free ports below the ephemeral range, so that no connection takes the port of a replica that is down."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(12_000, 32_000)

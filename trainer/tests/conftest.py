@@ -1,4 +1,4 @@
-"""Shared by the trainer's tests: MNIST's digits, small dataset versions, and a Cloud Storage server."""
+"""Fixtures of the trainer's tests: MNIST's digits, small dataset versions, and a Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# The digits and the server come from the project this trainer lies in; both need Python alone.
+# The digits and the server come from the project that contains this trainer; both need only Python.
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from tests import datasets  # noqa: E402
@@ -19,7 +19,7 @@ pytest_plugins = ["scripts.skips"]
 
 @pytest.fixture(scope="session")
 def digits() -> Path:
-    """The directory of MNIST's four files."""
+    """The directory with MNIST's four files."""
     from scripts import mnist
 
     return mnist.files()
@@ -27,7 +27,7 @@ def digits() -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset version of 6,000 and 1,000 digits."""
+    """A dataset version with 6,000 training and 1,000 held-out digits."""
     return datasets.make(tmp_path_factory.mktemp("data") / "small", digits, train=6_000, heldout=1_000)
 
 

@@ -1,4 +1,4 @@
-"""Makes dataset versions for the tests from MNIST's IDX files."""
+"""Dataset versions for the tests, made from MNIST's IDX files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = {
 
 
 def make(target: Path, source: Path, *, train: int = 60_000, heldout: int = 10_000) -> Path:
-    """Write a version with the first examples of each split; returns ``target``."""
+    """Write a version with the first examples of each split. Returns ``target``."""
     target.mkdir(parents=True, exist_ok=True)
     splits = {}
     for split, rows in (("train", train), ("heldout", heldout)):

@@ -1,8 +1,8 @@
-"""Processes that run ``python -m trainer.task``, forked from one process that has imported TensorFlow already.
+"""Processes that run ``python -m trainer.task``, forked from a process that has already imported TensorFlow.
 
-The import takes 3 s of CPU time, and the tests start more than fifty replicas. A forked process runs the same code,
-with an environment, a directory and output of its own, and is killed or stopped like any other. What a new interpreter
-does differently is tested end to end, where the backends start replicas by their command.
+The import takes 3 s of CPU time, and the tests start more than fifty replicas. A forked process runs the same code with
+its own environment, directory and output, and can be killed or stopped like any other. The start of a new interpreter
+is covered by the end-to-end tests, in which the backends start replicas by their command.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _context.set_forkserver_preload([f"trainer.{name}" for name in _PRELOADED])
 def start(arguments: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> BaseProcess:
     """Start a replica.
 
-    :param env: its environment, which TensorFlow has not seen when it was imported.
+    :param env: its environment. It is set after TensorFlow's import, so variables that the import reads have no effect.
     :param log: the file to which its output is written.
     """
     _start_server()
@@ -35,7 +35,7 @@ def start(arguments: Sequence[str], env: Mapping[str, str], folder: Path, log: P
 
 
 def _start_server() -> None:
-    """With the trainer on its path, where the modules to import are."""
+    """Start the fork server with the trainer on its path, so that it can preload the trainer's modules."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(TRAINER)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -49,12 +49,12 @@ def _start_server() -> None:
 
 
 def _run(arguments: list[str], env: dict[str, str], folder: str, log: str) -> None:
-    """In the new process: what the interpreter does for ``python -m trainer.task``."""
+    """In the new process, do what the interpreter does for ``python -m trainer.task``."""
     assert "tensorflow" in sys.modules, "it was not imported before"
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    with open(log, "wb") as sink, open(os.devnull, "rb") as nothing:  # noqa: PTH123  before anything else can fail
+    with open(log, "wb") as sink, open(os.devnull, "rb") as nothing:  # noqa: PTH123  must come before anything that can fail
         for source, target in ((nothing, 0), (sink, 1), (sink, 2)):
             os.dup2(source.fileno(), target)
     sys.argv = ["trainer.task", *arguments]

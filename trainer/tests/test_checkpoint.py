@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from."""
+"""The checkpoint from which a training continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INDEX, DATA = "ckpt.index", "ckpt.data-00000-of-00001"
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    """Has two checkpoints."""
+    """A store with two checkpoints."""
     store = LocalStore(str(tmp_path), patience=0.0)
     checkpoints = Checkpoints(store)
     for step in STEPS:
@@ -54,14 +54,14 @@ def test_one_that_lacks_a_file_is_passed_over(store: LocalStore) -> None:
 
 
 def test_one_without_manifest_does_not_exist(store: LocalStore) -> None:
-    """A crash in the middle of writing leaves it."""
+    """A crash during a write leaves a checkpoint without a manifest."""
     store.delete(f"{_newest(store)}/MANIFEST.json")
     assert [checkpoint.step for checkpoint in Checkpoints(store).list()] == [10]
 
 
 @pytest.mark.parametrize(("name", "content"), [(INDEX, b"x" * 500), (INDEX, b""), (DATA, b"x"), (DATA, b"x" * 20)])
 def test_one_that_tensorflow_cannot_read_is_passed_over(store: LocalStore, name: str, content: bytes) -> None:
-    """Its manifest agrees with its files."""
+    """The manifest matches the files, but TensorFlow cannot read them."""
     newest = _newest(store)
     manifest = json.loads(store.read(f"{newest}/MANIFEST.json"))
     manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -90,7 +90,7 @@ def test_one_whose_manifest_is_none_is_passed_over(store: LocalStore, content: s
 
 
 class _Failing(LocalStore):
-    """Reads of the newest checkpoint fail."""
+    """A store in which reads of the newest checkpoint fail."""
 
     def __init__(self, root: str, file: str, error: StorageError) -> None:
         super().__init__(root, patience=0.0)
@@ -105,7 +105,7 @@ class _Failing(LocalStore):
 @pytest.mark.parametrize("error", [StorageError("503"), StorageForbiddenError("403")])
 @pytest.mark.parametrize("file", ["MANIFEST.json", DATA])
 def test_one_that_cannot_be_read_now_is_not_passed_over(store: LocalStore, file: str, error: StorageError) -> None:
-    """It may be undamaged, and an older one would lose its steps."""
+    """The checkpoint may be undamaged, and using an older one would lose steps."""
     with pytest.raises(type(error), match=str(error)):
         Checkpoints(_Failing(store.root, file, error)).load_newest()
 
@@ -129,7 +129,7 @@ def test_what_killed_writers_left_of_earlier_steps_is_deleted(store: LocalStore)
 
     complete = names()
     left = {f"00000015-0123abcd/{INDEX}", f"00000015-0123abcd/.{DATA}.0123abcd.part"}
-    # Later ones, the one of this step, and directories that have other names.
+    # Directories of this step and of a later one, and directories with other names.
     others = {f"00000025-0123abcd/{INDEX}", f"00000030-0123abcd/{INDEX}", f"00000015-mine/{INDEX}", "notes/15"}
     for name in left | others:
         store.write(f"checkpoints/{name}", b"x")

@@ -1,4 +1,4 @@
-"""What the chief keeps, and what it does not."""
+"""The chief's checkpoints, evaluations, reports and exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.model import LocalModel, export
 
 
 class _Weights:
-    """A training's values, as a session would give them."""
+    """The values of a training, as a session would return them."""
 
     def __init__(self, step: int, spoilt: float | None = None) -> None:
         weights = mnist.initial_weights(0)
@@ -41,11 +41,11 @@ class _Weights:
         return int(self.values["global_step"]), [0]
 
     def set_saved(self, _session: object, step: int) -> None:
-        """Not needed here."""
+        """Ignored: no worker waits for the checkpoint."""
 
 
 class _MovingWeights(_Weights):
-    """The other trainers change them between two reads."""
+    """Values that change between two reads, as when other trainers keep training."""
 
     def read(self, _session: object) -> dict[str, np.ndarray]:
         before = super().read(None)

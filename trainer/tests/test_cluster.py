@@ -1,4 +1,4 @@
-"""A whole cluster on a bucket: chief, workers, parameter servers, evaluator; and what it leaves there."""
+"""A complete cluster on a bucket (chief, workers, parameter servers, evaluator), and the files that it writes there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 150
 
 @pytest.fixture(scope="module")
 def bucket(gcs_server: Any, dataset: Path) -> Iterator[str]:
-    """A bucket with the small dataset version in it; processes started meanwhile find it."""
+    """A bucket with the small dataset version, which processes started during the fixture can access."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in gcs_server.env.items():
             patch.setenv(name, value)
@@ -40,7 +40,7 @@ def bucket(gcs_server: Any, dataset: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def trained(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfProcesses]:
-    """master, two workers, a parameter server and an evaluator, all on the bucket, to their end."""
+    """A finished cluster of a master, two workers, a parameter server and an evaluator, all on the bucket."""
     folder = tmp_path_factory.mktemp("cluster")
     args = ("--batch_size", "50", "--max_steps", str(STEPS), "--checkpoint", "40", "--learning_rate", "3e-4")
     with ClusterOfProcesses(
@@ -57,7 +57,7 @@ def test_the_batches_are_shared_by_all_trainers(trained: ClusterOfProcesses) -> 
     shares = [int(count) for count in re.findall(r"share of \S+: (\d+) of", trained.chief.log)]
     assert len(shares) == 3
     assert min(shares) >= STEPS // 20
-    # Each trainer finishes what it has under way when the last step is made.
+    # When the last step is made, each trainer still finishes its steps in flight.
     assert STEPS <= sum(shares) <= STEPS + 5
     for name, count in zip(("worker/0", "worker/1"), shares[1:], strict=True):
         assert f"{count} of " in trained[name].log
@@ -149,7 +149,7 @@ def test_a_write_that_the_bucket_refuses_for_a_while_is_repeated(
         store = GcsStore(f"{bucket}/refused{code}", patience=20.0)
         store.write("progress.json", b"{}")
         assert store.read("progress.json") == b"{}"
-    if code == 403:  # what the client library itself does not repeat
+    if code == 403:  # not retried by the client library itself
         assert f"not allowed to write {bucket}/refused403/progress.json" in caplog.text
 
 

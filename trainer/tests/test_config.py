@@ -1,4 +1,4 @@
-"""Arguments and ``TF_CONFIG``: what is read, what is refused, what is passed over."""
+"""Arguments and ``TF_CONFIG``: accepted, rejected and ignored values."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_known_forms_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_arguments_of_services_are_passed_over() -> None:
     assert parse(["--dataset", "d", "--max_steps", "7", "--some-service-flag", "x"]).max_steps == 7
-    # No abbreviations: a service's --data must not become our --dataset.
+    # No abbreviations: --data of a training service must not set --dataset.
     assert parse(["--dataset", "d", "--max", "7"]).max_steps == 1000
 
 

@@ -1,4 +1,4 @@
-"""The dataset version's loader: what it takes, and each thing it refuses with file and reason."""
+"""The loader of dataset versions: valid input, and errors that name the file and the reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _edit(version: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def _put(version: Path, kind: str, content: bytes) -> None:
-    """Another file in the train split, with a manifest that agrees."""
+    """Replace a file of the train split, and update the manifest to match."""
     data = gzip.compress(content, mtime=0)
     name = f"train-{kind}-idx{3 if kind == 'images' else 1}-ubyte.gz"
     (version / name).write_bytes(data)

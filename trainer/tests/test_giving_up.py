@@ -1,6 +1,6 @@
-"""What ends a replica before its time: others that never come, never answer or are gone; data that is no good.
+"""Replicas that give up: others never start, never respond or have exited, or the dataset is invalid.
 
-They spend most of their time waiting, so all clusters run in parallel, and each test checks one of them.
+The clusters spend most of their time waiting, so all of them run in parallel, and each test checks one of them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import pytest
 from tests.cluster import ClusterOfProcesses
 
 PATIENCE = ("--patience", "8", "--step_timeout", "2")
-# What is wrong with a dataset version, and what must be said of it.
+# Kinds of invalid dataset versions, with the expected error.
 BAD = {"missing": "not there", "corrupt": "SHA-256", "shape": r"\[28, 29\]"}
 
 
 @pytest.fixture(scope="module")
 def clusters(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, ClusterOfProcesses]]:
-    """All have ended."""
+    """The clusters of all tests, after their replicas have exited."""
     with contextlib.ExitStack() as stack:
 
         def cluster(
@@ -31,11 +31,11 @@ def clusters(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ) -> ClusterOfProcesses:
             return stack.enter_context(ClusterOfProcesses(tmp_path_factory.mktemp(name), data, *args, **roles))
 
-        # This one trains before it loses its chief; on a busy machine a step takes its time.
+        # This cluster trains before it loses its chief. The step timeout is long, as steps are slow on a busy machine.
         found = {"gone": cluster("gone", args=(*PATIENCE, "--step_timeout", "60"), ps=1).start()}
         found["gone"].chief.wait_log("training from step")
         found["gone"].chief.kill()
-        found["never"] = cluster("never", worker=1, ps=2).start("chief/0", "worker/0", "ps/0")  # ps/1 does not
+        found["never"] = cluster("never", worker=1, ps=2).start("chief/0", "worker/0", "ps/0")  # ps/1 never starts
         found["silent"] = cluster("silent", ps=1)
         host, _, port = found["silent"].addresses["ps"][0].partition(":")
         silent = stack.enter_context(socket.socket())
@@ -85,7 +85,7 @@ def test_a_replica_that_never_comes_up_is_named_and_given_up(clusters: Mapping[s
 def test_a_parameter_server_that_listens_and_never_answers_is_given_up(
     clusters: Mapping[str, ClusterOfProcesses],
 ) -> None:
-    """TensorFlow alone would wait for it without end, whatever time-out it is given."""
+    """TensorFlow alone would wait forever, whatever timeout it is given."""
     cluster = clusters["silent"]
     assert cluster.chief.wait() == 75
     assert f"no answer within 2 s from ps/0 at {cluster.addresses['ps'][0]}" in cluster.chief.log

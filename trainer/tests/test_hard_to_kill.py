@@ -1,4 +1,4 @@
-"""The promises of a training under fire, each with real processes and real signals."""
+"""Fault tolerance of a training: killed, hung and stopped replicas, with real processes and real signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS, EVERY = 400, 50
 ARGS = ("--batch_size", "20", "--max_steps", str(STEPS), "--checkpoint", str(EVERY), "--learning_rate", "3e-4")
 SHORT = ("--batch_size", "10", "--checkpoint", "5")
 TRAINERS = ("chief/0", "worker/0")
-TOLERANCE = 0.05  # of accuracy, at this short training
+TOLERANCE = 0.05  # of the accuracy, which varies in so short a training
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Unbroken:
 
 @pytest.fixture(scope="module")
 def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
-    """The same training without a killed process."""
+    """The result of the same training without failures, for comparison."""
     folder = tmp_path_factory.mktemp("unbroken")
     with ClusterOfProcesses(folder, dataset, *ARGS, worker=1, ps=1) as cluster:
         assert set(cluster.start().wait().values()) == {0}
@@ -53,7 +53,7 @@ def _ended_well(cluster: ClusterOfProcesses, unbroken: Unbroken) -> None:
     assert set(cluster.wait().values()) == {0}
     assert cluster.listening() == []
     last = cluster.metrics()[-1]
-    assert STEPS <= last["step"] <= STEPS + 3  # what else the two trainers had under way
+    assert STEPS <= last["step"] <= STEPS + 3  # up to 3 more: the steps that the two trainers had in flight
     assert last["test_accuracy"] >= unbroken.accuracy - TOLERANCE
     assert json.loads(Path(cluster.job_dir, "model", "MANIFEST.json").read_text())["step"] == last["step"]
 
@@ -76,7 +76,8 @@ def test_a_killed_worker_costs_no_applied_step_and_joins_again(
         assert steps == sorted(steps)
         assert "lost the parameter servers" not in cluster.chief.log
         shares, last = _shares(cluster.chief.log), cluster.metrics()[-1]["step"]
-        # Its batches may have been between their two counters when the worker died.
+        # A step increments two counters, the job's steps and the trainer's share. When the worker was killed, each of
+        # its two steps in flight may have incremented only one of them.
         assert abs(sum(shares) - last) <= 2
         assert min(shares) > 0
 
@@ -118,8 +119,8 @@ def test_a_killed_parameter_server_costs_at_most_one_checkpoint_interval(
 def test_a_hung_parameter_server_is_timed_out_named_and_joined_again(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
-    # Two servers, as each is then asked by a run of its own. TensorFlow registers the graph of a new kind of run on the
-    # servers first, and has no limit for that.
+    # With two servers, the check which of them hangs uses a new kind of run for each. TensorFlow first registers the
+    # graph of such a run on the servers, and applies no timeout to that.
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--step_timeout", "6", worker=1, ps=2) as cluster:
         cluster.start()
         cluster.chief.wait_log("saved checkpoint")
@@ -142,13 +143,13 @@ def test_sigterm_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it(
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
         cluster.start()
         cluster.chief.wait_log(r"held-out(?s:.*)step \d+ of \d+, loss")
-        for replica in cluster.replicas.values():  # as a cloud takes back a whole job
+        for replica in cluster.replicas.values():  # as when a cloud preempts the entire job
             replica.send(signal.SIGTERM)
         codes = cluster.wait()
         assert codes["chief/0"] == 143
         assert set(codes.values()) == {143}
         saved = max(_saved(cluster.chief.log))
-        # Not only the one of the interval, but one of the very step it stopped at.
+        # Not only the checkpoint of the interval, but one of the step at which the training stopped.
         assert saved >= _steps(cluster.chief.log)[-1]
         assert "stopped, checkpoint saved" in cluster.chief.log
         first = cluster.metrics()
@@ -170,7 +171,7 @@ def _run_alone(folder: Path, dataset: str | Path, *args: str, job: str | None = 
 
 @pytest.fixture(scope="module")
 def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The job dir of a short training that has come to its end; to be copied."""
+    """The job dir of a short training that has finished. Tests work on a copy."""
     folder = tmp_path_factory.mktemp("finished")
     code, _ = _run_alone(folder, dataset, *SHORT, "--max_steps", "12")
     assert code == 0
@@ -213,7 +214,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(
 def test_a_full_disk_is_waited_for_and_workers_stay_within_an_interval_of_the_checkpoint(
     dataset: Path, tmp_path: Path
 ) -> None:
-    """The kernel refuses the chief files over 1 MB for a while: what a full disk does to a checkpoint."""
+    """A file size limit of 1 MB makes the chief's checkpoints fail for a while, as a full disk would."""
     import resource
 
     every = 40
@@ -225,11 +226,11 @@ def test_a_full_disk_is_waited_for_and_workers_stay_within_an_interval_of_the_ch
         chief.wait_log("saved checkpoint")
         resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
         chief.wait_log("cannot write a checkpoint.*trying again")
-        # On a busy machine the worker has waited for earlier checkpoints, too.
+        # On a busy machine, the worker may have waited for earlier checkpoints too.
         newest = _saved(chief.log)[-1]
         waiting = worker.wait_log(rf"step (\d+): waiting for the chief's checkpoint; the newest is of {newest}\n")
         resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        # What the loss of a parameter server would cost at the worst moment.
+        # The number of steps that the loss of a parameter server would cost at the worst moment.
         assert every - 4 <= int(waiting[1]) - newest <= every
         assert set(cluster.wait().values()) == {0}
         saved = _saved(chief.log)

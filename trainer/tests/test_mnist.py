@@ -1,4 +1,4 @@
-"""The model and one step of its training, against NumPy's own arithmetic."""
+"""The model and one training step, compared with the same computation in NumPy."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_the_first_weights_are_the_seeds_alone() -> None:
     [(1, 0, False), (2, 0, False), (4, 0, False), (1, 1, False), (1, 3, False), (1, 0, True), (1, 1, True)],
 )
 def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: int, gpu: bool) -> None:
-    """However a step is cut into lanes, and the dense layer into shards; three of them cannot be equally wide.
+    """The update is the same for any number of lanes, and of shards of the dense layer.
 
-    Without a GPU, the graph for a GPU is placed on the CPU.
+    Three shards cannot be equally wide. Without a GPU, the graph for a GPU is placed on the CPU.
     """
     cluster, target = _running(servers) if servers else (Cluster(), "")
     graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes, gpu=gpu)
@@ -75,7 +75,8 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: in
     assert after["shares"].tolist() == [1]
     for name in weights:
         gradient = gradients[name].numpy()
-        # The two graphs are fused differently, so sums are rounded differently: bounds are of the largest value.
+        # The two graphs are fused differently, so sums are rounded differently. Tolerances are relative to the largest
+        # value.
         mean, variance = after[name + "/adam_m"], after[name + "/adam_v"]
         np.testing.assert_allclose(mean, 0.1 * gradient, rtol=1e-3, atol=1e-3 * np.abs(mean).max())
         np.testing.assert_allclose(variance, 0.001 * gradient**2, rtol=1e-3, atol=1e-3 * variance.max())
@@ -86,7 +87,7 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: in
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (30, 0.25), (40, 0.0), (41, 0.0)])
 def test_the_learning_rate_falls_to_zero_at_the_last_step(step: int, share: float) -> None:
-    """Steps that were under way when the last one was applied change no weight."""
+    """Steps that were in flight when the last one was applied change no weight."""
     weights = mnist.initial_weights(0)
     images, labels = _batch(8)
     changes = []
@@ -139,7 +140,7 @@ def test_new_parameter_servers_are_not_ready() -> None:
 
 @pytest.mark.parametrize("servers", [1, 2, 3, 11])
 def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first(servers: int) -> None:
-    """Three and eleven are those of ML Engine's tiers: 1,024 columns cannot be split evenly among them."""
+    """ML Engine's tiers have 3 and 11 parameter servers, among which 1,024 columns cannot be split evenly."""
     graph = graphs.build(_cluster(servers), learning_rate=1e-3, seed=0)
     shards = graph.variables["dense1/kernel"]
     assert {shard.device for shard in shards} == {f"/job:ps/task:{number}/device:CPU:0" for number in range(servers)}
@@ -148,24 +149,27 @@ def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first
     assert {graph.variables[name][0].device for name in ("conv1/kernel", "global_step")} == {
         "/job:ps/task:0/device:CPU:0"
     }
-    # The convolutions are computed by the worker, the dense layer's products where its weights are.
+    # The convolutions are computed on the worker, the dense layer's products on the parameter servers.
     convolutions = [node for node in graph.graph.as_graph_def().node if node.op.startswith("Conv2D")]
     assert convolutions
     assert {node.device for node in convolutions} == {"/job:worker/task:0/device:CPU:0"}
     products = [node for node in graph.graph.as_graph_def().node if node.op == "MatMul" and "/job:ps" in node.device]
-    # For each shard: forward, by inputs, by weights.
+    # Three for each shard: the forward pass, and the gradients with respect to inputs and weights.
     assert len(products) >= 3 * len(shards)
 
 
 def test_a_step_is_three_tensors_there_and_three_back() -> None:
-    """Each tensor is a message of its own, so small ones travel together, and none travels twice."""
+    """Each tensor is a separate message, so small tensors are sent together, and none is sent twice."""
     graph = graphs.build(_cluster(1), learning_rate=1e-3, seed=0)
     there, back = _travelling([graph.train["loss"].op, graph.train["state"].op])
     assert (len(there), len(back)) == (3, 3), (there, back)
 
 
 def _travelling(ends: list[Any]) -> tuple[set[str], set[str]]:
-    """What of the operations up to these goes to parameter servers, and comes from them, control edges included."""
+    """The tensors and control edges that are sent to parameter servers, and those received from them.
+
+    :param ends: the operations that a step runs; all their inputs are followed.
+    """
     there: set[str] = set()
     back: set[str] = set()
     seen, todo = set(ends), list(ends)
@@ -182,7 +186,7 @@ def _travelling(ends: list[Any]) -> tuple[set[str], set[str]]:
 
 
 def _running(servers: int) -> tuple[Cluster, str]:
-    """A chief and parameter servers in this process; TensorFlow's servers end with it."""
+    """Start a chief and parameter servers in this process. TensorFlow's servers run until the process exits."""
     nodes = {"chief": 1, "ps": servers}
     ports = iter(free_ports(sum(nodes.values())))
     tasks = {job: tuple(f"127.0.0.1:{next(ports)}" for _ in range(count)) for job, count in nodes.items()}

@@ -1,4 +1,4 @@
-"""What a replica does whose parameter servers have ended."""
+"""Replicas whose parameter servers have exited."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 12
 
 
 def _peers(job_dir: Path, job: str) -> Peers:
-    """No replica of its cluster is running."""
+    """The peers of a replica in a cluster of which no replica is running."""
     argv = ["--dataset", "d", "--job-dir", str(job_dir), "--max_steps", str(STEPS), "--patience", "0.5"]
     tasks = {role: (f"127.0.0.1:{port}",) for role, port in zip(("chief", "worker", "ps"), free_ports(3), strict=True)}
     nothing: Any = None
@@ -44,7 +44,7 @@ def _finish(job_dir: Path, *, saved: int, exported: int) -> None:
 
 @pytest.mark.parametrize("job", ["chief", "worker"])
 def test_a_replica_that_restarts_after_the_end_of_the_training_ends_well(tmp_path: Path, job: str) -> None:
-    """As a chief does that was killed after the parameter servers had heard that it is done."""
+    """For example a chief that was killed after the parameter servers had read that it is done."""
     _finish(tmp_path, saved=STEPS + 1, exported=STEPS + 1)
     assert not _peers(tmp_path, job).wait_for_servers()
 

@@ -1,4 +1,4 @@
-"""``trainer.predict``: what it prints, what it draws, and what it says when there is nothing to load."""
+"""``trainer.predict``: its output, its picture, and its errors when there is no model to load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.model import LocalModel, export
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of the first weights: it knows nothing yet, which is enough to be asked and drawn."""
+    """An export of the initial weights: untrained, but sufficient to print and draw predictions."""
     folder = tmp_path_factory.mktemp("model")
     local = LocalModel()
     local.load(mnist.initial_weights(0))
@@ -36,7 +36,7 @@ def test_ten_digits_are_printed_and_drawn_with_their_scores(
     pixels = pyplot.imread(picture)[:, :, :3]
     height, width = pixels.shape[:2]
     assert height >= 400
-    # Five columns of two rows, each with ink of its own: none of the digits was left out.
+    # Each cell of the two rows and five columns has dark pixels, so no digit was left out.
     for row in range(2):
         for column in range(5):
             part = pixels[row * height // 2 : (row + 1) * height // 2, column * width // 5 : (column + 1) * width // 5]

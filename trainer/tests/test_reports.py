@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_known_is_null(store: Store, caplog: pytest.LogCaptur
 
 
 def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None:
-    # Every row is before or after LAST, so that no row replaces another.
+    # With last=0, rows of later steps are kept, so no row may be lost.
     ready = threading.Barrier(2)
 
     def write(steps: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The synchronous mode: chief and workers in step, and what a lost one costs."""
+"""The synchronous mode: chief and workers train in step, and a lost replica causes a restart from the checkpoint."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoi
         cluster.start()
         cluster.chief.wait_log("step 30: held-out")
         cluster["worker/0"].kill()
-        # TensorFlow's coordination service may end the process before it can say so itself.
+        # TensorFlow's coordination service may terminate the process before it exits with its own code.
         assert cluster.chief.wait() != 0
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--max_steps", "120", worker=1) as again:
-        # The worker sees no checkpoint: where it starts is for the chief to say.
+        # The worker sees no checkpoint, so it must get the starting step from the chief.
         again["worker/0"]._arguments.extend(["--log_dir", str(tmp_path / "empty")])
         again.start()
         step = int(again.chief.wait_log(r"restored the checkpoint at step (\d+)")[1])
@@ -76,7 +76,7 @@ def test_checkpoints_after_a_resume_keep_their_interval(dataset: Path, tmp_path:
 
 
 class _Gone:
-    """The others have left the last collective operation, and their connection is closed."""
+    """A replica whose peers have left the last collective operation and closed their connections."""
 
     def meet(self) -> None:
         raise tf.errors.UnavailableError(None, None, "Socket closed")

@@ -1,7 +1,7 @@
 """The chief's part of a training: initialisation, checkpoints, evaluation, reports, export.
 
-Only the chief writes to the job's storage, and the evaluator if there is one. They share one file, ``metrics.jsonl``,
-which is updated without loss of the other's rows.
+Only the chief and the evaluator, if there is one, write to the job's storage. They share one file, ``metrics.jsonl``,
+and neither loses the other's rows when it updates the file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Chief:
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
         self._saved_step = -1
-        self._newest = 0  # the step to which the training would return if a parameter server were lost
+        self._newest = 0  # the newest checkpoint's step; training resumes there if a parameter server is lost
         self._lead = cluster.steps_under_way if cluster.distributed else 0
         self._rate: float | None = None
         self._mark = (time.monotonic(), 0)
@@ -59,9 +59,9 @@ class Chief:
     def join(self, session: Any, graph: Graph) -> None:
         """Initialise the parameter servers, unless they are ready.
 
-        If all servers have the values of a running training, nothing is restored: that would undo the steps of the
-        workers while the chief was down. If one of them is new, all return to the newest checkpoint, or to initial
-        weights.
+        If all servers hold the values of a running training, nothing is restored: a restore would undo the steps that
+        the workers made while the chief was down. If any server is new, all of them are reset to the newest checkpoint,
+        or to the initial weights.
         """
         if graph.read_phase(session) == graphs.READY:
             step, _, self._newest = map(int, session.run(graph.state))
@@ -76,9 +76,9 @@ class Chief:
         self._mark = (time.monotonic(), step)
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
-        """Step, values and origin of the start: the newest checkpoint, or initial weights.
+        """The step, values and origin to start from: the newest checkpoint, or the initial weights.
 
-        The next checkpoint is due an interval after it, and rates are measured from it on.
+        The next checkpoint is due one interval after this step, and rates are measured from here.
         """
         found = self._checkpoints.load_newest()
         self._newest = found[0] if found else 0
@@ -87,13 +87,13 @@ class Chief:
             step, values = found
             self._saved_step = step
             trainers = len(self._cluster.trainers)
-            if len(values.get("shares", ())) != trainers:  # the cluster has another size now
+            if len(values.get("shares", ())) != trainers:  # the size of the cluster has changed
                 values["shares"] = np.zeros(trainers, np.int64)
             return step, values, "restored the checkpoint"
         return 0, first_values(self._config, self._cluster), "first weights"
 
     def after_step(self, session: Any, graph: Readable, step: int, loss: float) -> None:
-        """Progress every few seconds; a checkpoint and an evaluation when due."""
+        """Report progress every few seconds; save and evaluate a checkpoint when one is due."""
         self._progress.update(step, loss)
         if self._is_due(step) and step < self._config.max_steps:
             self._measure(step)
@@ -101,7 +101,7 @@ class Chief:
             self._mark = (time.monotonic(), step)
 
     def save(self, session: Any, graph: Readable, loss: float | None, *, evaluate: bool = True) -> int:
-        """Fetch the values, save a checkpoint, and evaluate it; returns its step.
+        """Fetch the values, save a checkpoint and evaluate it. Returns its step.
 
         :raises LossNotFiniteError: see :meth:`_save`.
         """
@@ -112,10 +112,10 @@ class Chief:
         return step
 
     def _save(self, session: Any, graph: Readable) -> Mapping[str, np.ndarray]:
-        """Fetch the values and save a checkpoint, unless there is one of this step; returns the values.
+        """Fetch the values and save a checkpoint, unless this step already has one. Returns the values.
 
-        :raises LossNotFiniteError: the weights give a loss that is not finite; no checkpoint is saved. The loss of a
-            step is computed before its update, and would not show this.
+        :raises LossNotFiniteError: the loss with these weights is not finite; no checkpoint is saved. The loss that a
+            step reports does not show this, because it is computed before the step's update.
         """
         values = graph.read(session)
         step = int(values["global_step"])
@@ -152,21 +152,23 @@ class Chief:
         graph.set_phase(session, graphs.FAILED)
 
     def _is_due(self, step: int) -> bool:
-        """Whether to save now, so that the checkpoint is written before the others reach the end of the interval; see
-        ``loop``.
+        """Whether to save now, so that the checkpoint is complete before the workers reach the end of the interval.
+
+        Workers wait there for the checkpoint; see :meth:`trainer.distributed.peers.Peers.wait_for_checkpoint`.
         """
         return step >= self._newest + max(1, self._config.checkpoint - self._lead)
 
     def _meanwhile(self, session: Any, graph: Readable, step: int) -> int:
-        """The number of steps that the others take while a checkpoint is written; half an interval at most."""
+        """The number of steps that the other trainers make while a checkpoint is written; half an interval at most."""
         if not self._cluster.distributed:
             return 0
         made = graph.read_counters(session)[0] - step
         return min(max(self._cluster.steps_under_way, made), self._config.checkpoint // 2)
 
     def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
-        """Evaluate on all held-out examples after the last step, and on a sample before: the others train meanwhile,
-        on cores that an evaluation takes from them.
+        """Evaluate on all held-out examples after the last step, and on a sample before it.
+
+        Earlier evaluations are kept small because they compete for cores with the trainers that are still running.
         """
         began = time.monotonic()
         is_last = step >= self._config.max_steps

@@ -1,4 +1,4 @@
-"""The arguments. Unknown arguments are logged and ignored, because training services append their own."""
+"""The command-line arguments. Unknown ones are logged and ignored, because training services append their own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Config:
     allow_cpu: bool = False
 
     def with_batches_of(self, size: int) -> Self:
-        """The same with another batch size, which is logged."""
+        """A copy with another batch size. Logs the change."""
         if size != self.batch_size:
             log.info("a step has %d examples, not %d", size, self.batch_size)
         return replace(self, batch_size=size)
@@ -94,7 +94,10 @@ def parse(argv: Sequence[str]) -> Config:
 
 
 def _checked(uri: str | None) -> str:
-    """:raises UsageError: it is given and cannot be opened."""
+    """The URI, or an empty string if none is given.
+
+    :raises UsageError: the URI cannot be opened.
+    """
     check_uri(uri or "")
     return uri or ""
 

@@ -1,7 +1,7 @@
 """The devices that TensorFlow sees, compared with the accelerators that this replica was given.
 
-TensorFlow trains on the CPU, without an error, if it does not find the GPU: with a CPU build, without CUDA's libraries,
-or without the driver. That is slow, and the GPU is billed all the same.
+TensorFlow silently trains on the CPU if it does not find the GPU, because of a CPU-only build, missing CUDA libraries
+or a missing driver. That is slow, and the GPU is billed all the same.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from trainer.errors import AcceleratorMissingError
 
 log = logging.getLogger(__name__)
 
-# mlengine sets them for replicas whose machine has accelerators: a name such as NVIDIA_L4, and a number.
+# mlengine sets these for replicas whose machine has accelerators: a name such as NVIDIA_L4, and a number.
 TYPE, COUNT = "MLENGINE_ACCELERATOR_TYPE", "MLENGINE_ACCELERATOR_COUNT"
 
 
 def check(*, allow_cpu: bool = False) -> None:
     """Log the devices, and fail if accelerators are missing.
 
-    :param allow_cpu: log a warning instead.
+    :param allow_cpu: log a warning instead of failing.
     :raises AcceleratorMissingError: fewer accelerators are visible than this replica was given, or they are TPUs, which
         this trainer does not use.
     """

@@ -19,7 +19,7 @@ class UsageError(TrainerError):
 
 
 class DatasetError(TrainerError):
-    """The dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
+    """The dataset version is missing, incomplete, corrupt or of the wrong shape. The message names file and reason."""
 
 
 class AcceleratorMissingError(TrainerError):
@@ -27,17 +27,17 @@ class AcceleratorMissingError(TrainerError):
 
 
 class LossNotFiniteError(TrainerError):
-    """The loss became NaN or infinite. The last checkpoint was saved before that."""
+    """The loss became NaN or infinite. The newest checkpoint was saved before that."""
 
 
 class StorageError(TrainerError):
-    """Files could not be read or written, after retries."""
+    """Files could not be read or written, even after retries."""
 
     exit_code = EXIT_RETRY
 
 
 class StorageForbiddenError(StorageError):
-    """The credentials or file permissions do not allow it: a retry does not help."""
+    """The credentials or file permissions do not allow the operation. A retry does not help."""
 
     exit_code = EXIT_ERROR
 
@@ -49,7 +49,7 @@ class MissingError(StorageError):
 
 
 class DamagedError(StorageError):
-    """What was read is not what was written: a retry reads the same."""
+    """The data that was read is not what was written. A retry does not help."""
 
     exit_code = EXIT_ERROR
 

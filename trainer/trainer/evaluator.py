@@ -1,8 +1,9 @@
 """The evaluator: measures each checkpoint on the held-out set while the others train.
 
-Reads the train dir and nothing else; it is no part of TensorFlow's cluster. Where ``TF_CONFIG`` names it, the chief
-leaves all but the last evaluation to it. Where only its own ``TF_CONFIG`` does, the chief does not know of it, and it
-writes to ``eval/`` below the train dir, to keep out of the way.
+It takes checkpoints from the train dir and is not part of TensorFlow's cluster. If the ``TF_CONFIG`` of all replicas
+lists an evaluator, the chief leaves all evaluations but the last to it. If the cluster does not list it, the chief does
+not know about it; the evaluator then writes to ``eval/`` below the train dir, so that it does not overwrite the
+chief's results.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ POLL = 1.0
 
 
 def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
-    """Until the checkpoint of ``--max_steps``, or the export, is there.
+    """Evaluate new checkpoints until the one of ``--max_steps``, or the exported model, exists.
 
     :raises ReplicaLostError: neither a new checkpoint nor progress for longer than the patience.
-    :raises PreemptedError: SIGTERM.
+    :raises PreemptedError: SIGTERM was received.
     """
     limit_threads(config, cluster)
     heldout = open_dataset(config.dataset).load("heldout")

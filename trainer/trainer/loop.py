@@ -1,16 +1,16 @@
 """The training loop of a chief or a worker: connect to the parameter servers, train, and reconnect after a failure.
 
-Start with :meth:`Trainer._train`: it is the training. The model is :mod:`trainer.mnist`; the rest of this file and
-:mod:`trainer.distributed` handle replicas that fail.
+Start reading at :meth:`Trainer._train`, the training itself. The model is in :mod:`trainer.mnist`; the rest of this
+file and :mod:`trainer.distributed` handle replicas that fail.
 
 A replica survives the loss of any other replica:
 
 1. A lost, restarted or hung parameter server makes ``session.run`` fail; ``--step_timeout`` limits a hang. The
-   loop discards the session and starts again with waiting.
+   loop discards the session and waits for the parameter servers again.
 2. Parameter servers report READY only after the chief has initialised them, so a worker never computes on
    uninitialised weights.
 3. No wait is endless: after ``--patience`` seconds without a step, the replica logs which replica is missing and exits
-   with the code that asks for a restart.
+   with the code that requests a restart.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Trainer:
         """Train until ``--max_steps``, reconnecting after each failure of another replica.
 
         :raises ReplicaLostError: another replica was missing for longer than the patience.
-        :raises LossNotFiniteError: here, or on another trainer.
-        :raises PreemptedError: SIGTERM; the chief has saved a checkpoint.
+        :raises LossNotFiniteError: the loss is not finite, on this or on another trainer.
+        :raises PreemptedError: SIGTERM was received; the chief has saved a checkpoint.
         """
         while True:
             session = None
@@ -136,16 +136,16 @@ class Trainer:
         log.info("%d of %d batches were made here", self._steps, self._step)
 
     def _steps_to_start(self) -> int:
-        """How many steps to have in flight: one near the end, so that all trainers together overshoot little."""
+        """The number of steps to have in flight; one near the end, so that the trainers overshoot only a little."""
         left = self._config.max_steps - self._step
         if left > self._cluster.steps_under_way:
             return self._cluster.steps_each
         return int(left > 0)
 
     def _read_state(self, state: np.ndarray) -> int:
-        """Take over the counters that a step returned; returns the step of the newest checkpoint.
+        """Store the counters that a step returned. Returns the step of the newest checkpoint.
 
-        Two steps in flight may end out of order.
+        Two steps in flight may finish out of order, so the step never decreases.
         """
         step, trouble, saved = map(int, state)
         self._step = max(self._step, step)
@@ -155,7 +155,7 @@ class Trainer:
         return saved
 
     def _batches(self, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Shuffled differently on each trainer, and after each restart."""
+        """Batches in an order that differs between trainers and after each restart."""
         seed = (self._config.seed * 1_000_003 + step) * 1_009 + self._cluster.trainer_index
         return batches(self._data, self._config.batch_size, seed)
 
@@ -172,7 +172,7 @@ class Trainer:
         self._graph.set_phase(session, graphs.DONE)
 
     def _raise_not_finite(self, session: Any, error: Exception) -> None:
-        """Stop all trainers through the first parameter server. This step was not applied."""
+        """Stop all trainers through a counter on the first parameter server. The failed step was not applied."""
         if not _NOT_FINITE.search(str(error)):
             raise error
         self._graph.set_trouble(session, self._cluster.trainer_index + 1)
@@ -188,14 +188,17 @@ class Trainer:
         raise LossNotFiniteError(f"{job}/{index} met a loss that is not finite near step {self._step}; see its log")
 
     def _report_failure(self, session: Any, error: TrainerError) -> None:
-        """If the chief fails and will not be restarted, the other replicas must not wait for it."""
+        """If the chief fails and will not be restarted, tell the other replicas, so that they do not wait for it."""
         if self._chief is None or session is None or error.exit_code != EXIT_ERROR:
             return
         with contextlib.suppress(*LOST):
             self._chief.fail(session, self._graph)
 
     def _check_stop(self, session: Any) -> None:
-        """:raises PreemptedError: SIGTERM was received; the chief saves a checkpoint first."""
+        """Stop if SIGTERM was received. The chief saves a checkpoint first.
+
+        :raises PreemptedError: SIGTERM was received.
+        """
         if not self._stop.asked:
             return
         if self._chief is not None and session is not None:

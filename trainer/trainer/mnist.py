@@ -4,8 +4,8 @@
 
     image [n, 784] -> conv 5x5x32 -> pool 2 -> conv 5x5x64 -> pool 2 -> dense 1024 -> dropout 0.5 -> logits [n, 10]
 
-Pure functions of weights and images, in plain TensorFlow operations: the same ones build the graph of every trainer,
-the evaluation and the exported model. Nothing here knows where a weight lives.
+Pure functions of weights and images, in plain TensorFlow operations. The graph of every trainer, the evaluation and the
+exported model use the same functions. They are independent of where a weight is stored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Weights = Mapping[str, tf.Tensor]
 
 
 def initial_weights(seed: int) -> dict[str, np.ndarray]:
-    """He initialisation: normal, cut at two deviations, of variance 2 / fan-in; biases zero."""
+    """He initialisation: a normal distribution, truncated at two deviations, with variance 2 / fan-in; zero biases."""
     generator = np.random.default_rng(seed)
     weights = {}
     for name, shape in SHAPES.items():
@@ -45,13 +45,13 @@ def initial_weights(seed: int) -> dict[str, np.ndarray]:
         values = generator.standard_normal(shape, np.float32)
         while (outside := np.abs(values) > 2).any():
             values[outside] = generator.standard_normal(int(outside.sum()), np.float32)
-        # Cutting at two deviations leaves a deviation of 0.88.
+        # Truncation at two deviations reduces the standard deviation to 0.88.
         weights[name] = (values * np.sqrt(2 / prod(shape[:-1])) / 0.87962566).astype(np.float32)
     return weights
 
 
 def features(weights: Weights, images: tf.Tensor) -> tf.Tensor:
-    """``[n, 784]`` floats in 0..1 to ``[n, 3136]``: both convolutions."""
+    """Both convolutions: ``[n, 784]`` floats in 0..1 to ``[n, 3136]``."""
     x = tf.reshape(images, [-1, 28, 28, 1])
     x = _convolution(x, weights["conv1/kernel"], weights["conv1/bias"])
     x = _convolution(x, weights["conv2/kernel"], weights["conv2/bias"])
@@ -59,7 +59,7 @@ def features(weights: Weights, images: tf.Tensor) -> tf.Tensor:
 
 
 def head(weights: Weights, hidden: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
-    """Pre-activations ``[n, 1024]`` of the dense layer to logits ``[n, 10]``."""
+    """The last layers: pre-activations ``[n, 1024]`` of the dense layer to logits ``[n, 10]``."""
     x = tf.nn.relu(hidden + weights["dense1/bias"])
     if dropout:
         x = tf.nn.dropout(x, rate=dropout)
@@ -67,19 +67,19 @@ def head(weights: Weights, hidden: tf.Tensor, dropout: float = 0.0) -> tf.Tensor
 
 
 def logits(weights: Weights, images: tf.Tensor) -> tf.Tensor:
-    """The whole model as it is served: no dropout."""
+    """The entire model as it is served, without dropout."""
     return head(weights, tf.matmul(features(weights, images), weights[LARGE]))
 
 
 def losses(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Cross entropy of each example, from logits: safe for scores of any size, unlike ``log(softmax)``."""
+    """Cross entropy of each example, from logits: numerically stable for large scores, unlike ``log(softmax)``."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=scores)
 
 
 def learning_rate(initial: float, step: tf.Tensor, steps: int) -> tf.Tensor | float:
-    """The learning rate of a step: falls linearly, from ``initial`` to 0 after ``steps``; constant if they are 0.
+    """The learning rate of a step: falls linearly from ``initial`` to 0 after ``steps``; constant if ``steps`` is 0.
 
-    With a constant rate the accuracy varies by a percent from step to step, and the last step decides.
+    With a constant rate, the accuracy varies by a percent from step to step, so the last step would decide the result.
     """
     if not steps:
         return initial

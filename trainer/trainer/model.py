@@ -1,6 +1,6 @@
-"""The model outside of the cluster: held-out evaluation, and the export that is served.
+"""The model outside of the cluster: held-out evaluation, and the export for serving.
 
-Both use weights that were fetched into this process, so nothing of the cluster is left in what they make.
+Both use weights that were fetched into this process, so the export contains nothing that refers to the cluster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _FEW = 50
 
 @dataclass(frozen=True)
 class Evaluation:
-    """On held-out examples. ``confusion[label, prediction]`` counts; ``wrong`` are indices of misread examples."""
+    """The results on held-out examples.
+
+    :param confusion: the number of examples for each ``[label, prediction]``.
+    :param wrong: the indices of misread examples.
+    """
 
     loss: float
     accuracy: float
@@ -39,7 +43,7 @@ class Evaluation:
 
 
 class LocalModel(tf.Module):  # type: ignore[misc]
-    """The weights in local variables, and the two functions of them."""
+    """The model with its weights in local variables, for evaluation and export."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,15 +54,15 @@ class LocalModel(tf.Module):  # type: ignore[misc]
             variable.assign(values[name])
 
     def is_sound(self, split: Split) -> bool:
-        """Whether the loss of a few examples is a number: the least that weights must be good for to be kept."""
+        """Whether the loss of a few examples is finite, the minimum for weights to be saved."""
         losses, _ = self._test(tf.constant(split.images[:_FEW]), tf.constant(split.labels[:_FEW]))
         return bool(np.isfinite(losses.numpy()).all())
 
     def evaluate(self, split: Split, parts: int = 1) -> Evaluation:
-        """Accuracy and loss, over all and for each class.
+        """Compute the loss, and the accuracy over all examples and for each class.
 
-        :param parts: how many batches are computed at the same time. An operation uses only the share of the cores that
-            is this replica's; when the other replicas have ended, more batches use their cores.
+        :param parts: the number of batches to compute in parallel. An operation uses only this replica's share of the
+            cores. Once the other replicas have exited, parallel batches use their cores too.
         """
         with ThreadPoolExecutor(parts) as pool:
             losses, predictions = zip(*pool.map(self._test_batch, split.batches(_BATCH)), strict=True)
@@ -87,9 +91,9 @@ class LocalModel(tf.Module):  # type: ignore[misc]
         return mnist.losses(logits, tf.cast(labels, tf.int32)), tf.argmax(logits, axis=1)
 
     def save(self, directory: Path) -> None:
-        """A SavedModel with one signature: ``key, image -> key, scores``.
+        """Write a SavedModel with one signature: ``key, image -> key, scores``.
 
-        What is saved is a bare module of the eight weights: no optimizer, no training function.
+        It contains only the eight weights: no optimizer and no training function.
         """
         served = tf.Module()
         served.weights = [self._weights[name] for name in mnist.SHAPES]
@@ -110,9 +114,9 @@ class LocalModel(tf.Module):  # type: ignore[misc]
 
 
 def export(model: LocalModel, store: Store, step: int) -> bool:
-    """Publish the model at the root of ``store``. A complete export of the same step is kept: then ``False``.
+    """Publish the model at the root of ``store``. Returns ``False`` if a complete export of the same step exists.
 
-    Another step's export is withdrawn first, so that a reader sees the old one, none, or the new one.
+    The export of another step is withdrawn first, so a reader sees the old one, none, or the new one.
     """
     published: dict[str, Any] | None
     try:

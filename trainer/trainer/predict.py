@@ -1,7 +1,7 @@
 """``python -m trainer.predict --model gs://…/model --dataset gs://…``: ten held-out digits and what the model says.
 
-Prints key, prediction, label and score of each. ``--draw FILE.png`` also draws them with their scores, and needs
-matplotlib (``pip install 'trainer[draw]'``).
+Prints the key, prediction, label and score of each digit. ``--draw FILE.png`` also draws them with their scores, and
+needs matplotlib (``pip install 'trainer[draw]'``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from trainer.files.storage import open_store
 
 @dataclass(frozen=True)
 class Prediction:
-    """:param key: which example of the held-out set."""
+    """The prediction for one example.
+
+    :param key: the index of the example in the held-out set.
+    """
 
     key: int
     prediction: int
@@ -34,9 +37,9 @@ class Prediction:
 
 
 def predict(model_uri: str, split: Split, keys: Sequence[int]) -> list[Prediction]:
-    """Load the export, verified, and ask it about these examples of ``split``.
+    """Load and verify the exported model, and predict these examples of ``split``.
 
-    :raises TrainerError: no complete export is there.
+    :raises TrainerError: there is no complete export.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -54,7 +57,7 @@ def predict(model_uri: str, split: Split, keys: Sequence[int]) -> list[Predictio
 
 
 def draw(predictions: Sequence[Prediction], split: Split, target: Path) -> None:
-    """A picture of the digits, each over a bar chart of its scores.
+    """Draw the digits, each above a bar chart of its scores.
 
     :raises UsageError: matplotlib is not installed.
     """

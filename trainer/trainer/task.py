@@ -20,7 +20,7 @@ log = logging.getLogger("trainer.task")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run this replica; returns its exit code."""
+    """Run this replica. Returns its exit code."""
     try:
         cluster = Cluster.from_env()
         logging.basicConfig(
@@ -42,12 +42,12 @@ def _run(config: Config, cluster: Cluster) -> None:
     stop = Stop()
     stop.install()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow would import Keras, which is not used here: a seventh of the time of its import.
+    # Keeps TensorFlow from importing Keras, which is not used here and takes a seventh of TensorFlow's import time.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
-    # Imported here, so that an invalid argument is reported before TensorFlow's import, which takes seconds. A fifth of
-    # that time would be the garbage collector's, which would find nothing.
+    # Imported here, so that an invalid argument is reported before the import of TensorFlow, which takes seconds. The
+    # garbage collector would take a fifth of that time and find nothing.
     gc.disable()
     from trainer import devices
 

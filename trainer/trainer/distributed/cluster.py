@@ -1,7 +1,8 @@
 """The cluster and this process's replica, from ``TF_CONFIG``.
 
 ``{"cluster": {"chief": [..], "worker": [..], "ps": [..]}, "task": {"type": "worker", "index": 0}}``. ML Engine called
-the chief ``master``; both names are accepted. Without ``TF_CONFIG``, or if it has only a chief, one process trains.
+the chief ``master``; both names are accepted. Without ``TF_CONFIG``, or if it has only a chief, training runs in one
+process.
 """
 
 from __future__ import annotations
@@ -69,19 +70,20 @@ class Cluster:
 
     @property
     def steps_each(self) -> int:
-        """The number of steps that a trainer has in flight: while one waits for the parameter servers, another
-        computes.
+        """The number of steps that a trainer has in flight.
+
+        With parameter servers, one step computes while another waits for them.
         """
         return 2 if self.distributed else 1
 
     @property
     def steps_under_way(self) -> int:
-        """The number of steps in flight of all trainers together."""
+        """The number of steps that all trainers together have in flight."""
         return self.steps_each * len(self.trainers)
 
     @property
     def servers(self) -> dict[str, list[str]]:
-        """The addresses for TensorFlow's ``ClusterSpec``: all but the evaluator, which only reads checkpoints."""
+        """The addresses for TensorFlow's ``ClusterSpec``, without the evaluator, which only reads checkpoints."""
         return {job: list(addresses) for job, addresses in self.tasks.items() if job != "evaluator"}
 
     def address(self, job: str, index: int) -> str:
@@ -127,16 +129,16 @@ class Cluster:
             raise UsageError(f"TF_CONFIG says this is {self.job}/{self.index}, but its cluster has no such task")
 
     def _count(self) -> int:
-        """The number of this replica's job; a process without a cluster is its only chief."""
+        """The number of replicas with this replica's job name. A process without a cluster is its only chief."""
         return len(self.tasks.get(self.job, ())) if self.tasks else int(self.is_chief)
 
     def _is_outside(self) -> bool:
-        """Whether this is an evaluator that the cluster does not name."""
+        """Whether this is an evaluator that is not part of the cluster."""
         return self.job == "evaluator" and self.job not in self.tasks
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, whatever other replicas are on the machine."""
+    """The cores that this process may use, regardless of other replicas on the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -145,14 +147,17 @@ def is_listening(address: str, timeout: float = 1.0) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout) as probe:
-            # If no process listens there, the system may give the probe that same port, and it connects to itself.
+            # If nothing listens on the port, the kernel may assign it to the probe, which then connects to itself.
             return bool(probe.getsockname() != probe.getpeername())
     except OSError:
         return False
 
 
 def _addresses(job: str, nodes: Any) -> tuple[str, ...]:
-    """:raises UsageError: they are no list of ``host:port``."""
+    """The addresses of a job's tasks.
+
+    :raises UsageError: ``nodes`` is not a list of ``host:port``.
+    """
     if not isinstance(nodes, list):
         raise UsageError(f"TF_CONFIG: the tasks of {job!r} must be a list of host:port, not {nodes!r}")
     for node in nodes:

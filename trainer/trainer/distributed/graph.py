@@ -1,17 +1,18 @@
-"""The training graph of one replica: weights on the parameter servers, computation here.
+"""The training graph of one replica: weights on the parameter servers, computation on the replica.
 
-Between-graph replication: every trainer builds this same graph for itself. Variables are shared because they have the
-same names on the same parameter servers. One step pulls the weights, computes the gradients on this replica's cores,
-and has each parameter server apply Adam to what it holds, at once and without waiting for anybody: asynchronous.
+This is between-graph replication: every trainer builds the same graph. Variables are shared because they have the same
+names on the same parameter servers. One step pulls the weights and computes the gradients on this replica's cores; then
+each parameter server applies Adam to the weights it holds. Training is asynchronous: updates do not wait for other
+trainers.
 
-The dense layer holds 98 % of the weights and costs a quarter of the arithmetic, so its three matrix products are done
-where its weights live, for the weights as they are when the step begins: what travels is its inputs and outputs with
-their gradients (3.3 MB a step for 100 examples) instead of its weights and their gradient (25.7 MB). The numbers are
-the same. It is split by columns among the parameter servers, and on each into pieces that stay in a core's cache from
-their gradient to Adam. All other weights travel as one tensor, and so do their gradients: a step is six messages
-with one parameter server, where one for each tensor would be 21.
+The dense layer has 98 % of the weights but only a quarter of the arithmetic. Its three matrix products are therefore
+computed on the parameter servers, with the weights as they are when the step begins. That sends the layer's inputs,
+outputs and their gradients (3.3 MB a step for 100 examples) instead of its weights and their gradient (25.7 MB). The
+results are the same. The layer is split by columns among the parameter servers, and on each server into pieces that
+stay in a core's cache from the gradient to the Adam update. All other weights are sent as one tensor, and so are their
+gradients: a step takes six messages with one parameter server, where one message per tensor would be 21.
 
-Without parameter servers the devices are all this process, and the same graph is a plain training loop's.
+Without parameter servers, all devices are in this process, and the same graph is an ordinary training loop.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from trainer.distributed.cluster import Cluster
 v1 = tf.compat.v1
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-# A parameter server's phase, kept in one variable on each. Uninitialised counts as NEW: it has just (re)started.
+# A parameter server's phase, kept in a variable on each server. Uninitialised means NEW: the server has (re)started.
 NEW, READY, DONE, FAILED = 0, 1, 2, 3
-# Into how many pieces of columns the dense layer is cut, at least; the same for all trainers, on whatever machines.
+# The dense layer is split by columns into at least this many pieces. All trainers must use the same number.
 PIECES = 4
 # A value of ``trouble``. Other values: 0 for none, n if the loss of trainer n-1 is not finite.
 CHIEF_FAILED = -1
@@ -40,11 +41,11 @@ CHIEF_FAILED = -1
 
 @dataclass(frozen=True)
 class Graph:
-    """What a session runs.
+    """A trainer's graph, with the tensors and variables that its session runs.
 
     :param variables: every saved value by its name in a checkpoint; a value in several shards is split by columns.
-    :param saved: the step of the newest complete checkpoint; kept on the parameter servers for all to see.
-    :param phases: one a parameter server, see :data:`READY`.
+    :param saved: the step of the newest complete checkpoint; on a parameter server, so that all trainers can read it.
+    :param phases: one for each parameter server, see :data:`READY`.
     """
 
     graph: Any
@@ -62,7 +63,7 @@ class Graph:
     _feeds: dict[Any, Any] = field(default_factory=dict)
 
     def write(self, session: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Give the variables these values, those of a checkpoint or the first; there is no trouble then."""
+        """Assign the values of a checkpoint, or the initial ones, to the variables. Resets ``trouble`` to 0."""
         feeds, assigns = {}, []
         for counter, value in ((self.trouble, 0), (self.saved, values["global_step"])):
             placeholder, assign = self._feeds[counter.name]
@@ -77,12 +78,12 @@ class Graph:
         session.run(assigns, feeds)
 
     def read(self, session: Any) -> dict[str, np.ndarray]:
-        """The values now. Trainers go on meanwhile: variables may be a step apart, as asynchronous training has it."""
+        """The current values. Training continues during the read, so variables may be a step apart."""
         fetched = session.run({name: list(shards) for name, shards in self.variables.items()})
         return {name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for name, parts in fetched.items()}
 
     def read_counters(self, session: Any) -> tuple[int, list[int]]:
-        """The step, and how many batches each trainer has made."""
+        """The step, and the number of batches that each trainer has processed."""
         step, shares = session.run([self.step, self.shares])
         return int(step), [int(share) for share in shares]
 
@@ -93,7 +94,7 @@ class Graph:
         )
 
     def read_phase(self, session: Any) -> int:
-        """The least advanced parameter server's phase."""
+        """The lowest phase of all parameter servers."""
         if not all(session.run(list(self.phases_known))):
             return NEW
         return int(min(session.run(list(self.phases))))
@@ -121,8 +122,8 @@ def build(
 ) -> Graph:
     """The graph of this trainer.
 
-    :param steps: of the whole training; the learning rate falls to 0 until then. 0: it is constant.
-    :param lanes: into how many parts that run side by side a step is cut, one a core; see :func:`_features`.
+    :param steps: the steps of the whole training, over which the learning rate falls to 0. With 0, it is constant.
+    :param lanes: the number of parts of a batch that run in parallel, each on one core; see :func:`_features`.
     :param gpu: compute on this replica's first GPU; the session must place operations without a GPU kernel elsewhere.
     """
     places = _Places(cluster, "GPU:0" if gpu else "CPU:0")
@@ -162,7 +163,7 @@ def build(
 
 
 def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
-    """A parameter server's own little graph: ``(graph, its phase, whether that is initialised)``."""
+    """The graph with which a parameter server reads its own phase: ``(graph, phase, whether it is initialised)``."""
     graph = tf.Graph()
     with graph.as_default(), tf.device(f"/job:ps/task:{cluster.index}/device:CPU:0"):
         phase = _variable(f"phase{cluster.index}", [], tf.int32)
@@ -172,7 +173,7 @@ def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
 
 
 class _Places:
-    """Who holds what. Counters and small weights live on the first parameter server, large ones on all."""
+    """Device placement: counters and small weights on the first parameter server, large weights on all of them."""
 
     def __init__(self, cluster: Cluster, device: str) -> None:
         task = f"/job:{cluster.job}/task:{cluster.index}" if cluster.distributed else ""
@@ -235,7 +236,7 @@ class _Settings:
 
 
 def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings) -> Any:
-    """Pull, compute, push: the loss, and the operations that end when every update is applied."""
+    """One step: pull, compute, push. Returns the loss, and the operations that apply the updates."""
     shards = variables.weights[mnist.LARGE]
     small = {name: parts[0] for name, parts in variables.weights.items() if name != mnist.LARGE}
     step = _on(variables.step, variables.step.read_value)
@@ -258,7 +259,7 @@ def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings)
 
 
 def pull(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of variables of one parameter server, by name. They travel as one tensor."""
+    """The values of variables of one parameter server, by name. They are sent as one tensor."""
     shapes = [variable.shape for variable in variables.values()]
     with tf.device(next(iter(variables.values())).device):
         packed = _pack([variable.read_value() for variable in variables.values()])
@@ -266,7 +267,7 @@ def pull(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def push(gradients: Sequence[Any], device: str) -> list[Any]:
-    """The same gradients on a parameter server. They travel as one tensor."""
+    """The same gradients on a parameter server. They are sent as one tensor."""
     packed = _pack(gradients)
     with tf.device(device):
         return _unpack(tf.identity(packed), [gradient.shape for gradient in gradients])
@@ -282,7 +283,7 @@ def _unpack(packed: Any, shapes: Sequence[Any]) -> list[Any]:
 
 
 def _side_by_side(pieces: Sequence[Any]) -> Any:
-    """Columns of one matrix. Those of a parameter server are joined there, and travel as one."""
+    """One matrix from its columns. Pieces on the same parameter server are joined there and sent as one tensor."""
     joined = []
     for device, parts in itertools.groupby(pieces, key=lambda piece: piece.device):
         with tf.device(device):
@@ -291,10 +292,10 @@ def _side_by_side(pieces: Sequence[Any]) -> Any:
 
 
 def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
-    """The convolutions, by examples: each lane takes its part of the batch, on one core and at its own pace.
+    """The convolutions, split by examples: each lane computes its part of the batch on one core.
 
-    Cutting a step into few long lanes keeps cores busier than cutting every operation into pieces and waiting for the
-    slowest piece each time. The gradients of the lanes are summed, which is the gradient of the whole batch.
+    A few long lanes keep the cores busier than splitting every operation, which waits for the slowest piece each time.
+    The sum of the lanes' gradients is the gradient of the whole batch.
     """
     size = tf.shape(images)[0]
     bounds = [size * lane // lanes for lane in range(lanes + 1)]
@@ -306,22 +307,22 @@ def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
 
 
 def dense(weight: Any, inputs: Any) -> Any:
-    """``inputs @ weight``, where the weight lives; so is its gradient with respect to ``inputs``.
+    """``inputs @ weight``, computed on the weight's device, as is its gradient with respect to ``inputs``.
 
-    The weight is read once: both are of the same state, whatever others apply in between.
+    The weight is read once, so both use the same values even if another trainer applies an update in between.
     """
     with tf.device(weight.device):
         return tf.matmul(inputs, tf.identity(weight.read_value()))
 
 
 def outer_product(weight: Any, inputs: Any, gradient: Any) -> Any:
-    """The dense layer's gradient from its factors, multiplied where the weight lives."""
+    """The dense layer's gradient from its factors, multiplied on the weight's device."""
     with tf.device(weight.device):
         return tf.matmul(inputs, gradient, transpose_a=True)
 
 
 class _Adam:
-    """Adam's update, in one fused operation where the weight lives."""
+    """Adam's update, in one fused operation on the weight's device."""
 
     def __init__(self, settings: _Settings, step: Any) -> None:
         with tf.device(step.device):
@@ -346,7 +347,7 @@ class _Adam:
 
 
 def _widths(columns: int, parts: int) -> list[int]:
-    """As ``np.array_split`` cuts: the first may be a column wider than the last."""
+    """The widths of the parts that ``np.array_split`` makes: the first may be a column wider than the last."""
     return [len(part) for part in np.array_split(np.arange(columns), parts)]
 
 

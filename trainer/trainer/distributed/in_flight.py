@@ -1,4 +1,4 @@
-"""The steps of one trainer that have started and not ended."""
+"""The steps of one trainer that have started but not finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.distributed.graph import Graph
 class StepsInFlight:
     """A queue of running steps: while one waits for the parameter servers, the next computes.
 
-    :param most: how many steps may run at once.
+    :param most: the maximum number of steps that run at once.
     """
 
     def __init__(self, session: Any, graph: Graph, most: int) -> None:
@@ -29,7 +29,7 @@ class StepsInFlight:
         self._steps.append(self._threads.submit(self._session.run, graph.train, feeds))
 
     def finish(self) -> Any:
-        """Wait for the oldest step; returns its result or raises its error."""
+        """Wait for the oldest step. Returns its result or raises its error."""
         return self._steps.popleft().result()
 
     def __len__(self) -> int:

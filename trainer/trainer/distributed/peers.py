@@ -1,4 +1,4 @@
-"""The other replicas as a trainer sees them: wait for them, detect their loss, and stop waiting after the patience."""
+"""The other replicas as seen by a trainer: waiting for them, detecting their loss, and giving up after the patience."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKPOINT_POLL = 0.05
 
 
 class Peers:
-    """Parameter servers and chief, seen from one chief or worker.
+    """The parameter servers and the chief, as seen by the chief or a worker.
 
     :param check_stop: called with the session (or ``None``) in each wait; raises if this replica is asked to stop.
     """
@@ -47,20 +47,20 @@ class Peers:
         self._config, self._cluster, self._graph = config, cluster, graph
         self._target, self._proto = target, proto
         self._stop, self._check_stop = stop, check_stop
-        self._progress = time.monotonic()  # when a step was last made
-        self._released = -1  # the checkpoint whose successor is not waited for
+        self._progress = time.monotonic()  # time of the last step
+        self._released = -1  # step of the checkpoint after which this worker no longer waits for the next one
 
     def made_progress(self) -> None:
-        """Restart the patience: a step was made."""
+        """Restart the patience, because a step was made."""
         self._progress = time.monotonic()
 
     def wait_for_servers(self) -> bool:
-        """Wait until every parameter server listens. ``False``: the job is done and they have ended.
+        """Wait until every parameter server listens. Returns ``False`` if the job is done and they have exited.
 
-        A chief that has restarted checks that only after the patience: the servers of a job that is started again
-        may be on their way, and would wait for it.
+        The chief checks for a finished job only after the patience: if the whole job is being restarted, the parameter
+        servers may still be starting, and they would wait for a chief that has exited.
 
-        :raises ReplicaLostError: one did not listen within the patience.
+        :raises ReplicaLostError: a parameter server did not listen within the patience.
         """
         logged = 0.0
         while missing := self._missing():
@@ -78,7 +78,7 @@ class Peers:
         return True
 
     def open_session(self) -> Any:
-        """A session that every parameter server has answered."""
+        """Open a session, and wait until every parameter server has responded."""
         began = time.monotonic()
         return open_session(self._target, self._graph, self._proto, lambda: self._check_opening(began))
 
@@ -95,13 +95,13 @@ class Peers:
             self._stop.sleep(POLL)
 
     def wait_for_checkpoint(self, session: Any, saved: int, step: int, read_state: Callable[[np.ndarray], int]) -> int:
-        """Keep a worker within one checkpoint interval of the newest checkpoint; returns the step of that checkpoint.
+        """Keep a worker within one checkpoint interval of the newest checkpoint. Returns that checkpoint's step.
 
-        A lost parameter server loses all steps since the newest checkpoint, so a worker that is an interval ahead waits
-        for the chief to write the next one. It does not wait for a chief that is gone, or that has hung for longer than
-        a step may take.
+        If a parameter server is lost, so are all steps since the newest checkpoint. A worker that is one interval ahead
+        therefore waits for the chief to write the next one. It does not wait for a chief that has exited, or that has
+        hung for longer than a step may take.
 
-        :param read_state: takes over the counters, and returns the newest checkpoint's step.
+        :param read_state: stores the counters, and returns the newest checkpoint's step.
         """
         began, logged = time.monotonic(), False
         while saved != self._released and self._is_ahead(step, saved):
@@ -130,7 +130,7 @@ class Peers:
         self._check_patience("parameter servers that answer")
 
     def _check_opening(self, began: float) -> None:
-        """Opening a session must not wait longer than a step may for a server that has ended or hangs."""
+        """Give up opening a session if a server has exited, or hangs for longer than a step may take."""
         self._check_stop(None)
         if missing := self._missing():
             raise errors.UnavailableError(None, None, f"{self._names(missing)} went away")
@@ -138,12 +138,12 @@ class Peers:
             raise errors.DeadlineExceededError(None, None, "no session could be opened")
 
     def _is_ahead(self, step: int, saved: int) -> bool:
-        """Whether the steps in flight may exceed the interval."""
+        """Whether the steps in flight may go beyond one checkpoint interval."""
         more = min(self._cluster.steps_under_way, self._config.checkpoint // 2)
         return step < self._config.max_steps and step + more > saved + self._config.checkpoint
 
     def _job_is_done(self) -> bool:
-        """Whether this replica has restarted too late: the last checkpoint is written, and the model is exported."""
+        """Whether the job has finished without this replica: the last checkpoint and the exported model exist."""
         try:
             exported = manifest.read(open_store(self._config.model_dir), "")
             newest = max((saved.step for saved in Checkpoints(open_store(self._config.log_dir)).list()), default=-1)
@@ -156,7 +156,7 @@ class Peers:
         return done
 
     def _silent(self, session: Any) -> str:
-        """The parameter servers that do not answer; without a session, all of them."""
+        """The parameter servers that do not respond; without a session, all of them."""
         if session is None:
             return " or ".join(self._names([index]) for index in range(self._cluster.ps_count))
         silent = []

@@ -1,9 +1,9 @@
-"""A parameter server: stores its part of the weights, applies the trainers' gradients, and ends after the chief.
+"""A parameter server: stores its part of the weights, applies the trainers' gradients, and exits after the chief.
 
-TensorFlow's ``server.join()`` never returns, so this process polls its ``phase`` variable instead. It ends
+TensorFlow's ``server.join()`` never returns, so this process polls its ``phase`` variable instead. It exits
 
-1. after DONE or FAILED, which the chief writes last;
-2. after SIGTERM: it waits a few seconds while the chief is running, so that the chief can save a checkpoint first;
+1. when the phase is DONE or FAILED, which the chief writes last;
+2. after SIGTERM, but while the chief is running it waits a few seconds, so that the chief can save a checkpoint first;
 3. if the chief has been unreachable for longer than the patience.
 """
 
@@ -29,11 +29,11 @@ GRACE = 10.0  # seconds after SIGTERM, for the chief's last checkpoint
 
 
 def serve(config: Config, cluster: Cluster, stop: Stop) -> None:
-    """Run until one of the three conditions above.
+    """Run until one of the three conditions above is met.
 
     :raises TrainerError: the chief has marked the training as failed.
     :raises ReplicaLostError: the chief is unreachable.
-    :raises PreemptedError: SIGTERM.
+    :raises PreemptedError: SIGTERM was received.
     """
     server = start_server(config, cluster)
     log.info("parameter server at %s", cluster.address("ps", cluster.index))

@@ -1,8 +1,8 @@
-"""A trainer's TensorFlow session: its threads and time-outs, how it is opened and abandoned.
+"""A trainer's TensorFlow session: its threads and timeouts, and how it is opened and abandoned.
 
-``operation_timeout_in_ms`` limits the runs of an open session, with two exceptions, in which TensorFlow waits without a
-limit for a server that is gone or hangs: the opening, and the first run of each kind, before which the graph of the run
-is registered on the servers. So sessions are opened, and run, in threads that are abandoned after the limit.
+``operation_timeout_in_ms`` limits the runs of an open session. In two cases TensorFlow ignores it and waits forever for
+a server that has exited or hangs: when it opens the session, and in the first run of each kind, which registers the
+graph of the run on the servers. Sessions are therefore opened and run in threads that are abandoned after the limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainer.distributed.graph import Graph
 log = logging.getLogger(__name__)
 v1 = tf.compat.v1
 errors = tf.errors
-# What a session says when the other side is gone, new, or hung.
+# The errors of a session whose server has exited, restarted or hung.
 LOST = (
     errors.UnavailableError,
     errors.AbortedError,
@@ -36,14 +36,15 @@ LOST = (
     errors.InternalError,
 )
 POLL = 0.3
-# Seconds that TensorFlow's own limit may be exceeded: its error, where there is one, says more.
+# Extra seconds beyond TensorFlow's own limit, because its own error, if it raises one, is more specific.
 GRACE = 2.0
-_THREADS = 64  # of a session, at most: one for each run at the same time
+_THREADS = 64  # maximum per session: one for each concurrent run
 
 
 def lanes(config: Config, cluster: Cluster) -> int:
-    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core,
-    and one on a GPU.
+    """The number of parts of a batch that run in parallel.
+
+    Two per core, with at least 20 examples each; one if there is only one core, or a GPU.
     """
     threads = config.threads or cluster.threads()
     return 1 if threads == 1 or has_gpu() else max(1, min(2 * threads, config.batch_size // 20))
@@ -52,25 +53,25 @@ def lanes(config: Config, cluster: Cluster) -> int:
 def session_config(config: Config, cluster: Cluster) -> Any:
     """Configure threads, the timeout of a step, and connections to the parameter servers only.
 
-    Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
+    Cores are assigned to lanes first. A single operation uses several cores only if there are more cores than lanes.
     """
     threads = config.threads or cluster.threads()
     spread = max(1, threads // lanes(config, cluster))
-    if cluster.job == "ps":  # works for all trainers at once
+    if cluster.job == "ps":  # serves all trainers at once
         threads = spread = config.threads or os.cpu_count() or 1
     proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
-    # On a GPU, the counters and the operations on them have no kernel.
+    # The counters and the operations on them have no GPU kernel.
     proto.allow_soft_placement = has_gpu()
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
-        # Without filters, a session waits for every task of the cluster, the dead ones too.
+        # Without filters, a session waits for every task of the cluster, including those that have exited.
         servers = [] if cluster.job == "ps" else ["/job:ps"]
         proto.device_filters.extend([*servers, f"/job:{cluster.job}/task:{cluster.index}"])
     return proto
 
 
 def limit_threads(config: Config, cluster: Cluster) -> None:
-    """The same limits for evaluation and export, which run outside of sessions."""
+    """Apply the same thread limits to evaluation and export, which run outside of sessions."""
     threads = config.threads or cluster.threads()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
@@ -87,18 +88,18 @@ def start_server(config: Config, cluster: Cluster) -> Any:
 
 
 class LimitedSession:
-    """A session whose runs end or fail in time, even if a parameter server hangs.
+    """A session whose runs finish or fail in time, even if a parameter server hangs.
 
-    :param seconds: limit of a run without a limit of its own; ``None`` for none.
+    :param seconds: default time limit of a run; ``None`` for no limit.
     """
 
     def __init__(self, session: Any, seconds: float | None) -> None:
         self._session, self._seconds = session, seconds
-        # Idle threads are used again. A thread whose run hangs is lost, and its session is replaced.
+        # Idle threads are reused. A thread whose run hangs is lost, and its session is replaced.
         self._threads = ThreadPoolExecutor(_THREADS)
 
     def run(self, fetches: Any, feeds: Any = None, *, seconds: float | None = None) -> Any:
-        """As a session's own ``run``.
+        """Like the ``run`` of a TensorFlow session, with a time limit.
 
         :param seconds: limit of this run.
         :raises DeadlineExceededError: no result within the limit.
@@ -114,7 +115,7 @@ class LimitedSession:
             raise errors.DeadlineExceededError(None, None, f"no result within {limit:.0f} s") from None
 
     def close(self) -> None:
-        """May hang together with a server."""
+        """Close the session. This may hang if a server hangs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
@@ -137,7 +138,7 @@ def open_session(target: str, graph: Graph, config: Any, check: Callable[[], Non
 
 
 def close_session(session: Any) -> None:
-    """Close a session in another thread, because closing may hang together with a server."""
+    """Close a session in another thread, because closing hangs if a server hangs."""
     if session is not None:
         threading.Thread(target=_close, args=(session,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""SIGTERM as a request: the loop that is running decides when to stop."""
+"""SIGTERM as a request: the running loop decides when to stop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import FrameType
 
 
 class Stop:
-    """Set by SIGTERM. ``sleep`` ends early then."""
+    """A flag that SIGTERM sets, and that ends ``sleep`` early."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._handle)
-        if hasattr(signal, "SIGUSR1"):  # "where does it hang?": the stacks of all threads, to stderr
+        if hasattr(signal, "SIGUSR1"):  # to debug a hang: prints the stacks of all threads to stderr
             faulthandler.register(signal.SIGUSR1)
 
     @property

@@ -4,8 +4,9 @@ Each replica takes its share of the batch from its own part of the data, so that
 on the entire batch. All replicas have the same weights, because they start from the chief's and apply the same averaged
 gradient.
 
-If a replica is lost, the step fails on all: each process exits with the code for a retry (or is ended by TensorFlow's
-coordination service), and the job continues from the newest checkpoint. With ``async``, the other replicas continue.
+If a replica is lost, the step fails on all of them. Each process exits with the code for a retry (or is terminated by
+TensorFlow's coordination service), and the job continues from the newest checkpoint. With ``async``, the other replicas
+keep training.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from trainer.files.storage import open_store
 
 log = logging.getLogger(__name__)
 
-# What a collective operation raises if another replica is gone.
+# The errors that a collective operation raises if another replica has exited.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -46,7 +47,7 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
     """Train until ``--max_steps``.
 
     :raises ReplicaLostError: another replica was lost, or did not start.
-    :raises LossNotFiniteError: on all replicas at the same step.
+    :raises LossNotFiniteError: the loss is not finite; raised on all replicas at the same step.
     :raises PreemptedError: SIGTERM was received; the chief has saved a checkpoint.
     """
     if cluster.ps_count or cluster.job == "ps":
@@ -58,7 +59,7 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
     share = _share(config, len(examples), trainers)
     config = config.with_batches_of(share * trainers)
     data = examples.shard(cluster.trainer_index, trainers)
-    # Only the chief reads and writes checkpoints. The others get its values, so that all start from the same ones.
+    # Only the chief reads and writes checkpoints. The others copy its values, so that all start from the same ones.
     chief = Chief(config, cluster, dataset) if cluster.is_chief else None
     if chief is not None:
         _, values, origin = chief.newest()
@@ -91,9 +92,9 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
 
 
 def _share(config: Config, examples: int, trainers: int) -> int:
-    """The examples of each replica in a step, the same number on all.
+    """The number of examples per step on each replica; the same on all of them.
 
-    :raises DatasetError: a replica would have none.
+    :raises DatasetError: a replica would have no examples.
     """
     if examples < trainers:
         raise DatasetError(f"{config.dataset}: {examples} training examples for {trainers} replicas; each needs one")
@@ -103,7 +104,7 @@ def _share(config: Config, examples: int, trainers: int) -> int:
 def _meet(replicas: _Replica, config: Config, step: int) -> None:
     """Wait until all replicas have finished: one that exits early would break the collective operation of the others.
 
-    The last of the others can exit before this replica has received its part; then the model is already exported.
+    Even so, another replica can exit before this one has received the result. The model is already exported then.
     """
     try:
         replicas.meet()
@@ -119,17 +120,17 @@ class _Replica:
 
     def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], cluster: Cluster) -> None:
         self._strategy, self._config, self._cluster = strategy, config, cluster
-        # In the same order on all replicas.
+        # Sorted, so that the order is the same on all replicas.
         self._variables = {name: tf.Variable(values[name], name=name) for name in sorted(values) if name != "shares"}
 
     def start(self) -> int:
-        """Take over the chief's values; returns their step."""
+        """Copy the chief's values. Returns their step."""
         if len(self._cluster.trainers) > 1:
             self._take_over()
         return self.read_counters(None)[0]
 
     def train(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """One step; the mean loss of all replicas."""
+        """Make one step. Returns the mean loss of all replicas."""
         loss = float(self._step(tf.constant(images), tf.constant(labels)))
         if not np.isfinite(loss):
             raise LossNotFiniteError(
@@ -166,7 +167,7 @@ class _Replica:
         return self._strategy.run(lambda: _mean([tf.constant(1.0)]))
 
     def _replica_take_over(self) -> None:
-        """The chief's value plus the zeros of all others."""
+        """Copy the chief's values with an all-reduce: the sum of its values and zeros from all others."""
         for variable in self._variables.values():
             own = variable.read_value()
             variable.assign(_sum(own if self._cluster.is_chief else tf.zeros_like(own)))

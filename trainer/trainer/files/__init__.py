@@ -1,7 +1,7 @@
-"""What the trainer reads and writes, on a local disk or in a bucket.
+"""The files that the trainer reads and writes, on a local disk or in a bucket.
 
-* :mod:`~trainer.files.storage`: read, write and list
-* :mod:`~trainer.files.manifest`: directories that are complete or invisible
+* :mod:`~trainer.files.storage`: reading, writing and listing files
+* :mod:`~trainer.files.manifest`: directories that readers see only when they are complete
 * :mod:`~trainer.files.dataset`: dataset versions and batches
 * :mod:`~trainer.files.checkpoint`: checkpoints
 * :mod:`~trainer.files.reports`: progress, metrics and summaries for TensorBoard

@@ -1,4 +1,4 @@
-"""Checkpoints: TensorFlow's own files, complete or invisible, on a local disk or in a bucket.
+"""Checkpoints in TensorFlow's own format, visible only when complete, on a local disk or in a bucket.
 
 ::
 
@@ -6,9 +6,9 @@
                                               ckpt.data-00000-of-00001
                                               MANIFEST.json      written last: without it, there is no checkpoint
 
-The newest complete one is what a restart goes on from. ``tf.train.load_checkpoint`` reads the files too. Names are
-those of :data:`trainer.mnist.SHAPES` with Adam's ``/adam_m`` and ``/adam_v``, and ``global_step``: whole values,
-whatever the number of parameter servers was, so that another cluster can go on.
+A restart continues from the newest complete checkpoint. ``tf.train.load_checkpoint`` can read the files too. The names
+are those of :data:`trainer.mnist.SHAPES`, each also with Adam's ``/adam_m`` and ``/adam_v``, ``global_step`` and
+``shares``. Values are stored unsharded, so that a cluster with another number of parameter servers can continue.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from trainer.files.storage import Store, retried
 log = logging.getLogger(__name__)
 PREFIX = "checkpoints/"
 KEEP = 3
-_DIRECTORY = re.compile(rf"{PREFIX}(\d{{8,}})-[0-9a-f]{{8}}")  # of a checkpoint, complete or not
+_DIRECTORY = re.compile(rf"{PREFIX}(\d{{8,}})-[0-9a-f]{{8}}")  # a checkpoint, complete or not
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """:param name: its directory below the train dir."""
+    """A complete checkpoint.
+
+    :param name: its directory below the train dir.
+    """
 
     step: int
     name: str
@@ -49,7 +52,7 @@ class Checkpoints:
         self._store = store
 
     def list(self) -> list[Checkpoint]:
-        """The complete ones, oldest first."""
+        """The complete checkpoints, oldest first."""
         found = []
         for path in self._store.ls(PREFIX):
             directory, _, name = path.rpartition("/")
@@ -59,7 +62,7 @@ class Checkpoints:
         return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name))
 
     def save(self, step: int, values: Mapping[str, np.ndarray]) -> Checkpoint:
-        """Write a checkpoint, and delete all but the newest few, and incomplete ones before it.
+        """Write a checkpoint. Deletes all but the newest few, and incomplete ones of earlier steps.
 
         :raises LossNotFiniteError: a weight is NaN or infinite; nothing is written.
         :raises StorageError: it could not be written; the earlier checkpoints are unchanged.
@@ -80,7 +83,7 @@ class Checkpoints:
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
         """The newest complete checkpoint; ``None`` if there is none. Damaged ones are logged and skipped.
 
-        :raises StorageError: one could not be read. It may be undamaged, so an older one is not used instead.
+        :raises StorageError: a checkpoint could not be read. It may be undamaged, so no older one is used instead.
         """
         for checkpoint in reversed(self.list()):
             try:
@@ -90,7 +93,9 @@ class Checkpoints:
         return None
 
     def load(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-        """:raises MissingError: a file is missing.
+        """Read and verify a checkpoint.
+
+        :raises MissingError: a file is missing.
         :raises DamagedError: a file is damaged.
         :raises StorageError: a file could not be read.
         """
@@ -100,11 +105,11 @@ class Checkpoints:
                 reader = tf.train.load_checkpoint(f"{scratch}/ckpt")
                 return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
             except (tf.errors.OpError, ValueError, IndexError) as error:
-                # The files are those of the manifest, on this machine's disk: TensorFlow cannot read what was written.
+                # The files match the manifest and are on the local disk, so what was written is not a checkpoint.
                 raise DamagedError(f"{self._store.root}/{checkpoint.name} is no checkpoint: {error}") from error
 
     def _remove(self, checkpoint: Checkpoint) -> None:
-        """Delete a checkpoint, the manifest first: without it, the rest is not a checkpoint."""
+        """Delete a checkpoint, its manifest first: without the manifest, readers ignore the other files."""
         try:
             self._store.delete(f"{checkpoint.name}/{manifest.NAME}")
             for name in self._store.ls(checkpoint.name + "/"):
@@ -113,7 +118,7 @@ class Checkpoints:
             log.warning("could not delete the old checkpoint %s: %s", checkpoint.name, error)
 
     def _remove_incomplete(self, step: int) -> None:
-        """Delete what writers have left that were killed: directories of earlier steps that have no manifest."""
+        """Delete the files of writers that were killed: directories of earlier steps that have no manifest."""
         try:
             names = self._store.ls(PREFIX)
             complete = {name.rpartition("/")[0] for name in names if name.endswith(f"/{manifest.NAME}")}
@@ -127,7 +132,7 @@ class Checkpoints:
 
 
 def _write(directory: Path, values: Mapping[str, np.ndarray]) -> None:
-    """TensorFlow's checkpoint files of these values, on this machine's disk."""
+    """Write these values as TensorFlow checkpoint files to the local disk."""
     names = sorted(values)
     try:
         tf.raw_ops.SaveV2(

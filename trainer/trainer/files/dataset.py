@@ -1,9 +1,9 @@
-"""A dataset version: read once, verified, cached on this machine's disk, and dealt out in shuffled batches.
+"""A dataset version: read once, verified, cached on the local disk, and split into shuffled batches.
 
-``<dataset>/manifest.json`` is written last, so that a version without one does not exist. It has the size and SHA-256
-of each file; a file that differs is rejected before the first step.
+``<dataset>/manifest.json`` is written last, so a version without a manifest is incomplete and is not read. The manifest
+has the size and SHA-256 of each file; a file that differs is rejected before the first step.
 
-The cache holds files by their SHA-256, so versions share what they have in common and a stale entry cannot exist.
+The cache is keyed by SHA-256, so versions share identical files, and an entry cannot be stale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trainer.files.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 _MAGIC = {"images": 2051, "labels": 2049}
-# What the manifest's formats have, and the JSON types of it.
+# The required keys of each manifest format, and their JSON types.
 _KEYS: Mapping[int, Mapping[str, type]] = {
     1: {"splits": dict, "shape": list, "classes": int},
     2: {"splits": dict, "schema.columns": list, "schema.classes": list},
@@ -39,7 +39,7 @@ _TYPES = {dict: "an object", list: "a list", int: "an integer"}
 
 @dataclass(frozen=True)
 class Split:
-    """``images`` uint8 ``[n, 784]``, ``labels`` uint8 ``[n]``."""
+    """The examples of a split: ``images`` is uint8 ``[n, 784]``, ``labels`` is uint8 ``[n]``."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -48,7 +48,7 @@ class Split:
         return len(self.labels)
 
     def shard(self, index: int, count: int) -> Split:
-        """Every ``count``-th example from ``index`` on: shards of one split have nothing in common."""
+        """Every ``count``-th example, starting at ``index``. The shards of a split are disjoint."""
         return Split(self.images[index::count], self.labels[index::count])
 
     def batches(self, size: int) -> Iterator[Split]:
@@ -57,7 +57,7 @@ class Split:
             yield Split(self.images[start : start + size], self.labels[start : start + size])
 
     def sample(self, size: int) -> Split:
-        """``size`` examples at equal distances, the same ones at each call; all examples if there are fewer."""
+        """``size`` evenly spaced examples, the same ones on each call; all examples if there are fewer."""
         if size >= len(self):
             return self
         chosen = np.arange(size) * len(self) // size
@@ -66,7 +66,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One version. Splits are loaded when asked for, so a replica reads only what it uses."""
+    """One dataset version. Splits are loaded on demand, so a replica reads only what it uses."""
 
     uri: str
     manifest: Mapping[str, Any]
@@ -78,9 +78,9 @@ class Dataset:
         return str(self.manifest.get("version", "?"))
 
     def load(self, split: str) -> Split:
-        """``train`` or ``heldout``.
+        """Load the split ``train`` or ``heldout``.
 
-        :raises DatasetError: names the file, and what is wrong with it.
+        :raises DatasetError: a file is invalid; the message names the file and the reason.
         """
         entry = self.manifest["splits"].get(split)
         if not isinstance(entry, dict):
@@ -134,8 +134,8 @@ class Dataset:
 def open_dataset(uri: str) -> Dataset:
     """Read the manifest of the version at ``uri``, a ``gs://`` prefix or a local directory.
 
-    :raises DatasetError: if there is no version, or its manifest is no manifest.
-    :raises UsageError: the URI has a form that is not known.
+    :raises DatasetError: there is no version, or its manifest is invalid.
+    :raises UsageError: the form of the URI is not supported.
     """
     store = open_store(uri)
     uri = uri.rstrip("/")
@@ -159,7 +159,10 @@ def open_dataset(uri: str) -> Dataset:
 
 
 def _check_keys(where: str, manifest: Mapping[str, Any]) -> None:
-    """:raises DatasetError: a key that is read later is missing, or its value is of another type."""
+    """Check the keys that are read later.
+
+    :raises DatasetError: a key is missing, or its value has the wrong type.
+    """
     for keys, kind in _KEYS[manifest["format"]].items():
         value: Any = manifest
         for key in keys.split("."):
@@ -183,7 +186,7 @@ def _file_of(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _shape(manifest: Mapping[str, Any]) -> tuple[int, ...]:
-    """Of an image; empty if the manifest has none."""
+    """The shape of an image; empty if the manifest has none."""
     if manifest["format"] == 1:
         return tuple(manifest["shape"])
     shapes = [column.get("shape") for column in manifest["schema"]["columns"] if column.get("name") == "image"]
@@ -197,9 +200,9 @@ def _classes(manifest: Mapping[str, Any]) -> range:
 
 
 def batches(split: Split, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Shuffled batches for ever; each pass over the data in a new order. Same seed, same batches.
+    """Endless shuffled batches, with a new order for each pass over the data. The same seed gives the same batches.
 
-    The examples are in memory, and a batch is one indexed copy of 78 kB (0.03 ms): nothing to prefetch.
+    There is no prefetching: the examples are in memory, and a batch is one indexed copy of 78 kB, which takes 0.03 ms.
     """
     generator = np.random.default_rng(seed)
     size = min(size, len(split))
@@ -211,7 +214,7 @@ def batches(split: Split, size: int, seed: int) -> Iterator[tuple[np.ndarray, np
 
 
 def _parse(where: str, data: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """IDX: a magic number that tells type and rank, the dimensions, the bytes."""
+    """Parse an IDX file: a magic number that encodes type and rank, the dimensions, then the values."""
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
@@ -237,7 +240,7 @@ def _cache_dir() -> Path:
 
 @contextlib.contextmanager
 def _locked(cache: Path | None, digest: str) -> Iterator[Path | None]:
-    """The cache's path of one file, held alone: replicas of one machine download it once. No cache: ``None``."""
+    """Lock a cached file, so that replicas on the same machine download it once. Yields ``None`` without a cache."""
     if cache is None:
         yield None
         return
@@ -256,7 +259,7 @@ def _locked(cache: Path | None, digest: str) -> Iterator[Path | None]:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    """A cache that cannot be written is slow, not wrong."""
+    """Write a file to the cache. Errors are only logged, because the cache is not needed for correctness."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         aside.write_bytes(data)

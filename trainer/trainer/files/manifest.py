@@ -1,7 +1,7 @@
-"""Publishing a directory of files so that no reader sees half of it: ``MANIFEST.json`` is written last.
+"""Publishing a directory so that readers never see an incomplete one: ``MANIFEST.json`` is written last.
 
 ``{"format": 1, "step": int, "created": "...Z", "files": {"relative/name": {"size": int, "sha256": "hex"}}}``. Neither
-Cloud Storage nor a network file system renames a tree atomically; one small file that appears last works on all.
+Cloud Storage nor a network file system renames a tree atomically; writing one small file last works on all of them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def publish(store: Store, directory: str, source: Path, *, step: int) -> None:
 
 
 def read(store: Store, directory: str) -> dict[str, Any] | None:
-    """The manifest, ``None`` if there is none (yet).
+    """The manifest, or ``None`` if there is none (yet).
 
-    :raises DamagedError: what is there is no manifest.
-    :raises StorageError: it could not be read.
+    :raises DamagedError: the file is not a valid manifest.
+    :raises StorageError: the file could not be read.
     """
     where = f"{store.root}/{_join(directory, NAME)}"
     try:
@@ -52,9 +52,9 @@ def read(store: Store, directory: str) -> dict[str, Any] | None:
 
 
 def fetch(store: Store, directory: str, target: Path) -> dict[str, Any]:
-    """Copy a published directory to ``target``, verified; returns its manifest.
+    """Copy a published directory to ``target`` and verify it. Returns its manifest.
 
-    :raises MissingError: not published, or a file is missing.
+    :raises MissingError: the directory is not published, or a file is missing.
     :raises DamagedError: a file is damaged.
     :raises StorageError: a file could not be read.
     """
@@ -74,7 +74,7 @@ def fetch(store: Store, directory: str, target: Path) -> dict[str, Any]:
 
 
 def withdraw(store: Store, directory: str) -> None:
-    """Take a published directory back, its manifest first."""
+    """Unpublish a directory by deleting its manifest. The other files stay."""
     store.delete(_join(directory, NAME))
 
 

@@ -1,7 +1,8 @@
 """Reports of a training: ``progress.json``, ``metrics.jsonl`` and summaries for TensorBoard.
 
-Progress is written in the background at most every few seconds, and dropped when the last write is still under way:
-reporting never holds up a step. Metrics and summaries are written at checkpoints, by the one replica that evaluates.
+Progress is written in the background, at most every few seconds. An update is dropped if the previous write is still
+running, so that reporting never delays a step. Metrics and summaries are written for each checkpoint by the replica
+that evaluates it.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ class Progress:
         self._writer: threading.Thread | None = None
 
     def update(self, step: int, loss: float | None, *, now: bool = False) -> None:
-        """Call this after every step; it writes every few seconds, or ``now``.
+        """Record a step; call this after every step. Writes every few seconds, and always with ``now``.
 
-        :param loss: of the step; ``None`` if this process has made none.
+        :param loss: the loss of the step; ``None`` if this process has made no step.
         """
         clock = time.monotonic()
         if clock < self._next and not now:
             return
         self._next = clock + PROGRESS_SECONDS
         if self._seen and step < self._seen[-1][1]:
-            self._seen.clear()  # went back to a checkpoint
+            self._seen.clear()  # training returned to a checkpoint
         self._seen.append((clock, step))
         began, first = self._seen[0]
         elapsed = clock - began
         rate = (step - first) / elapsed if elapsed > 0.1 else 0.0
-        # Neither is known at the first report.
+        # Neither value is known at the first report.
         speed = round(rate * self._batch, 1) if rate else None
         eta = round(max(0, self._total - step) / rate, 1) if rate else None
         shown = (f", loss {loss:.4f}" if loss is not None else "") + (f", {speed:.0f} examples/s" if speed else "")
@@ -95,11 +96,11 @@ def read_progress(store: Store) -> dict[str, Any] | None:
 def append_metrics(
     store: Store, step: int, train_loss: float | None, evaluation: Evaluation, *, last: int | None = None
 ) -> None:
-    """Add the row of a step. Rows of later steps are from an earlier attempt that went further, and are dropped.
+    """Add the row of a step. Rows of later steps are dropped: they are from an earlier attempt that got further.
 
-    The chief and the evaluator both add rows, also at the same time.
+    The chief and the evaluator may add rows at the same time.
 
-    :param train_loss: ``None`` keeps that of an earlier row of the step.
+    :param train_loss: with ``None``, the loss in an earlier row of the same step is kept.
     :param last: rows from this step on are kept: the evaluator may finish after the chief has measured the last step.
     """
     row: dict[str, Any] = {
@@ -123,7 +124,7 @@ def append_metrics(
 
 
 def _step(line: str) -> int | None:
-    """``None`` for a damaged line."""
+    """The step of a row; ``None`` if the line is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -131,10 +132,10 @@ def _step(line: str) -> int | None:
 
 
 class Summaries:
-    """TensorBoard's event files, mirrored to the train dir: an events file grows locally and is copied whole.
+    """TensorBoard event files. Each grows on the local disk, and the entire file is copied to the store on every write.
 
-    Each attempt adds a file of its own to the same directory, which TensorBoard reads as one run. The records are
-    written as protocol buffers, since ``tf.summary.scalar`` and its kin need TensorBoard itself installed.
+    Each attempt adds its own file to the same directory, which TensorBoard shows as one run. The records are written as
+    protocol buffers, because ``tf.summary.scalar`` and similar functions need TensorBoard installed.
     """
 
     def __init__(self, store: Store, scratch: Path | None = None) -> None:
@@ -152,7 +153,7 @@ class Summaries:
         values: Mapping[str, np.ndarray],
         heldout: Split,
     ) -> None:
-        """Scalars, a histogram of each weight, the first filters, the confusion matrix, and misread digits."""
+        """Write scalars, a histogram of each weight, the first filters, the confusion matrix, and misread digits."""
         summary = tf.compat.v1.Summary()
         scalars = {
             "loss/train": train_loss,
@@ -187,7 +188,7 @@ def _add_histogram(summary: Any, tag: str, values: np.ndarray) -> None:
 
 
 def _add_image(summary: Any, tag: str, picture: np.ndarray) -> None:
-    """``picture`` is ``[h, w]`` in 0..1. The suffix is how TensorBoard numbers images of one tag."""
+    """Add an image; ``picture`` is ``[h, w]`` in 0..1. The suffix is how TensorBoard numbers the images of a tag."""
     pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)[:, :, None]
     image = summary.value.add(tag=f"{tag}/image/0").image
     image.height, image.width, image.colorspace = pixels.shape[0], pixels.shape[1], 1
@@ -195,7 +196,7 @@ def _add_image(summary: Any, tag: str, picture: np.ndarray) -> None:
 
 
 def _filters(kernel: np.ndarray) -> np.ndarray:
-    """32 filters of 5x5, each scaled to 0..1, as tiles of 8 a row, enlarged."""
+    """One picture of the 32 filters of 5x5, each scaled to 0..1 and enlarged, with 8 tiles in a row."""
     images = kernel[:, :, 0, :].transpose(2, 0, 1)
     low, high = images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
     scaled = (images - low) / np.maximum(high - low, 1e-12)
@@ -203,13 +204,16 @@ def _filters(kernel: np.ndarray) -> np.ndarray:
 
 
 def _confusion(counts: np.ndarray) -> np.ndarray:
-    """Each row in shares of its label, brighter for more; the square root makes rare confusions visible."""
+    """A picture of the confusion matrix, brighter for larger shares of a label.
+
+    The square root makes rare confusions visible.
+    """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return np.asarray(np.kron(np.sqrt(shares), np.ones((24, 24))))
 
 
 def _tiles(images: np.ndarray, columns: int) -> np.ndarray:
-    """``[n, h, w]`` to one picture ``[H, W]`` with a line between tiles."""
+    """Arrange images ``[n, h, w]`` in one picture ``[H, W]``, with a line between tiles."""
     rows = -(-len(images) // columns)
     padded = np.pad(images, ((0, rows * columns - len(images)), (0, 1), (0, 1)), constant_values=0.5)
     height, width = padded.shape[1:]

@@ -1,13 +1,13 @@
-"""A small storage interface: a directory of files, on this machine or at ``gs://``, with the same six methods.
+"""A small storage interface: a directory of files, local or at ``gs://``, with the same six methods.
 
-Every write of a file is atomic: a reader sees the old content or the new. A tree of files is not, hence the rule that
-everyone here follows: write the files, then the file that makes them count (a manifest), last.
+Writing one file is atomic: a reader sees either the old or the new content. Writing several files is not, so callers
+write a manifest last, and readers ignore files without one.
 
-Whether ``gs://`` is Google's or another server is the business of google-cloud-storage and its environment
-(``STORAGE_EMULATOR_HOST``, ``GOOGLE_APPLICATION_CREDENTIALS``); nothing here knows. The library is imported only when
-a ``gs://`` URI is opened. TensorFlow's own ``gs://`` file system is not used: it can be pointed at Google only.
+google-cloud-storage decides which server ``gs://`` means, through its environment variables
+(``STORAGE_EMULATOR_HOST``, ``GOOGLE_APPLICATION_CREDENTIALS``). The library is imported only when a ``gs://`` URI is
+opened. TensorFlow's own ``gs://`` file system is not used, because it works only with Google's servers.
 
-Does not: list across calls consistently, append, or rename.
+There is no append, no rename, and no consistency between two listings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainer.errors import MissingError, StorageError, StorageForbiddenError, Us
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PATIENCE = 30.0  # seconds that a failing read or write is repeated
+PATIENCE = 30.0  # seconds during which a failing read or write is retried
 CALL_SECONDS = 60.0  # for one call to Cloud Storage
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
@@ -39,15 +39,18 @@ class Store(Protocol):
     root: str
 
     def read(self, name: str) -> bytes:
-        """:raises MissingError: the file does not exist."""
+        """Read a file.
+
+        :raises MissingError: the file does not exist.
+        """
 
     def write(self, name: str, data: bytes) -> None:
         """Write or replace a file atomically."""
 
     def update(self, name: str, change: Callable[[bytes], bytes]) -> None:
-        """Replace a file's content by ``change(content)``; no other update is lost.
+        """Replace a file's content with ``change(content)``, without losing concurrent updates.
 
-        :param change: is called again if another process wrote the file meanwhile. A missing file is ``b""``.
+        :param change: called again if another process wrote the file in the meantime. Gets ``b""`` for a missing file.
         """
 
     def exists(self, name: str) -> bool: ...
@@ -59,7 +62,7 @@ class Store(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Safe to repeat."""
+        """Delete a file. A missing file is not an error."""
 
 
 def open_store(uri: str) -> Store:
@@ -74,7 +77,10 @@ def open_store(uri: str) -> Store:
 
 
 def check_uri(uri: str) -> None:
-    """:raises UsageError: this is a URI that :func:`open_store` cannot open."""
+    """Check that :func:`open_store` can open this URI.
+
+    :raises UsageError: it cannot.
+    """
     if uri.startswith("gs://"):
         if not uri.removeprefix("gs://").partition("/")[0]:
             raise UsageError(f"{uri} has no bucket: write gs://BUCKET/PATH")
@@ -163,7 +169,7 @@ class GcsStore:
                 else:
                     generation = blob.generation
                     old = blob.download_as_bytes(timeout=CALL_SECONDS, if_generation_match=generation)
-                # A write between the two calls changes the generation: refused, and tried again.
+                # A write in between changes the generation. The upload is then refused, and the update is retried.
                 blob.upload_from_string(
                     change(old), timeout=CALL_SECONDS, checksum="crc32c", if_generation_match=generation
                 )
@@ -223,7 +229,7 @@ class GcsStore:
 def _files_below(root: Path) -> list[Path]:
     """The files below a directory, at any depth; none if it does not exist.
 
-    :raises OSError: a directory could not be read. ``rglob`` would leave its files out.
+    :raises OSError: a directory could not be read. ``rglob`` would silently skip it.
     """
 
     def check(error: OSError) -> None:
@@ -235,7 +241,7 @@ def _files_below(root: Path) -> list[Path]:
 
 
 def _update_locked(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Read and write under a lock of the directory, which leaves no file behind."""
+    """Read and write while holding a lock on the directory, which needs no lock file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -259,10 +265,10 @@ def _write_aside(path: Path, data: bytes) -> None:
 
 
 def retried(attempt: Callable[[], T], patience: float | None = None) -> T:
-    """Repeat after every error except :class:`MissingError`: a full disk or a missing permission may be fixed.
+    """Retry after every storage error except :class:`MissingError`: a full disk or a missing permission may be fixed.
 
-    :param attempt: raises :class:`StorageError` when it is worth repeating.
-    :param patience: seconds; default :data:`PATIENCE`. The last error is raised once they are over.
+    :param attempt: raises :class:`StorageError` if a retry may help.
+    :param patience: seconds to retry for, by default :data:`PATIENCE`; then the last error is raised.
     """
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     pause = 0.5
