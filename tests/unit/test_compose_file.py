@@ -1,4 +1,4 @@
-"""docker-compose.yaml and its env files: what must hold for each service. ``make test-compose`` runs them."""
+"""docker-compose.yaml and its env files: the rules for each service. ``make test-compose`` runs the services."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlengine.testing.gcs import CLIENT_SETTINGS
 ROOT = Path(__file__).parents[2]
 FILE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
-ONCE = {"init", "datasets"}  # they end
+ONCE = {"init", "datasets"}  # services that exit
 EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
 _VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?")
 
@@ -36,7 +36,7 @@ def test_a_service_has_limits_and_no_more_rights_than_it_needs(name: str) -> Non
     assert service["pids_limit"]
     assert service["logging"]["options"]["max-size"]
     assert "privileged" not in service
-    # Only the database starts as root, to own its volume.
+    # Only the database starts as root, because it must take ownership of its volume.
     assert ("cap_add" in service) == (name == "postgres")
 
 
@@ -89,7 +89,7 @@ def test_every_image_has_a_version() -> None:
 
 
 def test_the_older_compose_reads_it_too() -> None:
-    """1.29 refuses what came later: a version is not needed, a project name at the top not known."""
+    """Compose 1.29 rejects newer top-level keys such as the project's name; it does not need a version."""
     assert not {"version", "name", "include", "secrets", "configs"} & set(FILE)
 
 

@@ -1,6 +1,6 @@
-"""Every DAG file of the project: it imports cheaply and without errors, its form is well-formed, it serialises.
+"""Every DAG file of the project: fast import without errors, a valid form, and serialisation.
 
-Read by a process of its own, as the DAG processor does it, with an empty AIRFLOW_HOME.
+A separate process with an empty AIRFLOW_HOME reads the files, as the DAG processor does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
-# What no run of the MNIST DAGs may start with.
+# Values with which no run of the MNIST DAGs may start.
 WRONG = {
     "dataset_version": "../x",
     "max_steps": "many",
@@ -32,7 +32,8 @@ WRONG = {
     "learning_rate": 0,
     "seed": "a",
 }
-# Of CPU a file, beyond Airflow itself, which the DAG processor imports once. Google's Vertex operators alone cost 10 s.
+# CPU seconds per file, without Airflow itself, which the DAG processor imports once. Google's Vertex operators alone
+# take 10 s.
 PARSE_SECONDS = 1.5
 
 _READ = """
@@ -125,7 +126,7 @@ def test_round_trip(read: dict[str, Any]) -> None:
 
 
 def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
-    """A title and a description for people, and a default that its own schema allows: a scheduled run has no form."""
+    """Each parameter has a title, a description, and a valid default, which scheduled runs use."""
     from jsonschema import Draft202012Validator
 
     params = read["dags"]["mnist_retraining"]["params"]
@@ -145,7 +146,7 @@ def test_what_is_seldom_changed_is_folded(read: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])
 def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], dag_id: str) -> None:
-    """The form and Airflow's API ask the same schema; a run that came in some other way asks it too."""
+    """The form and Airflow's API check the schema; a run that was created in another way checks it too."""
     assert set(WRONG) == set(read["dags"][dag_id]["params"])
     for name, refusal in read["dags"][dag_id]["refused"].items():
         assert f"param {name}" in (refusal or ""), name
@@ -165,7 +166,7 @@ def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], 
 def test_what_the_form_says_is_what_is_submitted(
     read: dict[str, Any], chosen: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """A scale tier replaces the given counts: both together would contradict each other."""
+    """A scale tier replaces the replica counts, because the two together would be contradictory."""
     from jinja2 import Template
 
     dag = read["dags"]["mnist_retraining"]

@@ -1,4 +1,4 @@
-"""``deploy/health.py``: what docker-compose.yaml's health checks call well."""
+"""``deploy/health.py``: the script of docker-compose.yaml's health checks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def url() -> Iterator[str]:
 def test_well_is_what_answers_and_says_so(url: str, words: list[str], code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-I", str(SCRIPT), url + words[0], *words[1:]],
-        env={"http_proxy": "http://127.0.0.1:1"},  # a proxy is for the world outside
+        env={"http_proxy": "http://127.0.0.1:1"},  # must be ignored: a proxy is for outside connections
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""The distributed examples log why they ask for a restart: a mistake in the code could be taken for a lost replica."""
+"""The distributed examples log why they request a restart, as a bug in the code can look like a lost replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the import contracts in pyproject.toml cannot say: a pure core, and DAG files that stay cheap to parse."""
+"""Import rules that the contracts in pyproject.toml cannot express: a pure core, and DAG files that parse quickly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "plugins" / "mlengine"
 
-# These packages run inside Airflow and may import it at module level. GUESTS import it inside a function, where a
-# connection or a setting is read in a process that is Airflow's already.
+# These packages run inside Airflow and may import it at module level. GUESTS may import it only inside a function that
+# reads a connection or a setting in a process that has already imported Airflow.
 AIRFLOW_PACKAGES = frozenset(
     {
         "assets",
@@ -51,7 +51,7 @@ HEAVY = (
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement: who, what, and whether it runs when the module is imported."""
+    """One import statement: its position, the imported module, and whether it runs when the file is imported."""
 
     file: Path
     line: int
@@ -147,7 +147,10 @@ print(len(names))
 
 
 def test_importing_operators_and_parsing_dags_loads_nothing_heavy() -> None:
-    """Over what Airflow's own names load by themselves, in one interpreter: first all modules, then each DAG file."""
+    """Nothing heavy is loaded beyond what Airflow's own names load.
+
+    One interpreter imports first all modules, then each DAG file.
+    """
     modules = [
         _dotted(file)
         for name in ("operators", "sensors", "triggers", "links", "task_groups")

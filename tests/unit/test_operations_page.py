@@ -1,4 +1,4 @@
-"""The tables that people read say what the code does."""
+"""The tables in docs/operations.md match the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields that forms have in common: labels for people, defaults that train, and what they come to in the job."""
+"""The fields that forms share: labels, defaults that work, and their effect on the job."""
 
 from __future__ import annotations
 

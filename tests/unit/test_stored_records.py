@@ -1,4 +1,4 @@
-"""Objects and files that version 0.1 wrote still load: what a user has stored must survive an upgrade."""
+"""Objects and files that version 0.1 wrote still load, because a user's data must survive an upgrade."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task group: its tasks, their order, and which arguments reach them."""
+"""The task group: its tasks, their order, and their arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def group(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingT
 
 
 def whole(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingTaskGroup:
-    """With all tasks that there can be."""
+    """A group with all optional tasks."""
     return group(dag_args, **{"dataset": "digits", "registries": ["mlflow"], **options})
 
 
@@ -73,7 +73,7 @@ def test_a_champion_is_announced() -> None:
 
 
 def test_what_the_group_was_not_given_it_does_not_pass() -> None:
-    """So every argument of every operator can come from the DAG's ``default_args``."""
+    """This way, every argument of every operator can come from the DAG's ``default_args``."""
     taken = {
         "group_id", "model", "trainer", "job_file", "publish", "registries", "dataset", "task_args",
         # Templates that connect the tasks.
@@ -121,7 +121,7 @@ def test_default_args_reach_the_tasks() -> None:
 
 @pytest.mark.parametrize("where", ["dag", "group"])
 def test_default_args_replace_the_defaults_of_the_group(where: str) -> None:
-    """Arguments that the group itself sets if they are not given."""
+    """This holds for arguments that the group sets itself if they are not given."""
     defaults = {"dataset_arg": "--data", "job_id_hint": "{{ ds }}", "registries": ["mlflow"]}
     options = {"default_args": defaults} if where == "group" else {}
     dag_args = {"default_args": defaults} if where == "dag" else {}
@@ -142,7 +142,7 @@ def test_the_groups_arguments_win_over_default_args() -> None:
     assert (made.submit.max_attempts, made.wait.max_attempts, made.wait.deferrable) == (1, 1, False)
 
 
-# Argument of the group → task and argument there.
+# Argument of the group → value, and the tasks and arguments that it sets.
 OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "module": ("trainer.task", [("package", "module"), ("submit", "module")]),
     "requirements": (["numpy"], [("package", "requirements")]),
@@ -192,7 +192,7 @@ def test_each_option_reaches_its_tasks(option: str) -> None:
 
 
 def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
-    """These are arguments of single tasks, by ``task_args``; a new argument of an operator gets an option."""
+    """These arguments need ``task_args``. A new argument of an operator must get an option or be added here."""
     reached = {target for _, there in OPTIONS.values() for target in there}
     reached |= {("package", "source"), ("prepare", "model"), ("dataset", "dataset"), ("submit", "job_file")}
     reached |= {(task, "job") for task in TASKS} | {("submit", "package"), ("submit", "dataset")}
@@ -215,7 +215,7 @@ def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
 
 @pytest.mark.parametrize(("returned", "hint"), [({"version": "v1"}, "v1"), (None, "None")])
 def test_the_job_id_has_the_dataset_s_version(returned: dict[str, str] | None, hint: str) -> None:
-    """A dataset task that was marked successful by hand returned nothing; ``prepare`` refuses ``None``."""
+    """A dataset task that was manually marked successful returns nothing; ``prepare`` rejects ``None``."""
     ti = SimpleNamespace(xcom_pull=lambda task_ids, map_indexes: returned, map_index=-1)
     template = Environment(undefined=StrictUndefined).from_string(whole().prepare.job_id_hint)
     assert template.render(ti=ti) == hint

@@ -1,4 +1,4 @@
-"""DatasetVersionTimetable: the runs it gives the scheduler, a backfill and a manual trigger."""
+"""DatasetVersionTimetable: the runs of the scheduler, a backfill and a manual trigger."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_a_scheduled_run_is_about_the_newest_version_then(
 @pytest.mark.parametrize(
     ("zone", "cron", "now", "version"),
     [
-        # 06:00 in Tokyo is 21:00 of the day before in UTC.
+        # 06:00 in Tokyo is 21:00 UTC of the previous day.
         ("Asia/Tokyo", "0 6 * * *", "2026-03-01T20:00", "v2"),
         ("Asia/Tokyo", "0 6 * * *", "2026-02-28T20:00", "v1"),
-        # 20:00 in New York is 01:00 of the day after in UTC.
+        # 20:00 in New York is 01:00 UTC of the next day.
         ("America/New_York", "0 20 * * *", "2026-03-02T00:30", "v1"),
         ("America/New_York", "0 20 * * *", "2026-03-03T00:30", "v2"),
     ],
@@ -102,7 +102,7 @@ def test_nothing_runs_before_the_first_version(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("last", [None, "2026-01-10T06:00"])
 def test_a_catch_up_begins_with_the_first_version(last: str | None) -> None:
-    """Airflow asks for the tick after the start date, and never again if there is none."""
+    """Airflow asks for the first tick after the start date, and never again if there is none."""
     whole = TimeRestriction(earliest=pendulum.instance(day("2026-01-01")), latest=None, catchup=True)
     before = last and DagRunInfo(
         run_after=pendulum.instance(day(last)), data_interval=None, partition_date=None, partition_key=None

@@ -27,7 +27,7 @@ class Unreadable:
 
 
 class Slow:
-    """Lists nothing, once it is allowed to. Counts the calls, and those that run at the same time."""
+    """A storage whose listings are empty and block until ``go_on`` is set. Counts all calls and concurrent calls."""
 
     def __init__(self) -> None:
         self.prefixes: list[str] = []

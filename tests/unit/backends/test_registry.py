@@ -13,7 +13,7 @@ from mlengine.core.errors import BackendError
 
 
 class Recorder:
-    """Stores the settings it was created with. Only its creation is tested here."""
+    """A backend that stores the settings it was created with. Only its creation is tested here."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

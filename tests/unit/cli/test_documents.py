@@ -1,4 +1,4 @@
-"""The reference documents each key of each JSON document."""
+"""The reference describes each key of each JSON document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a command starts is open to the network unless a person says so."""
+"""Servers that a command starts listen on loopback only, unless the user asks otherwise."""
 
 from __future__ import annotations
 

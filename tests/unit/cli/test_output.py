@@ -50,7 +50,7 @@ sys.exit(cli.main(["jobs", "list"]))
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback() -> None:
-    """As ``mlengine jobs list | head -1`` does."""
+    """``mlengine jobs list | head -1`` closes the pipe early."""
     env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1])}
     command = [sys.executable, "-c", _CHATTY]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""``mlengine models validate --threshold``: what several of them mean together."""
+"""``mlengine models validate --threshold``: the combination of several of these options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong usage exits with 2, a reason on stderr and nothing on stdout. The exit codes and the help agree."""
+"""Wrong usage exits with 2, a reason on stderr and nothing on stdout. The help lists the right exit codes."""
 
 from __future__ import annotations
 

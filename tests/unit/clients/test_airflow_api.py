@@ -1,4 +1,4 @@
-"""The client sends its token to one server only."""
+"""The client sends its token to only one server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of operators that come from templates and trigger forms: what is read, and what is refused."""
+"""Operator arguments from templates and trigger forms: accepted and rejected values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``TF_CONFIG``, compared with what the cloud is known to write."""
+"""``TF_CONFIG``, compared with the one that Google Cloud sets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_worker_of_a_cluster() -> None:
         "job": {
             "scale_tier": "CUSTOM",
             "master_type": "n1-highcpu-8",
-            "worker_count": 2,  # what runs, where four were asked for
+            "worker_count": 2,  # the number that runs; four were requested
             "parameter_server_count": 1,
             "python_module": "trainer.task",
             "package_uris": ["gs://bkt/packages/trainer-1.0.tar.gz"],

@@ -1,4 +1,4 @@
-"""The manifest: what it refuses, what its digest depends on, what a diff lists."""
+"""The manifest: rejected values, the inputs of its digest, and the content of a diff."""
 
 from __future__ import annotations
 

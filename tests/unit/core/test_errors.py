@@ -1,4 +1,4 @@
-"""The tree of errors: one root, each with its hint, each fit to cross a process boundary."""
+"""The hierarchy of errors: one base class, each error has a hint and can be pickled."""
 
 from __future__ import annotations
 

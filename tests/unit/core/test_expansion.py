@@ -57,7 +57,7 @@ def test_a_variable_may_refer_to_those_before_it() -> None:
 
 @given(texts)
 def test_the_emulator_expands_by_the_same_rules(text: str) -> None:
-    """Its replica runs in the trainer's environment, and so has rules of its own that must not drift away."""
+    """The emulator's replica runs in the trainer's environment and has a copy of the rules, which must stay equal."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "environ", VARIABLES)
         assert replica.expand(text) == expand(text, VARIABLES)

@@ -1,4 +1,4 @@
-"""What differs between two trainings is named; what changes no model is not."""
+"""Differences between two trainings are named, except those that do not change the model."""
 
 from __future__ import annotations
 

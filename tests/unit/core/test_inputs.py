@@ -75,7 +75,7 @@ def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[s
     here = replace(SPEC, args=tuple(arg.format(URI) for arg in written))
     there = replace(SPEC, args=tuple(arg.format(other) for arg in written))
     assert digest(here) == digest(there, dataset={"uri": other, "version": "2026-12-01"})
-    assert digest(here) != digest(there)  # a place that is not the dataset's stays a place
+    assert digest(here) != digest(there)  # a URI that is not that of the dataset is part of the digest
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
     "change", [{"backend": []}, {"name": 5}, {"spec": "x"}, {"owner": []}, {"attempt": "1"}, {"history": [7]}]
 )
 def test_a_record_with_a_value_of_another_type_is_refused(change: dict[str, Any]) -> None:
-    """Trainers, too, may write to the job dir."""
+    """Trainers can also write to the job dir, so a record may contain anything."""
     raw = {**json.loads(RECORD.to_bytes()), **change}
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job"):
         JobRecord.from_bytes(json.dumps(raw).encode())

@@ -1,4 +1,4 @@
-"""What documents for programs contain."""
+"""The values in JSON documents for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every path in the bucket."""
+"""The paths in the bucket."""
 
 from __future__ import annotations
 

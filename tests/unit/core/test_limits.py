@@ -1,4 +1,4 @@
-"""The limits at their edges: the last value that is accepted, and the first that is not."""
+"""Limits at their edges: the last accepted value and the first rejected one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of metrics: their tasks, directions and parameters."""
+"""Metric names: their tasks, directions and parameters."""
 
 from __future__ import annotations
 

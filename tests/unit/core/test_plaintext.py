@@ -1,4 +1,4 @@
-"""Text of unknown origin neither speaks to a terminal nor looks like another line."""
+"""Untrusted text can neither control a terminal nor imitate another line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of two runs is about newer data."""
+"""The order of runs by the age of their data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(key: str = "", at: str = "") -> RunOrder:
         (run("v9"), run("v12")),
         (run("2026-W07"), run("2026-W12")),
         (run("eu-9"), run("eu-10")),
-        # Keys count, not when their runs were made: a backfill of June may be started in December.
+        # The key decides, not the time at which the run was created: a backfill of June may start in December.
         (run("2026-06-01", "2026-12-24"), run("2026-11-01", "2026-11-01")),
         (run(at="2026-06-01"), run(at="2026-11-01")),
         (run("de", "2026-06-01"), run("us", "2026-11-01")),

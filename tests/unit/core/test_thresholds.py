@@ -1,4 +1,4 @@
-"""Thresholds: what a DAG, a form and a command line write, and what is wrong with it."""
+"""Thresholds from a DAG, a form and a command line, and errors in them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_minimum_of_the_main_metric_keeps_its_comparison() -> None:
 
 @pytest.mark.parametrize("nothing", [None, "", "None"])
 def test_an_explicitly_empty_regression_disables_the_comparison(nothing: Any) -> None:
-    """As a form gives it, if the field is cleared."""
+    """A form submits an empty value if the field is cleared."""
     read = Thresholds.from_json({"roc_auc": {"min": 0.8, "max_regression": nothing}})
     assert all(item.max_regression is None for item in read.for_task("binary").values())
     assert read.main_metric("binary") == ""
@@ -157,6 +157,6 @@ def test_a_metric_of_another_task_names_those_of_the_task() -> None:
 
 
 def test_a_command_line_gives_slices_as_json() -> None:
-    """--threshold 'slices={…}'."""
+    """The option is --threshold 'slices={…}'."""
     given = {"by": ["carrier"], "metric": "roc_auc", "min": 0.5}
     assert Thresholds.from_json({"slices": json.dumps(given)}) == Thresholds.from_json({"slices": given})

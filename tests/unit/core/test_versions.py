@@ -1,4 +1,4 @@
-"""The order of versions, and the newest at a moment."""
+"""The order of versions, and the newest version at a given time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of what Vertex AI's training offers, held against Google's own messages."""
+"""The table of machine types and accelerators of Vertex AI training, compared with Google's own messages."""
 
 from __future__ import annotations
 

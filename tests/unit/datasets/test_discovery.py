@@ -1,4 +1,4 @@
-"""Which split a file belongs to, and which format a directory has."""
+"""Discovery of the split of each file and of a directory's format."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_folder_of_texts_is_a_version_of_files(tmp_path: Path) -> None:
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    """A linked directory that was left out would be training rows that are missing, without a word."""
+    """If linked directories were skipped, training rows would silently be missing."""
     data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     (data / "train" / "jan").mkdir(parents=True)
     elsewhere.mkdir()
@@ -122,7 +122,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"train/apr\.csv is a broken link to .*lost\.csv"):
         found(data)
     (data / "train" / "apr.csv").unlink()
-    (data / "train" / ".apr.csv").symlink_to(elsewhere / "lost.csv")  # hidden files are no data
+    (data / "train" / ".apr.csv").symlink_to(elsewhere / "lost.csv")  # hidden files are ignored
     (data / "train" / "again").symlink_to(data)
     with pytest.raises(DatasetError, match="train/again is a link to a directory that it is in"):
         found(data)

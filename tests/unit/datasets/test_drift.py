@@ -1,4 +1,4 @@
-"""The population stability index, from statistics alone."""
+"""The population stability index, computed only from statistics."""
 
 from __future__ import annotations
 

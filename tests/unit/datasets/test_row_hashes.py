@@ -1,4 +1,4 @@
-"""Equal rows have equal hashes, different ones do not, however the arrays are laid out."""
+"""Equal rows have equal hashes and different rows do not, for any memory layout of the arrays."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_hashes_distinguish_values(kind: str, data: st.DataObject) -> None:
     found = hashes(values, column)
     plain = [repr(0.0 if value == 0 and column.dtype == "float64" else value) for value in values]
     if "float64" in column.dtype and any(str(value) == "-0.0" for value in values):
-        return  # equal as numbers, different in their bits
+        return  # equal numbers with different bits
     assert len(set(zip(plain, found, strict=True))) == len(set(plain)) == len(set(found))
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a split: exact where they say so, estimated within bounds where they do not, in one pass."""
+"""Statistics of a split, computed in one pass: exact where they are marked so, else estimated within limits."""
 
 from __future__ import annotations
 

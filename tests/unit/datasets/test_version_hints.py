@@ -1,4 +1,4 @@
-"""The file of version hints for trigger forms: whatever it contains, it raises no error."""
+"""The file of version hints for trigger forms: no content of it raises an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample outputs of ``jobs reap`` and ``jobs prune`` in docs/operations.md are what the commands print."""
+"""The sample outputs of ``jobs reap`` and ``jobs prune`` in docs/operations.md match those of the commands."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 
 
 def cells() -> list[str]:
-    """The column “change” of the table."""
+    """The cells of the table's column “change”."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = page.partition("## Where to change what")[2].partition("\n## ")[0]
     rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]

@@ -1,4 +1,4 @@
-"""The list of all that deletes, in ``docs/security.md``, names every file of the code that does."""
+"""The list in ``docs/security.md`` of code that deletes something names every source file that does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CALLS = frozenset({"delete", "unlink", "rmtree", "rmdir", "removedirs", "delete
 
 
 def deletes(file: Path) -> bool:
-    """Whether the file calls something that deletes, by its name: ``os.remove`` too, a set's ``remove`` not."""
+    """Whether the file calls a function that deletes, by name: ``os.remove`` counts, a set's ``remove`` does not."""
 
     def names() -> Iterator[str]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Every link of the manual leads somewhere, to a file and to a heading in it; every page and picture is reached."""
+"""Every link in the manual points to an existing file and heading; every page and picture is used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tests_that_are_named_are_there(page: Path) -> None:
-    """A promise that names its test is worth what the test is."""
+    """A page that cites a test as proof must cite one that exists."""
     for file, name in _NAMED.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / file).exists(), f"{page.name}: {file}"
         assert not name or f"def {name}(" in (ROOT / file).read_text(), f"{page.name}: {file}::{name}"

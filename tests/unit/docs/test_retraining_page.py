@@ -1,4 +1,4 @@
-"""docs/retraining.md: the template variables that it promises are those of Airflow."""
+"""docs/retraining.md: the template variables that it documents are those of Airflow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIDNIGHT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def documented() -> dict[str, tuple[list[str], str, str]]:
-    """First column of the table → its variables, and the texts of the two others."""
+    """The table: first column → its variables, and the texts of the other two columns."""
     page = (ROOT / "docs" / "retraining.md").read_text(encoding="utf-8")
     section = page.split("## Template variables")[1].split("\n## ")[0]
     rows = [
@@ -28,7 +28,7 @@ def documented() -> dict[str, tuple[list[str], str, str]]:
 
 
 def rendered(text: str, *, key: str | None) -> str:
-    """``text`` as a task of a run renders it, with Airflow's own context."""
+    """``text`` as rendered in a task of a run, with Airflow's own context."""
     with DAG("d", schedule=None, params={}) as dag:
         task = BaseOperator(task_id="t")
     run = DagRun(

@@ -1,4 +1,4 @@
-"""What the manual shows, the code takes: commands, job files, settings, Python."""
+"""The samples in the manual work: commands, job files, settings and Python code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_command_is_one(block: Block, command: str, capsys: pytest.CaptureFixt
 
 
 def flags(parser: argparse.ArgumentParser, given: list[str]) -> set[str]:
-    """All that the command takes, whether or not it was reached when the parser gave up."""
+    """All options of the command, including those that the parser had not reached when it failed."""
     found = set(parser._option_string_actions)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -66,7 +66,7 @@ def flags(parser: argparse.ArgumentParser, given: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
 def test_commands_in_sentences_exist(page: Path) -> None:
-    """Also without their required arguments: `mlengine jobs reap`."""
+    """Commands in running text exist. They may lack required arguments, as in `mlengine jobs reap`."""
     text = " ".join(re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE).split())
     parser = build_parser()
     for command in re.findall(r"`mlengine ([a-z][^`]*)`", text):
@@ -76,7 +76,7 @@ def test_commands_in_sentences_exist(page: Path) -> None:
 
 
 def unknown_words(parser: argparse.ArgumentParser, given: list[str]) -> list[str]:
-    """The noun, the command and the options that do not exist."""
+    """The first subcommand that does not exist, and the options that do not exist."""
     options = {word.partition("=")[0] for word in given if word.startswith("-")}
     unknown = sorted(options - flags(parser, given))
     for word in given:
@@ -107,12 +107,15 @@ def test_settings_are_ours(block: Block) -> None:
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
 def test_python_is_python(block: Block) -> None:
-    text = re.sub(r",?\s*…", "", block.text)  # what the manual leaves out
+    text = re.sub(r",?\s*…", "", block.text)  # marks omissions in the manual
     compile(text + "    pass\n" * text.rstrip().endswith(":"), block.place, "exec")
 
 
 def test_python_that_is_whole_runs(tmp_path: Path) -> None:
-    """All in one interpreter, each with names of its own: a DAG is made, an operator is given what it takes."""
+    """Complete samples run, all in one interpreter but each in its own namespace.
+
+    This creates the DAGs, and operators with their arguments.
+    """
     program = (
         "import json, sys, types\n"
         "for place, text in json.load(sys.stdin):\n"

@@ -10,13 +10,13 @@ import pytest
 from mlengine.validation.serving_signature import DENIED_OPS, ServingSignature
 from tests.support.manual import ROOT
 
-# An example may need others: `features` must name an input.
+# An example may need other fields: `features` must name an input.
 _COMPLETE: dict[str, Any] = {"inputs": {"pixels": "float32[-1,784]", "key": "int64[-1]"},
                              "outputs": {"digit": "float32[-1,10]", "key": "int64[-1]"}}  # fmt: skip
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    """Field → its default and its example, as the table has them."""
+    """The table: field → its default and its example."""
     page = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
     table = page.split("| field | type | default | example |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]

@@ -1,4 +1,4 @@
-"""The documents name the options, faults and methods that exist."""
+"""The documentation names the options, faults and methods that exist."""
 
 from __future__ import annotations
 

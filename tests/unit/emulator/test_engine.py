@@ -173,7 +173,7 @@ def test_a_job_that_waits_too_long_is_cancelled(engine: Engine, backend: MemoryB
     assert engine.get(waiting.key, "job").state is JobState.QUEUED
     late = engine.create(replace(limited, id="2", stuck=True, created=time.time() - 6.0))
     assert engine.get(late.key, "job").state is JobState.CANCELLED
-    # A job that has run, and waits again, is not late.
+    # A job that has run and is queued again does not exceed the limit.
     again = engine.create(replace(limited, id="3", stuck=True, created=time.time() - 6.0, started=time.time() - 5.0))
     assert engine.get(again.key, "job").state is JobState.QUEUED
     assert backend.jobs == []

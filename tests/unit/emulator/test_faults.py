@@ -1,4 +1,4 @@
-"""Fault scripts: which calls trigger a fault, what remains, and what is not a fault."""
+"""Fault scripts: the calls that trigger a fault, the remaining faults, and invalid scripts."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_filter_matches_a_job(text: str, holds: bool) -> None:
     ],
 )
 def test_precedence(text: str, same: str) -> None:
-    """``NOT`` before ``OR`` before ``AND``, for all values of the three fields."""
+    """``NOT`` binds tighter than ``OR``, and ``OR`` tighter than ``AND``, for all values of the three fields."""
     for bits in range(8):
         job = {name: str(bits >> place & 1) for place, name in enumerate("abc")}
         assert parse(text).matches(job.get) is parse(same).matches(job.get), job

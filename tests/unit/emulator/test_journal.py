@@ -1,4 +1,4 @@
-"""Which lines the log of a job has: the service's, the replicas', and those that an earlier version stored."""
+"""The lines in the log of a job: those of the service, of the replicas, and those stored by an earlier version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.emulator.test_engine import record
 
 @dataclass
 class LoggingBackend(MemoryBackend):
-    """A backend whose jobs log what a test says."""
+    """A backend whose jobs log lines that the test specifies."""
 
     written: list[LogLine] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ def test_a_job_that_starts_again_has_the_lines_of_both_starts(journal: Journal, 
     journal.start_again(job)
     preparing = replace(job, handle=None, state=JobState.PREPARING)
     assert texts(journal, preparing)[6:] == ["first", "Job is preparing."]
-    # A thread may have read the record before.
+    # A thread may have read the record before the restart.
     assert texts(journal, replace(job, state=JobState.PREPARING))[7:] == ["Job is preparing."]
     backend.written[:] = [LogLine("chief-0", "second")]
     job = replace(job, handle=replace(HANDLE, name="job-2"))
@@ -134,7 +134,7 @@ def test_the_messages_of_ml_engine(journal: Journal) -> None:
 
 
 def test_jobs_whose_names_are_alike_have_different_logs(journal: Journal) -> None:
-    """``p-r``/``1`` and ``p``/``r-1``: with hyphens between the parts, their names would be the same."""
+    """With hyphens between project, region and id, ``p-r``/``x`` and ``p``/``r-x`` would have the same name."""
     one = replace(record("1"), project="p-r", region="x")
     other = replace(record("1"), project="p", region="r-x")
     journal.write(one, "one")
@@ -179,7 +179,7 @@ def test_a_page_does_not_wait_for_another_thread_that_collects(journal: Journal,
 
 
 def former(place: int, text: str) -> dict[str, Any]:
-    """An entry as the version before the log store wrote it."""
+    """An entry as written by the version that preceded the log store."""
     return {
         "logName": "projects/p/logs/workerpool0-0",
         "resource": {"type": "ml_job", "labels": {"job_id": "1", "project_id": "p", "task_name": "workerpool0-0"}},

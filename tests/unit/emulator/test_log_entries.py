@@ -1,4 +1,4 @@
-"""``entries:list``: pages, order, tokens, and what is refused."""
+"""``entries:list``: pages, order, tokens, and rejected requests."""
 
 from __future__ import annotations
 
@@ -142,12 +142,12 @@ def test_a_token_belongs_to_its_request(journal: Journal) -> None:
 
 
 def test_a_search_that_finds_little_answers_in_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As documented, a page may be empty and have a token: the search goes on from there."""
+    """As documented, a page may be empty and have a token with which the search continues."""
     monkeypatch.setattr(log_entries, "MAX_EXAMINED", 20)
     write(journal, JOBS[0], *map(str, range(100)))
     found = pages(journal, filter='jsonPayload.message="77"')
     assert [page for page in found if page] == [["77"]]
-    assert len(found) == 6  # of the four lines of the service and these
+    assert len(found) == 6  # for these 100 lines and the four of the service
 
 
 def test_lines_that_are_not_collected_yet_follow_by_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The log store: order, restarts, crashes, and files that are not one."""
+"""The log store: order, restarts, crashes, and invalid files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lines(*texts: str, severity: int = 200) -> list[Lines]:
 def rows(
     store: LogStore, stream: int, first: Position = (0, 0), last: Position = (2**62, 0), *, descending: bool = False
 ) -> list[tuple[int, int, str, str]]:
-    """Time, place, task and text of each line, in the order of the scan."""
+    """The time, position, task and text of each line, in the order of the scan."""
     found = []
     for block in store.scan(stream, first, last, descending=descending):
         moment, place = block.first()
@@ -91,7 +91,7 @@ def test_a_part_of_a_stream_is_read(store: LogStore) -> None:
 
 
 def test_one_read_takes_few_blocks(store: LogStore) -> None:
-    """However long the lines are, a scan that is given up early has read little."""
+    """A scan that stops early has read little, even if the lines are long."""
     log = store.job("a")
     store.append(log, lines(*(f"{number} {'x' * 4000}" for number in range(3000))), {})
     (stream,) = log.streams.values()

@@ -1,4 +1,4 @@
-"""ML Engine's jobs as submissions: what is rejected, and what the backend gets."""
+"""ML Engine's jobs: rejected requests, and the submission that the backend gets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_job_without_a_job_dir_gets_no_job_dir_argument() -> None:
     ],
 )
 def test_a_chief_alone_has_a_cluster_of_one(data: dict[str, Any]) -> None:
-    """As ML Engine gave it: old trainers read ``TF_CONFIG`` unconditionally."""
+    """ML Engine did the same, and old trainers read ``TF_CONFIG`` unconditionally."""
     read, spec = mlengine_jobs.read(data)
     submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
     config = tf_config(submission.spec, {Role.CHIEF: ["127.0.0.1:1"]}, Role.CHIEF, 0)

@@ -1,4 +1,4 @@
-"""Vertex AI's models: uploads, updates with a mask, the order of versions, and what is refused."""
+"""Vertex AI's models: uploads, updates with a mask, the order of versions, and rejected requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request(body: Any = None, model: str = "digits", **query: str) -> Request:
 def api(tmp_path: Path) -> ModelsApi:
     api = ModelsApi(ModelStore(tmp_path))
     api.upload(request({"modelId": "digits", "model": MODEL}))
-    # The parent by the project's id.
+    # The parent with the project's id instead of its number.
     api.upload(request({"parentModel": "projects/p/locations/r/models/digits", "model": MODEL}))
     return api
 

@@ -1,4 +1,4 @@
-"""Paths below /gcs that a command names: local copies of objects, and paths that stay as they are."""
+"""Paths below /gcs in a command: local copies of objects, and paths that are not changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlengine.storage.client import ObjectStat
 
 
 class Bucket:
-    """The two methods of the storage that are used, with objects in memory."""
+    """A bucket in memory, with the two storage methods that are used."""
 
     def __init__(self, **found: bytes) -> None:
         self.objects = {f"gs://bkt/{name}": data for name, data in found.items()}

@@ -25,7 +25,7 @@ FILE = "gs://bkt/out/model/model.json"
 
 
 class Client:
-    """Sends requests to the emulator's methods."""
+    """A client that calls the emulator's methods directly."""
 
     def __init__(self, folder: Path) -> None:
         self.backend, self.storage = MemoryBackend(), MemoryStorage()
@@ -49,7 +49,7 @@ class Client:
         return self("GET", name)
 
     def run(self, state: JobState, cause: FailureCause | None = None) -> None:
-        """Let the newest job reach a state."""
+        """Move the newest job to a state."""
         self.backend.end(self.backend.jobs[-1].handle.name, state, cause)
 
 

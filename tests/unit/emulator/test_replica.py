@@ -1,4 +1,4 @@
-"""How one replica of another client's job is started, the Python that it gets, and the package of the adapter."""
+"""The start of a replica of another client's job, its Python version, and the package of the adapter."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_each_pool_runs_its_own_command() -> None:
 
 
 def test_evaluators_are_in_the_cluster_spec_alone() -> None:
-    """Vertex AI: TF_CONFIG has no evaluators, CLUSTER_SPEC has them as workerpool3."""
+    """On Vertex AI, TF_CONFIG has no evaluators, and CLUSTER_SPEC has them as workerpool3."""
     config = {"cluster": {"chief": ["c:1"]}, "task": {"type": "evaluator", "index": 0}}
     pools = {"evaluator": {"command": ["python3", "-c", SHOW], "env": []}}
     _, env = run(plan(pools=pools, evaluators=1), config)

@@ -1,4 +1,4 @@
-"""No request causes an internal error: whatever a client sends, the response is a result or an error of the API."""
+"""No request causes an internal error: the response to any request is a result or an error of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state directory: one emulator at a time, and clear errors for what is wrong with it."""
+"""The state directory: one emulator at a time, and clear errors for an invalid directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Custom jobs as submissions: what is rejected, and what the backend gets."""
+"""Custom jobs: rejected requests, and the submission that the backend gets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_job_of_our_own_backend_becomes_the_spec_it_was_created_from() -> No
     read = messages.read_custom_job(json.loads(json.dumps(request.body)))
     vertex_checks.check(read)
     submission, notes = vertex_jobs.submission(read, "123", storage(), None)
-    # Vertex AI expands $(VAR), so the arguments that were escaped are expanded again.
+    # Vertex AI expands $(VAR), so expansion must turn the escaped arguments into the original ones.
     assert submission.spec == replace(spec, expand_variables=True)
     assert (submission.job_id, submission.attempt, submission.job_dir) == ("123", 3, "gs://bkt/m/j")
     assert notes == []

@@ -1,4 +1,4 @@
-"""Reading the row of a job."""
+"""Reading the rows of jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_backend_is_not_queried_for_no_jobs() -> None:
 
 
 class Strict:
-    """Rejects all jobs if one of them is bad."""
+    """A backend that rejects all jobs if one of them is invalid."""
 
     name = "strict"
 

@@ -1,4 +1,4 @@
-"""Rows as they are stored: what is read back is what was written, and nothing else."""
+"""Stored rows: round trips, and rejection of anything else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_columns_of_a_newer_version_are_ignored_and_missing_ones_have_the_defaul
     ],
 )
 def test_invalid_columns_are_rejected(change: dict[str, Any]) -> None:
-    """Others may write to the bucket: one wrong row must not break every view."""
+    """Others may write to the bucket, and one invalid row must not break every view."""
     columns = {name: values for name, values in {**stored([ROW]), **change}.items() if values is not None}
     with pytest.raises(ValueError, match=r"column|invalid"):
         from_columns(columns)

@@ -1,4 +1,4 @@
-"""Rows of one job from two sources, and the content of an object of the index."""
+"""Rows of one job from two sources, and the content of an index object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines: which limit a job exceeds, and how they travel with a trigger."""
+"""Deadlines: the limit that a job exceeds, and the serialisation of deadlines in a trigger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from mlengine.core.job import JobState
 from mlengine.jobs.deadlines import Deadlines, backoff
 
-# Later than any run of the tests: the value is made when they are collected.
+# Far in the future, because the value is computed when the tests are collected, long before they run.
 FAR = time.time() + 30 * 86400.0
 
 

@@ -1,4 +1,4 @@
-"""Following a job at a terminal: the log comes as fast as the service allows, the state is never late."""
+"""Following a job at a terminal: the log is read as fast as the service allows, and the state is never late."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.testing.backend import MemoryBackend
 
 
 class Clock:
-    """Passes only during a sleep."""
+    """A clock that advances only during a sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Logs(MemoryBackend):
-    """What each read of the log gives; the last answer repeats."""
+    """A backend with a fixed result for each read of the log; the last one is repeated."""
 
     def __init__(self, clock: Clock, *answers: LogPage | Exception) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
 
 @pytest.mark.parametrize("kind", [BackendUnavailableError, StorageUnavailableError])
 def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock, kind: type[Exception]) -> None:
-    """A backend may keep its logs in the bucket."""
+    """A backend may keep its logs in the bucket, so errors of the storage are retried too."""
     backend = Limited(clock, *[kind("503")] * 3, page("there"), page())
     backend.ends_at = clock.now + 60.0
     notes: list[str] = []
@@ -145,7 +145,7 @@ def test_a_search_without_end_ends_the_command(clock: Clock) -> None:
 
 
 class States(Logs):
-    """What each poll of the state does; then the job has ended."""
+    """A backend with a fixed result for each poll of the state; after the last one, the job has succeeded."""
 
     def __init__(self, clock: Clock, *polls: JobState | Exception) -> None:
         super().__init__(clock, page("one"), page("two"), page())
@@ -180,7 +180,7 @@ def test_the_present_log_is_not_waited_for_if_the_state_cannot_be_read(clock: Cl
 
 
 def test_a_job_that_has_ended_is_not_asked_for_again(clock: Clock) -> None:
-    """A backend may turn a failed read into UNKNOWN."""
+    """A backend may report UNKNOWN after a failed read, which must not replace a final state."""
     backend = States(clock, JobState.FAILED, JobState.UNKNOWN, JobState.UNKNOWN)
     backend._answers.insert(0, page(wait=5.0))
     followed = list(follow(backend))

@@ -1,4 +1,4 @@
-"""One job at fault fails no call for others, and an outage is not asked about job by job."""
+"""One invalid job fails no call for others, and during an outage the jobs are not requested one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlengine.jobs.isolation import Retry, call_for_each
 
 
 class Service:
-    """Doubles numbers, but fails a call with any number of ``bad``."""
+    """A service that doubles numbers, but fails a call that contains a number of ``bad``."""
 
     def __init__(self, *bad: int, error: Exception | None = None) -> None:
         self.bad, self.error, self.calls = set(bad), error or ValueError("corrupt"), 0
@@ -66,7 +66,7 @@ def test_a_retry_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_job_without_a_result_is_at_fault() -> None:
-    """A backend that leaves out the jobs that it does not know."""
+    """A backend may omit jobs that it does not know."""
     found = call_for_each(lambda jobs: [job for job in jobs if job != 3], range(6))
     assert [type(one) for one in found] == [int, int, int, BackendError, int, int]
     assert str(found[3]).startswith("the backend returned 0 results for 1 jobs")

@@ -1,4 +1,4 @@
-"""LogForwarder: what it logs, and that the saved cursor never moves past lines that may not be written yet."""
+"""LogForwarder: its output, and a saved cursor that never moves past lines that may not be written yet."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make(cursor: LogCursor, pace: float = 0.0) -> LogForwarder:
 def test_the_cursor_moves_past_a_line_15_seconds_after_it_was_logged(clock: Clock, saved: list[LogCursor]) -> None:
     async def main() -> None:
         forwarder = make(LogCursor(1))
-        for at in range(1, 41):  # a line a second
+        for at in range(1, 41):  # one line per second
             await forwarder.forward(polled(at))
             clock.now += 1.0
 
@@ -77,7 +77,7 @@ def test_closing_saves_the_cursor_at_once(clock: Clock, saved: list[LogCursor]) 
 
 
 def test_a_resumed_wait_saves_an_open_cursor_before_it_logs(clock: Clock, saved: list[LogCursor]) -> None:
-    """If it is killed soon after, it will have logged lines that no saved cursor knows of."""
+    """If it is killed soon after, it has logged lines that no saved cursor covers."""
 
     async def main() -> None:
         forwarder = make(LogCursor(1, {"at": 7}, open=False))
@@ -139,7 +139,7 @@ def test_with_many_waits_the_first_save_contains_the_first_lines(clock: Clock, s
         await forwarder.forward(None)
 
     asyncio.run(main())
-    # The second is that of the progress line.
+    # The second one is for the progress line.
     assert [(cursor.logs.get("at"), cursor.open) for cursor in saved][:1] == [(1, True)]
     assert len(saved) <= 2
 

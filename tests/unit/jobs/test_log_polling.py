@@ -1,4 +1,4 @@
-"""Logs are polled independently of states: whatever a log read does, the end of a job is known."""
+"""Logs are polled independently of states: no log read can delay the news that a job has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlengine.testing.backend import MemoryBackend
 
 
 class Batching(MemoryBackend):
-    """Reads the logs of three jobs in one call; the test says what a read does."""
+    """A backend that reads the logs of three jobs in one call, with a read function of the test."""
 
     logs_at_once = 3
     quiet_log_seconds = 0.2
@@ -51,7 +51,7 @@ def empty(_: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
 
 
 async def until_end(watch: Watch) -> tuple[list[JobState], list[str], float]:
-    """States and lines until the wait's end, and when its last news came."""
+    """The states and lines until the end of the wait, and the time of its last event."""
     states: list[JobState] = []
     lines: list[str] = []
     while True:
@@ -118,7 +118,7 @@ def test_a_log_read_that_hangs_does_not_delay_the_news_of_the_end(monkeypatch: p
 
 
 def test_the_last_lines_come_before_the_end_though_a_read_was_under_way_when_it_came() -> None:
-    """A read that began before the end may lack the last lines; another one follows."""
+    """A read that began before the end may lack the last lines, so another one follows."""
     reading, go_on = threading.Event(), threading.Event()
     written = ["one"]
 

@@ -1,4 +1,4 @@
-"""Poller: one poll for all waiting jobs; a failed poll decides nothing."""
+"""Poller: one poll for all waiting jobs; a failed poll does not change a state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlengine.testing.backend import MemoryBackend
 
 
 class WithLogs(MemoryBackend):
-    """Each job has a fixed list of log lines, two a page."""
+    """A backend in which each job has a fixed list of log lines, two per page."""
 
     lines: tuple[str, ...] = ("one", "two", "three", "four", "five")
 
@@ -282,7 +282,7 @@ def test_a_poll_can_be_made_before_its_interval() -> None:
 
 
 def test_a_job_that_has_ended_keeps_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend may turn a failed read into UNKNOWN, while the last lines cannot be read yet."""
+    """A backend may report UNKNOWN after a failed read while the last lines cannot be read yet."""
 
     class Unreadable(MemoryBackend):
         def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:

@@ -1,4 +1,4 @@
-"""LogFormatter: the lines of a task's log, whatever a service returns."""
+"""LogFormatter: the lines of a task's log, for any response of a service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "g
 
 
 def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
-    """Cloud Logging returns payloads of many lines, as the trainer wrote them."""
+    """Cloud Logging returns multi-line payloads as the trainer wrote them."""
     hostile = "done\n      chief | all is well\n\x1b[2J\x1b[1Ajob | RUNNING → SUCCEEDED"
     page = LogPage((LogLine("worker-0", hostile),), {})
     status = JobStatus(HANDLE, JobState.FAILED, "exit code 1\n        job | SUCCEEDED")

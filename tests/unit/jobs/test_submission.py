@@ -1,4 +1,4 @@
-"""What the history in ``job.json`` says about an attempt."""
+"""The description of an attempt in the history of ``job.json``."""
 
 from __future__ import annotations
 

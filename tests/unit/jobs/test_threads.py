@@ -1,4 +1,4 @@
-"""Calls to a bucket that answers, that is busy, and that hangs."""
+"""Calls to a bucket that responds, is busy, or hangs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlengine.jobs.threads import BucketThreads, in_cancel_thread
 
 @pytest.fixture
 def hang() -> Iterator[threading.Event]:
-    """Ends the calls that wait for it."""
+    """An event for which calls wait; it is set at the end of the test."""
     event = threading.Event()
     yield event
     event.set()

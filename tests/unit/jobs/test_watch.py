@@ -1,4 +1,4 @@
-"""However many jobs are polled, a tick is few requests to Vertex AI, and no line is lost or repeated."""
+"""For any number of jobs, a tick makes few requests to Vertex AI, and no line is lost or repeated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JOB = re.compile(r'job_id="(\d+)"(?: AND timestamp>="([^"]+)")?')
 
 
 class Service:
-    """The requests of a poll to Vertex AI and Cloud Logging; each is recorded as a letter."""
+    """Vertex AI and Cloud Logging as a poll uses them. Each request is recorded as a letter."""
 
     sleep = staticmethod(time.sleep)
 
@@ -39,7 +39,7 @@ class Service:
         self._lock = threading.Lock()
 
     def write_lines(self) -> None:
-        """Each job writes one line more."""
+        """Add one log line for each job."""
         with self._lock:
             self._moment += 1.0
             for number, lines in self.lines.items():
@@ -113,7 +113,8 @@ def test_a_tick_is_few_requests_and_no_line_is_lost_or_repeated(count: int) -> N
                 before = len(service.calls)
                 while service.calls.count("L", before) < 2 or service.calls.count("S", before) < 1:
                     await asyncio.sleep(0.01)
-            # After the end, the poll of the states also searches for outputs, and the last lines are read at once.
+            # Only the calls until here are counted: after the end, the poll of the states also searches for outputs,
+            # and the last lines are read at once.
             while_running.append(service.calls)
             # The last lines are written, and all jobs end at once.
             service.write_lines()

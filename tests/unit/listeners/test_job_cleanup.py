@@ -1,4 +1,4 @@
-"""By what the jobs of a run that is over are found; the database is asked in ``tests/e2e``."""
+"""How the jobs of a finished run are found. ``tests/e2e`` tests the queries of the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREPARED = {"job": {"model": "m", "job_dir": "gs://bucket/m/prepared"}}
 
 
 def test_a_submission_is_found_by_its_key_and_its_job_dir() -> None:
-    """The key is that of the present generation: a cleared task that has not run again had another one."""
+    """The key is that of the current generation; a job from before the task was cleared has another key."""
     (found,) = _submit_requests(KEY, FIELDS, {**HANDLE, "backend": "vertex"})
     assert found == CancelRequest(key=KEY.digest, job_dir=HANDLE["job_dir"], owner=OWNER, backend="vertex", **WHERE)
     (found,) = _submit_requests(KEY, {}, HANDLE)
@@ -51,6 +51,6 @@ def test_without_the_runs_uid_it_is_found_by_what_the_task_returned() -> None:
 
 
 def test_a_task_that_has_kept_neither_has_submitted_nothing() -> None:
-    """The key is that of a job submitted without Airflow's state store, as in tests."""
+    """The request still has the key of a job that was submitted without Airflow's state store, as in tests."""
     (found,) = _submit_requests(LOST, FIELDS, None)
     assert found.key == LOST.digest

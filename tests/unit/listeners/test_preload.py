@@ -1,4 +1,4 @@
-"""The scheduler imports what its tasks need; other components do not."""
+"""The scheduler imports the modules that its tasks need; other components do not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_only_the_scheduler_preloads(component: str, after: str, tmp_path: Path)
 
 
 def test_installed_packages_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow reads the plugin's file in each task, and each task is forked from a scheduler that has read it."""
+    """Airflow reads the plugin's file in each task, but each task is forked from a scheduler that has read it."""
     asked: list[str] = []
 
     def version(name: str) -> str:

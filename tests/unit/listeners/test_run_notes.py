@@ -1,4 +1,4 @@
-"""The note on a DAG run: its content, and that a person's note is kept."""
+"""The note on a DAG run: its content, and the preservation of a user's own note."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_note_fits_airflows_limit() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Any]:
-    """A run in a database that has Airflow's own table of notes."""
+    """A run in a database with Airflow's own table of notes."""
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, create_engine
     from sqlalchemy.orm import Session, registry

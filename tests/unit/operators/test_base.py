@@ -1,4 +1,4 @@
-"""Where an operator's credentials, settings and inputs come from."""
+"""The sources of an operator's credentials, settings and inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlengine.operators.prepare import PrepareJobDirOperator
 from tests.support.operators import JOB, NEEDED, context, make, render
 
 STAGES = list(NEEDED)
-# Which arguments are the output of another task.
+# The arguments that are the output of another task.
 OUTPUTS = [
     ("submit", "job"),
     ("submit", "package"),
@@ -39,7 +39,7 @@ def _no_connections() -> Any:
 
 @pytest.fixture
 def connection(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of a connection that has a word on bucket and attempts."""
+    """The id of a connection that sets, among others, the bucket and the number of attempts."""
     extra = {"bucket": "gs://of-the-connection", "max_attempts": 7, "backend": "vertex", "local_max_ps": 3}
     monkeypatch.setenv("AIRFLOW_CONN_STAGING", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
     return "staging"

@@ -1,4 +1,4 @@
-"""ResolveDatasetOperator: which dataset version a run is about."""
+"""ResolveDatasetOperator: the dataset version of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VERSIONS = ("2026-01-01", "2026-03-01", "v12")
 
 @pytest.fixture(scope="module")
 def registered(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of one small version, made once."""
+    """The files of one small version, created once."""
     return mnist.subset(digits, tmp_path_factory.mktemp("digits"), train=300)
 
 
@@ -64,7 +64,7 @@ def resolved(bucket: str, *, version: str = "", key: str = "", at: str = "2027-0
 
 
 def scheduled(bucket: str, schedule: Any, tick: str, start_date: datetime | None = None) -> str:
-    """The version of the run that Airflow's scheduler makes for the tick at ``tick`` (UTC)."""
+    """The version of the run that Airflow's scheduler creates for the tick at ``tick`` (UTC)."""
     with DAG("digits", schedule=schedule, start_date=start_date, params={}) as dag:
         operator = ResolveDatasetOperator(task_id="dataset", dataset="digits", bucket=bucket, gcp_conn_id=None)
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
@@ -104,7 +104,7 @@ NEW_YORK_EVENING = "2026-03-01T01:00:00Z"  # 20:00 on February 28 there
             "2026-03-01",
         ),
         (CronPartitionTimetable("0 0 1 * *", timezone="Asia/Tokyo", key_format=DAY), TOKYO_MONTH, "2026-03-01"),
-        # A key that is no version, in each format: the newest version there is at that time.
+        # A key that is not a version, in each format: the newest version at that time.
         (CronPartitionTimetable("0 0 1 * *", timezone="Asia/Tokyo"), TOKYO_MONTH, "2026-03-01"),
         (CronPartitionTimetable("0 0 1 * *", timezone="Asia/Tokyo", key_format="%Y-%m"), TOKYO_MONTH, "2026-03-01"),
         (
@@ -153,7 +153,7 @@ def test_a_cron_expression_is_in_the_time_zone_of_the_start_date(
     [
         ({"run_type": "manual", "logical_date": None}, date(2026, 3, 2)),
         ({"run_type": "manual", "logical_date": pendulum.datetime(2026, 1, 31, 20)}, date(2026, 2, 1)),
-        # Of a data interval, the logical date is its beginning; the run is about its end.
+        # The logical date is the start of the data interval, and the run is about the end of the interval.
         ({"run_type": "scheduled", "logical_date": pendulum.datetime(2026, 1, 31, 20)}, date(2026, 3, 2)),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_run_without_a_partition_is_about_its_date(run: dict[str, Any], day: d
 
 
 def test_a_date_as_the_key_of_an_asset_event_means_that_date(versions: str) -> None:
-    """The run is of today, and its key says February."""
+    """The date in the key counts, although the run is from today."""
     assert resolved(versions, key="2026-02-10", at="") == "2026-01-01"
     assert resolved(versions, key="2026-03-01T00-00", at="") == "2026-03-01"
 

@@ -1,4 +1,4 @@
-"""A DAG with fail_fast=True is refused when it is parsed, however its training tasks are made."""
+"""A DAG with fail_fast=True is rejected when it is parsed, in every way to create its training tasks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_any_other_dag_is_made_and_serialized(make: Callable[[], None]) -> None:
 
 
 def test_the_dag_processor_reports_it(tmp_path: Path) -> None:
-    """As an import error, which the UI shows."""
+    """The report is an import error, which the UI shows."""
     from airflow.dag_processing.dagbag import DagBag
 
     (tmp_path / "d.py").write_text(

@@ -1,4 +1,4 @@
-"""The package stage: what it takes, what it returns, what it tells."""
+"""The package stage: its inputs, its result and its log."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_mistakes_fail_the_task_with_the_hint(tmp_path: Path) -> None:
 
 
 def test_making_one_touches_nothing() -> None:
-    """What is templated is not rendered yet, so nothing may be checked."""
+    """Template fields are not rendered yet when the operator is created, so nothing may be checked."""
     task = operator(source="{{ params.source }}", bucket="{{ params.bucket }}", requirements=["{{ x }}"])
     assert task.source == "{{ params.source }}"
     assert {"source", "bucket", "module", "requirements", "gcp_conn_id"} <= set(task.template_fields)

@@ -34,7 +34,7 @@ def _no_client_of_another_test() -> Iterator[None]:
 
 
 class FakeContext(dict[str, Any]):
-    """What of Airflow's context the operator touches: a task instance of ``run_id``, and Airflow's own events."""
+    """The parts of Airflow's context that the operator uses: a task instance of ``run_id``, and real event objects."""
 
     def __init__(self, run_id: str = "run 1", *, max_tries: int = 2, run_uid: str = "u1") -> None:
         self.pushed: dict[str, Any] = {}
@@ -55,12 +55,12 @@ class FakeContext(dict[str, Any]):
 
     @property
     def extra(self) -> dict[str, Any]:
-        """Of the event of :data:`CHAMPION`."""
+        """The extra of the event of :data:`CHAMPION`."""
         return dict(self.events[CHAMPION].extra)
 
     @property
     def announced(self) -> list[tuple[str, dict[str, Any]]]:
-        """What was added to the alias: the assets' names, and the events' extras."""
+        """The events that were added to the alias: asset names and extras."""
         added = self.events[champions_alias()].asset_alias_events
         return [(event.dest_asset_key.name, dict(event.extra)) for event in added]
 
@@ -125,7 +125,7 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
 
 
 def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: Storage, bucket: str) -> None:
-    """A reused job: another run published it."""
+    """The job is reused, and another run has published it."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
     context, again = make_context("run 2"), task(job_dir.uri)
@@ -143,7 +143,7 @@ def test_a_run_that_was_deleted_and_created_again_is_another_run(storage: Storag
 
 
 def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucket: str) -> None:
-    """The first try died after the swap; Airflow takes an event from no try but one that succeeds."""
+    """The first try died after the swap, and Airflow sends events only for a try that succeeds."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
     context, retry = make_context(), task(job_dir.uri)
@@ -156,7 +156,7 @@ def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucke
 def test_a_cleared_task_announces_what_was_not_announced(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow itself answers in tests/e2e/test_champion_events.py."""
+    """Airflow's events are faked here; tests/e2e/test_champion_events.py uses those of a real Airflow."""
     job_dir = validated(storage, bucket, "a")
     other = {**publish(job_dir.uri), "serial": 9}
     sent = [SimpleNamespace(extra=other), SimpleNamespace(extra=None)]
@@ -178,7 +178,7 @@ def test_a_cleared_task_that_cannot_ask_airflow_announces_it(storage: Storage, b
 
 
 def test_the_event_is_of_the_model_that_was_published(storage: Storage, bucket: str) -> None:
-    """Whatever a template, or a mapped task, made its name; the DAG file knows the alias only."""
+    """The name may come from a template or a mapped task; the DAG file knows only the alias."""
     for model in ("de_churn", "us_churn"):
         job_dir, context = validated(storage, bucket, "a", model=model), make_context()
         publish(job_dir.uri, context)
@@ -192,7 +192,7 @@ def test_what_is_no_models_name_has_no_asset(name: str) -> None:
 
 
 def test_a_metric_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
-    """Airflow would fail the task after it has published."""
+    """Otherwise, Airflow would fail the task after it has published the model."""
     job_dir, context = validated(storage, bucket, "a"), make_context()
     report = json.loads(storage.read(job_dir.report))
     storage.write(
@@ -248,7 +248,7 @@ def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> No
 
 @pytest.mark.parametrize("nothing", ["", " ", None, "None"])
 def test_an_empty_field_of_a_form_forces_nothing(storage: Storage, bucket: str, nothing: str | None) -> None:
-    """Without native rendering, a template of an empty field gives the string ``None``."""
+    """Without native rendering, a template for an empty field gives the string ``None``."""
     publish(validated(storage, bucket, "new").uri)
     old = validated(storage, bucket, "old", "2026-06-01")
     with pytest.raises(AirflowSkipException, match="older_dataset"):

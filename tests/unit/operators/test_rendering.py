@@ -1,4 +1,4 @@
-"""Template fields hold text after rendering, also in DAGs with native rendering; integers are integers."""
+"""Rendered template fields are strings, also in DAGs with native rendering, and integer fields are integers."""
 
 from __future__ import annotations
 

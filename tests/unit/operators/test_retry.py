@@ -1,4 +1,4 @@
-"""Errors that do not pass by themselves are not tried again."""
+"""Permanent errors are not retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which task instance a job belongs to: mapped ones and those of task groups have keys of their own."""
+"""The task instance that a job belongs to: mapped task instances and tasks in groups have their own keys."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _no_client_of_another_test() -> Iterator[None]:
 
 
 class TaskInstance:
-    """Keeps what was pushed."""
+    """A task instance that records the XComs that were pushed."""
 
     def __init__(self) -> None:
         self.pushed: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def job(storage: Storage, bucket: str) -> JobDir:
-    """A finished job of a trainer without TensorFlow."""
+    """A finished job whose trainer does not use TensorFlow."""
     job_dir = JobDir.of(bucket, "hello", "hello_1")
     record = JobRecord(
         key="k",
@@ -160,7 +160,7 @@ def test_rejected_is_a_result_with_reasons(
 
 
 def champion(storage: Storage, bucket: str) -> None:
-    """Of the model ``hello``: a job of another run."""
+    """Publish a job of another run as the champion of the model ``hello``."""
     job_dir = JobDir.of(bucket, "hello", "hello_0")
     storage.write(job_dir.model + "weights.json", b"{}")
     run(job_dir.uri)
@@ -202,7 +202,7 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
 
 
 def test_a_report_is_not_replaced_by_one_with_fewer_checks(storage: Storage, job: JobDir) -> None:
-    """Of a job that is given by its URI, so that it is unknown whether this DAG decides."""
+    """This protects a job that is given by its URI, where it is unknown whether this DAG decides about its checks."""
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
     with pytest.raises(ModelError, match="has checks that this validation does not make: extra check too_small"):

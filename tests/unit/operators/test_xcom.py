@@ -18,7 +18,7 @@ from mlengine.promotion.registries import Registered
 from mlengine.provider import get_provider_info
 
 NAN = math.nan
-# The types in each operator's result. Those with a number that is measured pass it through `finite`.
+# The types in each operator's result. Results with a measured number must pass it through `finite`.
 RESULTS: dict[str, tuple[type, ...]] = {
     "PackageTrainerOperator": (PackagedTrainer,),
     "PrepareJobDirOperator": (),

@@ -1,4 +1,4 @@
-"""Ready-made packages: names, contents, and what would write outside its directory."""
+"""Existing packages: names, contents, and archives that would write outside of their directory."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ LZMA_PROPERTIES = b"\x05\x00\x5d\x00\x00\x80\x00"
     ("data", "what"),
     [
         (replaced(zipped({METADATA: "x"}, zipfile.ZIP_LZMA), LZMA_PROPERTIES, b"\x05\x00" + b"\xff" * 5), "options"),
-        # The compression method after the version and the flags: 12 is bzip2, 99 is unknown to zipfile.
+        # The compression method, after the version and the flags: 12 is bzip2, 99 is unknown to zipfile.
         (replaced(zipped({METADATA: "x"}, zipfile.ZIP_BZIP2), b".\0\0\0\x0c\0", b".\0\0\0\x63\0"), "compression"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
 
 
 def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sizes in the archive's headers are enough: nothing is unpacked."""
+    """The sizes in the archive's headers are sufficient; nothing is unpacked."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(1 << 20))

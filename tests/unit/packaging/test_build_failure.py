@@ -1,4 +1,4 @@
-"""Hints for builds that fail: true, and of use."""
+"""Hints for builds that fail are correct and useful."""
 
 from __future__ import annotations
 

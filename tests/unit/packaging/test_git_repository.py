@@ -1,4 +1,4 @@
-"""The metadata of git that a copy gets: git answers there as in the user's clone, which nothing can write to."""
+"""The git metadata of a copy: git gives the same results there as in the user's clone, but cannot write to that."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def found(project: Path) -> Repository:
 
 
 def linked(project: Path, copy: Path) -> Path:
-    """A copy of the project only, with metadata."""
+    """A copy of only the project, with git metadata."""
     repository = found(project)
     shutil.copytree(project, copy / repository.prefix, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
     repository.link(copy)
@@ -181,7 +181,10 @@ def test_where_there_is_no_repository(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
 @pytest.mark.parametrize("owner_of_project", ["the same", "another"])
 def test_the_repository_of_a_stranger_is_not_asked(clone: Path, owner_of_project: str) -> None:
-    """One above the project, such as in a shared temporary directory; the project's own owner is trusted already."""
+    """A repository above the project may be another user's, for example in a shared temporary directory.
+
+    A repository with the same owner as the project is trusted.
+    """
     for path in (clone, clone / ".git"):
         os.chown(path, 12345, 12345)
     if owner_of_project == "the same":

@@ -1,4 +1,4 @@
-"""``[tool.uv.sources]`` and its like: what has to be packaged with a project, and what is refused."""
+"""``[tool.uv.sources]`` and similar tables: sources that are packaged with a project, and rejected sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a project's build asks git, and what else its digest is of."""
+"""Whether a project's build uses git, and the other inputs of the project's digest."""
 
 from __future__ import annotations
 

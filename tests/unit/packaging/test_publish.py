@@ -1,4 +1,4 @@
-"""Sources that are refused before anything is uploaded."""
+"""Sources that are rejected before anything is uploaded."""
 
 from __future__ import annotations
 

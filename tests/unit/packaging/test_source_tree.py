@@ -1,4 +1,4 @@
-"""A source tree: what goes in, what stays out, what is refused, and what its digest is of."""
+"""A source tree: included, excluded and rejected files, and the inputs of its digest."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ trees = st.dictionaries(st.lists(names, min_size=1, max_size=3).map("/".join), s
 def test_the_digest_is_of_the_inputs_and_of_nothing_else(
     tmp_path: Path, files: dict[str, bytes], order: random.Random
 ) -> None:
-    """Place, order of writing and time stamps do not count; every byte, name, executable bit and setting does."""
+    """The digest covers every byte, name, executable bit and setting, but not location, write order or timestamps."""
     prefixes = {"/".join(name.split("/")[:depth]) for name in files for depth in range(1, name.count("/") + 1)}
     files = {name: data for name, data in files.items() if name not in prefixes}
     one, two = tmp_path / "one", tmp_path / "elsewhere" / "two"

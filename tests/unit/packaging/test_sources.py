@@ -1,4 +1,4 @@
-"""What is packaged for what a user names."""
+"""The package for each kind of source that a user can name."""
 
 from __future__ import annotations
 

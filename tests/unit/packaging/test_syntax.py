@@ -1,4 +1,4 @@
-"""Which files are parsed, and what a syntax error becomes."""
+"""The files whose syntax is checked, and the errors that are reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WRONG = "import os\nprint 'hello'\n"
 
 
 def files(folder: Path, **contents: str) -> dict[str, Path]:
-    """A package ``t`` below ``src``; a name is that of a module, with ``__`` for a dot."""
+    """Write a package ``t`` below ``src``. A keyword is the name of a module, with ``__`` for a dot."""
     found = {}
     for name, text in {"t____init__": "", **contents}.items():
         path = f"src/{name.replace('__init__', 'INIT').replace('__', '/').replace('INIT', '__init__')}.py"

@@ -1,4 +1,4 @@
-"""What is checked in the wheel of a project."""
+"""The checks of a project's wheel."""
 
 from __future__ import annotations
 

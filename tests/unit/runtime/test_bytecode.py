@@ -1,4 +1,4 @@
-"""Bytecode of a new environment: what is compiled, and what is taken over from an earlier one."""
+"""Bytecode of a new environment: modules that are compiled, and bytecode that is copied from an earlier environment."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packag
 
 
 def environment(root: Path, source: str, others: Mapping[str, str] | None = None) -> Path:
-    """As much of one as this needs: an interpreter, and the package ``library`` whose file has a fixed time.
+    """A minimal environment: an interpreter, and the package ``library`` whose file has a fixed mtime.
 
-    :param others: more modules, of no package.
+    :param others: further modules that belong to no package.
     """
     site = root / SITE
     info = site / "library-1.0.dist-info"
@@ -112,7 +112,7 @@ importlib.import_module("lazy.module")
 
 
 def test_the_lock_is_held_until_the_last_process_has_ended(tmp_path: Path) -> None:
-    """The builder may die while its child still writes."""
+    """The builder may die while its child is still writing."""
     root, pid = environment(tmp_path / "root", "print(1)"), tmp_path / "pid"
     python = root / "bin" / "python"
     python.unlink()

@@ -1,4 +1,4 @@
-"""The files that other tools write, and the lines that mean something on one machine only."""
+"""Constraints files of other tools, and lines that are valid on only one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding ``constraints.txt`` in archives, and making one of several."""
+"""Finding ``constraints.txt`` in archives, and merging several."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_broken_archive_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    """Damaged in the middle, compressed in a way that is not supported, or encrypted."""
+    """The archives are damaged in the middle, use an unsupported compression, or are encrypted."""
     content = os.urandom(200_000)
     path = tar(tmp_path / "t-1.tar.xz", {"t-1/data": content, "t-1/constraints.txt": b"yes==1"}, mode="w:xz")
     whole = path.read_bytes()
@@ -73,7 +73,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     for name, field, value in (("odd-1.zip", 10, 99), ("secret-1.zip", 8, 1)):
         changed = bytearray(stored)
         changed[entry + field] = value
-        if field == 8:  # as the header of the file itself says
+        if field == 8:  # the flag is repeated in the file's local header
             changed[6] = value
         (tmp_path / name).write_bytes(changed)
     for name in ("t-1.tar.xz", "odd-1.zip", "secret-1.zip"):
@@ -87,7 +87,7 @@ def test_those_of_all_packages_count(tmp_path: Path) -> None:
         tar(tmp_path / "b-1.tar.gz", {"b-1/x": b""}),
         tar(tmp_path / "c-1.tar.gz", {"./c-1/constraints.txt": b"six==1.17\nclick==8.1.8\n-e ./a\n"}),
     ]
-    # b and a are installed from their own packages, so lines about them do not count.
+    # a and b are installed from their own packages, so constraints on them are ignored.
     assert constraints.of_packages(packages).text == "six==1.17.0\nsix==1.17\nclick==8.1.8\n"
 
 
@@ -104,7 +104,7 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "six==1.16.0 ; python_version < '3'\nsix==1.17.0 ; python_version >= '3'\n",  # one of them holds
+        "six==1.16.0 ; python_version < '3'\nsix==1.17.0 ; python_version >= '3'\n",  # only one of the markers is true
         "six>=1.16\nsix==1.17.0\n",
         "six==1.17.*\nsix==1.17.0\n",
         "torch==2.3.0\ntorch==2.3.0+cpu\n",

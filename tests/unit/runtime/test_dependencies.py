@@ -1,4 +1,4 @@
-"""What a package depends on, and which of its extras a machine gets."""
+"""The dependencies of a package, and the extras that are installed on a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes to launchers and replicas, and what never does."""
+"""The environment variables that are passed to launchers and replicas, and those that never are."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_installers_settings_reach_the_launcher_only() -> None:
 
 
 def test_airflows_settings_reach_neither() -> None:
-    """A job's record has the settings it was submitted with."""
+    """A job uses the settings in its record, with which it was submitted."""
     env = {"AIRFLOW__MLENGINE__LOCAL_MAX_RESTARTS": "2", "AIRFLOW__CORE__FERNET_KEY": "k", "AIRFLOW_HOME": "/airflow"}
     assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
 

@@ -1,4 +1,4 @@
-"""The file lock, with a real process that dies holding it."""
+"""The file lock, with a real process that dies while holding it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_lock_file_that_was_deleted_while_waiting_is_created_again(tmp_path: P
     waiter = threading.Thread(target=lambda: taken.append(FileLock.take(path, wait=20.0, shared=shared)))
     deleted = os.fstat(remover.fileno()).st_ino
     waiter.start()
-    # The waiter has opened the file when this process has it open twice.
+    # Once this process has the file open twice, the waiter has opened it.
     while sum(_inode(descriptor) == deleted for descriptor in Path("/proc/self/fd").iterdir()) < 2:
         waiter.join(0.001)
     path.unlink()
@@ -86,5 +86,5 @@ def test_a_lock_file_that_was_deleted_while_waiting_is_created_again(tmp_path: P
 def _inode(descriptor: Path) -> int | None:
     try:
         return descriptor.stat().st_ino
-    except OSError:  # closed meanwhile
+    except OSError:  # closed in the meantime
         return None

@@ -1,4 +1,4 @@
-"""Only what a job started is ever signalled."""
+"""Signals are sent only to processes that a job started."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_process_that_ended_is_nobody(start: Start) -> None:
     deadline = time.monotonic() + 60
     while process.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    # A zombie: it has a pid still, but nothing that could be signalled.
+    # It is a zombie now: it still has a PID, but no longer counts as alive.
     assert not process.alive()
     assert Process.of(child.pid) is None
     child.wait()

@@ -1,4 +1,4 @@
-"""What a package's own metadata says of Python."""
+"""The Python versions that a package's metadata requires."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def zipped(files: dict[str, str]) -> io.BytesIO:
         ("t-1.0.tar.gz", tar({"t-1.0/t.egg-info/PKG-INFO": metadata(">=9"), "t-1.0/PKG-INFO": metadata("<3.11")})),
         ("t-1.0.zip", zipped({"t-1.0/t.egg-info/PKG-INFO": metadata(">=9"), "t-1.0/PKG-INFO": metadata("<3.11")})),
         ("t-1.0-py3-none-any.whl", zipped({"t-1.0.dist-info/METADATA": metadata("<3.11"), "t/x.txt": "no"})),
-        # A repository's download has no metadata, and its pyproject.toml may say it.
+        # An archive of a repository has no metadata, but its pyproject.toml may have the requirement.
         ("t-main.tar.gz", tar({"t-main/pyproject.toml": '[project]\nrequires-python = "<3.11"\n'})),
         (
             "t-1.0.tar.gz",

@@ -1,4 +1,4 @@
-"""Where local jobs, environments and datasets are kept."""
+"""The directory of local jobs, environments and datasets."""
 
 from __future__ import annotations
 

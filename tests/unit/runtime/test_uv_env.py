@@ -1,4 +1,4 @@
-"""What uv is started with: the system's certificates, and pip's variables in uv's words."""
+"""The environment of uv: the system's certificates, and uv's equivalents of pip's variables."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def no_system_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_pips_variables_are_translated(variable: str, value: str, uv_variable: str, uv_value: str) -> None:
     assert uv_environment({variable: value}) == {variable: value, uv_variable: uv_value}
-    # What is set for uv itself is kept.
+    # Variables for uv itself are kept.
     assert uv_environment({variable: value, uv_variable: "mine"})[uv_variable] == "mine"
 
 
 @pytest.mark.parametrize(
     "env",
     [
-        {"PIP_INDEX_URL": ""},  # as docker compose passes a variable that is not set
+        {"PIP_INDEX_URL": ""},  # docker compose passes a variable that is not set as an empty string
         {"PIP_PRE": "0"},
         {"PIP_TIMEOUT": "soon"},
         {"PIP_KEYRING_PROVIDER": "import"},
@@ -97,7 +97,7 @@ def test_the_systems_certificates_are_trusted_where_there_are_any(monkeypatch: p
 
 
 def test_where_the_systems_certificates_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the fixture's
+    monkeypatch.undo()  # undoes the changes of the fixture
     folder, file = tmp_path / "certs", tmp_path / "cert.pem"
 
     def paths(cafile: Any, capath: Any) -> None:

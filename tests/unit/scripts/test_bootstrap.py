@@ -1,4 +1,4 @@
-"""The set-up: which uv it installs, which Python it takes, and when it does nothing."""
+"""The setup: the version of uv, the choice of Python, and when there is nothing to do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_second_call_does_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     _an_environment(tmp_path, monkeypatch, "dev")
     monkeypatch.setattr(bootstrap, "_run", _fails)
     bootstrap.ensure("dev")
-    bootstrap.ensure("run")  # the environment for development is good for running
+    bootstrap.ensure("run")  # the environment for development is sufficient for running
 
 
 def test_a_changed_lock_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_changed_lock_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ran: list[list[str]] = []
     monkeypatch.setattr(bootstrap, "_run", ran.append)
     monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
-    bootstrap.ensure("dev")  # the environment for running is not good for development
+    bootstrap.ensure("dev")  # the environment for running is not sufficient for development
     assert [command[1:3] for command in ran] == [["pip", "sync"], ["pip", "install"]]
     assert str(bootstrap.LOCKS["dev"]) in ran[0]
     assert "--require-hashes" in ran[0]
@@ -54,7 +54,7 @@ def test_an_interrupted_setup_is_not_taken_for_a_whole_one(tmp_path: Path, monke
     _an_environment(tmp_path, monkeypatch, "run")
     monkeypatch.setattr(bootstrap, "_run", _fails)
     monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
-    for _ in range(2):  # the second call goes on with it
+    for _ in range(2):  # the second call resumes the setup
         with pytest.raises(AssertionError):
             bootstrap.ensure("dev")
 
@@ -94,7 +94,7 @@ def test_an_installer_that_was_cut_off_in_the_middle_of_a_file_is_made_again(
 
     def install(command: list[str]) -> None:
         if "pip" not in command:
-            return  # the venv of ensurepip
+            return  # creates the venv with ensurepip
         scripts = Path(command[-1]) / "bin" if module == "pip" else Path(command[0]).parent
         scripts.mkdir(parents=True)
         (scripts / "uv").write_text(contents.pop(0))
@@ -128,7 +128,7 @@ def test_the_error_for_an_old_python_has_a_hint(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_an_old_python_starts_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without reading the stamp, which needs tomllib."""
+    """The stamp is not read, because that needs tomllib."""
     _an_environment(tmp_path, monkeypatch, "dev")
     newer = tmp_path / "python3.12"
     newer.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3.12.1; else echo "$@" > {tmp_path}/started; fi\n')
@@ -163,13 +163,13 @@ def test_the_locks_name_no_registry() -> None:
 
 
 def test_what_runs_is_what_is_tested() -> None:
-    """The lock for development has every version of the lock for running."""
+    """The lock file for development contains every version in the lock file for running."""
     run, dev = (_versions(lock) for lock in bootstrap.LOCKS.values())
     assert run.items() <= dev.items()
 
 
 def test_it_runs_without_a_home() -> None:
-    """And in a fraction of a second where there is nothing to do."""
+    """The script runs if HOME is not set."""
     env = {"PATH": os.environ["PATH"]}
     command = [sys.executable, "-I", str(ROOT / "scripts" / "bootstrap.py"), "nonsense"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)

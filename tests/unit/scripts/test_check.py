@@ -34,7 +34,7 @@ def checks(*codes: int, live: int | None = None) -> Callable[..., list[Check]]:
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    monkeypatch.setenv(FILE, "")  # of a run that this test is part of; restored after it
+    monkeypatch.setenv(FILE, "")  # the test run itself may have set it; restored afterwards
 
     def run(made: Callable[..., list[Check]]) -> tuple[int, str]:
         monkeypatch.setattr(check, "_checks", made)
@@ -129,7 +129,7 @@ def test_the_trainer_s_pytest_gets_no_options_of_xdist(
 
 
 def test_a_choice_of_tests_may_leave_out_the_trainer_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pytest ends with 5 if it has selected no test. That is an error if the trainer's tests are the only check."""
+    """pytest exits with 5 if no test was selected. That is an error only if the trainer's tests are the only check."""
     monkeypatch.setattr(check, "trainer_python", lambda: "python")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=lambda: 5))
     assert check._trainer(["-k", "name"], io.BytesIO())
@@ -138,7 +138,7 @@ def test_a_choice_of_tests_may_leave_out_the_trainer_s(monkeypatch: pytest.Monke
 
 
 def test_ctrl_c_lets_a_check_clean_up(tmp_path: Path) -> None:
-    """It is not killed while it stops the processes of its tests."""
+    """A check is not killed while it stops the processes of its tests."""
     child = (
         "import time\n"
         "try:\n    open('started', 'w').close(); time.sleep(60)\n"

@@ -1,4 +1,4 @@
-"""``.ci/run`` installs what the machine lacks. The package manager and ``make`` only record how they were called."""
+"""``.ci/run`` installs missing software. The package manager and ``make`` are fakes that record their arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THERE = ("dirname", "git")
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine with a few commands, and root's rights; its package sources have no gcloud."""
+    """A machine with a few commands and root privileges, whose package sources do not have gcloud."""
     commands = tmp_path / "bin"
     commands.mkdir()
     for name in THERE:
@@ -23,7 +23,7 @@ def machine(tmp_path: Path) -> Path:
         assert found
         (commands / name).symlink_to(found)
     command(tmp_path, "id", "echo 0")
-    command(tmp_path, "python3", "exit 0")  # it can import whatever it is asked for
+    command(tmp_path, "python3", "exit 0")  # every import succeeds
     command(tmp_path, "make", 'echo "make $* CI=$CI" >>calls')
     command(tmp_path, "apt-get", 'echo "apt-get $*" >>calls')
     command(tmp_path, "apt-cache", "exit 100")

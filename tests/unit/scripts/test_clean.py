@@ -1,4 +1,4 @@
-"""``make clean`` removes what make made, and nothing else."""
+"""``make clean`` removes what make created, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of `make run` without a terminal: no escape sequences, and not a line a second."""
+"""The output of `make run` without a terminal: no escape sequences, and less than one line per second."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_durations_are_rounded_to_whole_minutes_and_seconds(seconds: float, text
 
 
 def test_a_closed_output_is_no_error() -> None:
-    """Also at the end of Python, which writes what is left in the buffer."""
+    """A closed output causes no error, not even when Python exits and flushes the buffer."""
     code = "from scripts.console import Console; c = Console(); c.say('one'); c.note('two'); c.say('three')"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])}
     reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""The flights dataset: what a version holds, and that it holds nothing from after the departure."""
+"""The flights dataset: the content of a version, which must have no information from after the departure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts import flights
 
 from mlengine.core.errors import DatasetError
 
-# One flight of 4 February in the afternoon, one that was cancelled, and one of 2 January.
+# A flight in the afternoon of 4 February, a cancelled one, and one on 2 January.
 FLIGHTS = """\
 year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour
 2013,1,2,900,830,30,1100,1030,16,UA,1,N1,EWR,IAH,227,1400,8,30,2013-01-02T13:00:00Z

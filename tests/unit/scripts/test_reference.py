@@ -1,4 +1,4 @@
-"""The pages that are written from the code are what the code says now."""
+"""The pages that are generated from the code are up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``make run`` prints, and that it stops the stack."""
+"""The output of ``make run``, and the stop of its stack."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_queued_job_is_shown_with_the_reason_that_its_backend_gives(state: Job
 
 
 class RunningStack:
-    """A stack that records its stop. A signal arrives when its Airflow is used for the first time."""
+    """A stack that records its stop. A signal arrives on the first use of its Airflow."""
 
     def __init__(self, number: signal.Signals) -> None:
         self.number = number
@@ -68,7 +68,10 @@ class RunningStack:
 
 @pytest.fixture
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[..., Any]], int]]:
-    """Call ``make run`` with another start of the stack. The signal handlers are restored."""
+    """A function that calls ``make run`` with a replacement for the start of the stack.
+
+    The signal handlers are restored.
+    """
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in stack.STOP_SIGNALS}
     monkeypatch.setattr(stack, "DATA", tmp_path)
 
@@ -93,7 +96,7 @@ def test_a_signal_right_after_the_start_stops_the_stack(
 def test_ctrl_c_stops_the_stack_without_a_reader_of_the_output(
     make_run: Callable[[Callable[..., Any]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in ``make run | tee log``, where Ctrl-C also ends ``tee``."""
+    """In ``make run | tee log``, Ctrl-C also ends ``tee``."""
     running = RunningStack(signal.SIGINT)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as output:

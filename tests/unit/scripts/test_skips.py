@@ -1,4 +1,4 @@
-"""Each skip is named with its reason, and CI fails on a skip that is not on the list."""
+"""Each skip is reported with its reason, and CI fails on a skip that is not on the list."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_only_listed_reasons_pass_in_ci(tmp_path: Path, reason: str, ci: str, co
 
 
 def test_workers_of_xdist_send_their_skips(tmp_path: Path) -> None:
-    """Also a module that is skipped when it is imported."""
+    """The skips include modules that are skipped on import."""
     (tmp_path / "test_it.py").write_text("import pytest\n@pytest.mark.skip(reason='a')\ndef test_skipped(): pass\n")
     (tmp_path / "test_whole.py").write_text("import pytest\npytest.importorskip('no_such_module', reason='b')\n")
     (tmp_path / "test_runs.py").write_text("def test_runs(): pass\n")
@@ -59,7 +59,7 @@ def pytest_in(folder: Path, *options: str, ci: str) -> subprocess.CompletedProce
 
 
 def test_each_listed_reason_is_the_reason_of_a_test() -> None:
-    """The list does not grow old: what no test says any more is removed."""
+    """Reasons that no test gives any more must be removed from the list."""
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "trainer" / "tests").rglob("test_*.py")]
     calls = re.compile(r"""(?:skip\(|reason=|return )f?"([^"]+)""")
     reasons = {reason for path in files if path != Path(__file__) for reason in calls.findall(path.read_text())}

@@ -1,4 +1,4 @@
-"""The stack of ``make run``: env.sh, with which a terminal uses it, and a start that is interrupted."""
+"""The stack of ``make run``: env.sh for use in a terminal, and an interrupted start."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NUMBERS = [setting for setting in ALL if setting.kind != "string"]
 
 @pytest.fixture(autouse=True)
 def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An Airflow home of one's own. No variable sets anything."""
+    """The configuration file in a new Airflow home, with no environment variable set."""
     for setting in ALL:
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.delenv("AIRFLOW_CONFIG", raising=False)
@@ -31,7 +31,7 @@ def write(config: Path, **values: str) -> None:
 
 
 def values(setting: Setting, number: int) -> list[str]:
-    """That many values that the setting may have, each another one."""
+    """The given number of different valid values of the setting."""
     return [str(index + 11) if setting.kind != "string" else f"value-{index}" for index in range(number)]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 BURN = "import time\nend = time.process_time() + 1.0\nwhile time.process_time() < end: pass\n"
-# A child that has ended; and one that is still running, which a session's fixture stops.
+# One child that has exited, and one that is still running and is stopped by a session fixture.
 ENDED = f"import subprocess, sys\ndef test_it(): subprocess.run([sys.executable, '-c', {BURN!r}])\n"
 RUNNING = f"""
 import subprocess, sys

@@ -22,7 +22,7 @@ from mlengine.testing.airflow_home import AirflowConfig
 
 
 class Server(ThreadingHTTPServer):
-    """Sends the given answers in order, and records the requests."""
+    """A server that sends the given responses in order and records the requests."""
 
     daemon_threads = True
     answers: list[tuple[int, Any]]
@@ -176,7 +176,7 @@ def test_the_pause_between_polls_can_depend_on_the_tasks(server: Server, api: Ai
         return 0.0
 
     assert api.wait(DagRun("d", "r", "queued", None, {}), 30.0, every=pause).done
-    assert seen == [["deferred"], ["deferred"]]  # a failed poll says nothing new about them
+    assert seen == [["deferred"], ["deferred"]]  # a failed poll does not change the known states
 
 
 def test_airflow_is_healthy_once_tasks_can_start(server: Server, api: AirflowApi, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An AIRFLOW_HOME: secrets that are kept and private, settings that mean this Airflow alone."""
+"""An AIRFLOW_HOME: persistent and private secrets, and settings that affect only this Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Airflow's components are restarted when they end unexpectedly, within a limit."""
+"""Airflow's components are restarted when they exit unexpectedly, up to a limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILS = "import sys; print('the database is locked', flush=True); sys.exit(7)"
 
 @dataclass
 class OneLineAirflow(Airflow):
-    """Its components are Python programs of a line each."""
+    """An Airflow whose components are one-line Python programs."""
 
     program: str = SLEEPS
 

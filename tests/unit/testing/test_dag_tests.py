@@ -1,4 +1,4 @@
-"""The Airflow home that the pytest plugin prepares, in a pytest of its own."""
+"""The Airflow home that the pytest plugin prepares, in a separate pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RestartLimit: five restarts in ten minutes, with growing pauses, for as long as the component runs."""
+"""RestartLimit: five restarts in any ten minutes, with increasing pauses, for as long as the component runs."""
 
 from __future__ import annotations
 

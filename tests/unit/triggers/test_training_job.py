@@ -1,4 +1,4 @@
-"""The trigger of a deferred wait, where no bucket is needed."""
+"""The trigger of a deferred wait, in cases that need no bucket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def poller(name: str) -> Poller:
 
 
 def test_jobs_of_two_regions_are_polled_independently() -> None:
-    """An outage of one region hides no end of a job in another."""
+    """During an outage of one region, the end of a job in another region is still noticed."""
 
     async def main() -> list[Poller]:
         names = ("europe-west4/customJobs/1", "europe-west4/customJobs/2", "us-central1/customJobs/3")

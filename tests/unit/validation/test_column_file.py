@@ -1,4 +1,4 @@
-"""Columns that are written for the scoring process, and read back as it reads them."""
+"""Columns are written for the scoring process, and read back as it reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlengine.validation.scoring.rows import Rows
 
 
 def write(folder: Path, columns: dict[str, Sequence[pa.Array]]) -> Rows:
-    """Each column in batches."""
+    """Write each column in batches, and return the rows."""
     infos, rows = [], 0
     for at, (name, batches) in enumerate(columns.items()):
         file = ColumnFile(name, f"{at:03d}", folder)
@@ -118,7 +118,7 @@ def test_a_missing_float_of_a_tensor_is_no_number(tmp_path: Path) -> None:
 
 def test_a_table_may_have_more_columns_than_a_process_has_open_files(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Earlier tests of this process may have left open files.
+    # Earlier tests in this process may have left files open.
     limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 20  # noqa: PTH208
     files = [ColumnFile(f"x{at}", f"{at:03d}", tmp_path) for at in range(limit)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))

@@ -1,4 +1,4 @@
-"""Learning curves: any measurement that a trainer writes, and nothing else."""
+"""Learning curves: all measurements that a trainer writes, and nothing else."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MANUAL = (Path(__file__).parents[3] / "docs" / "validation.md").read_text()
 
 
 def rows(heading: str) -> dict[str, str]:
-    """First cell → second cell of the table whose first header cell is ``heading``."""
+    """The table whose first header cell is ``heading``: first cell → second cell."""
     table = MANUAL.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
     cells = [re.split(r" *\| *", line.strip("| ")) for line in table.splitlines()[2:]]
     return {row[0].strip("`"): row[1] for row in cells}

@@ -1,4 +1,4 @@
-"""The held-out rows of a split: what is written for the scoring process, and what stays here."""
+"""The held-out rows of a split: columns that are written for the scoring process, and columns that are not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCHEMA = Schema(
 
 @dataclass
 class Split:
-    """A table in place of a split."""
+    """A table that acts as a split."""
 
     table: pa.Table
     rows: int | None = None

@@ -1,4 +1,4 @@
-"""A model's kind, by its files' names."""
+"""The kind of a model, determined by the names of its files."""
 
 from __future__ import annotations
 

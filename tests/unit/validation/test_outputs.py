@@ -1,4 +1,4 @@
-"""Outputs held to the task."""
+"""Checks of a model's outputs against the task."""
 
 from __future__ import annotations
 

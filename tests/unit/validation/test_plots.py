@@ -1,4 +1,4 @@
-"""The plots of the report: what they draw, and that it stays inside the frame."""
+"""The plots of the report: their content, which must stay inside the frame."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def run(thresholds: Thresholds | None = None, **changes: Any) -> dict[str, Check
 
 
 def classes(rows: int, correct: range, *, weight: Any = None) -> Outcomes:
-    """Two classes in turn; the rows of ``correct`` are predicted correctly."""
+    """Rows of two alternating classes, of which the rows in ``correct`` are predicted correctly."""
     target = np.arange(rows) % 2
     right = np.isin(np.arange(rows), np.array(correct))
     predicted = np.where(right, target, 1 - target)

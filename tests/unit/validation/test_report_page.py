@@ -1,4 +1,4 @@
-"""The report's page: its content follows the task, and no value from elsewhere becomes markup."""
+"""The report's page: its content depends on the task, and no external value becomes markup."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORT = cache(sample_reports.opaque)()
 
 
 class Reader(HTMLParser):
-    """Collects tags and text; a page that does not nest is an error."""
+    """A parser that collects tags and text. Incorrectly nested tags are an error."""
 
     void = frozenset({"meta", "img", "br", "rect", "line", "circle", "polyline"})
 

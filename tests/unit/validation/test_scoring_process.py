@@ -46,7 +46,7 @@ def process_of(folder: Path, work: Path, limits: Limits) -> ScoringProcess:
 
 @pytest.fixture
 def scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``source`` instead of the scoring process."""
+    """A function that runs ``source`` instead of the scoring process."""
 
     def run(source: str, limits: Limits | None = None) -> Measured:
         script = tmp_path / "script.py"
@@ -105,7 +105,7 @@ def test_a_model_that_hangs_is_killed_with_its_children(scoring: Run, tmp_path: 
 
 
 def test_a_process_that_left_the_group_is_killed(scoring: Run, tmp_path: Path) -> None:
-    """A daemon in its own session, whose parents have exited."""
+    """The process is a daemon in its own session, whose parents have exited."""
     measured = scoring(
         """
         stage("load")
@@ -177,7 +177,7 @@ def test_the_time_before_the_model_is_loaded_does_not_count(scoring: Run) -> Non
 
 
 def test_the_process_starts_before_the_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for the line on its stdin; its time limits do not count before."""
+    """The process waits for a line on its stdin, and its time limits start only then."""
     script = tmp_path / "script.py"
     source = """
         (out / "started").touch()

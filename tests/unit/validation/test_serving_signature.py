@@ -80,7 +80,7 @@ def test_an_inconsistent_signature_is_refused(data: dict[str, Any], words: str) 
 @pytest.mark.parametrize("field", ["denied_ops", "allowed_ops", "allowed_devices"])
 @pytest.mark.parametrize("value", ["ReadFile", 5, {"ReadFile": 1}])
 def test_patterns_are_a_list(field: str, value: object) -> None:
-    """Of a string, each letter would be a pattern, and nothing would be denied."""
+    """If a string were accepted, each letter would be a pattern, and nothing would be denied."""
     with pytest.raises(ModelError, match=f"{field} of the serving signature is"):
         ServingSignature.from_json({field: value})
 

@@ -25,7 +25,7 @@ DONE = (700.0, 730.0, 4330.0)
 
 
 def usage_of(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | None, ...]) -> dict[str, Any]:
-    """The usage of attempts with these times, of which the backend has no record."""
+    """The usage of attempts with these times, for which the backend has recorded no usage."""
     handles = [JobHandle("any", f"n{number}", "j", number, JOB_DIR.uri) for number, _ in enumerate(times, 1)]
 
     def describe(wanted: Sequence[JobHandle]) -> list[JobStatus]:

@@ -1,4 +1,4 @@
-"""Champions of the page that change while they are read."""
+"""Champions on the page that change while they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKET = "gs://b"
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Any]], Champions]:
-    """Champions whose pointers are what the function returns."""
+    """A factory of champions whose pointers are returned by a function."""
 
     def make(pointer: Callable[[str], Any]) -> Champions:
         monkeypatch.setattr(champions, "_pointer", lambda storage, bucket, model: pointer(model))
@@ -45,7 +45,7 @@ def test_what_was_read_before_a_change_is_not_kept(read: Callable[..., Champions
 
     def pointer(model: str) -> str:
         found = stored[0]
-        if found == "old":  # a rollback, while the answer is on its way
+        if found == "old":  # a rollback while the response is being sent
             stored[0] = "new"
             made.changed(BUCKET, model)
         return found

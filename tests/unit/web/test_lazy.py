@@ -1,4 +1,4 @@
-"""The page's application is built, and its modules imported, at the first request."""
+"""The page's application is built, and its modules are imported, on the first request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print("NEW " + json.dumps(sorted(set(sys.modules) - known)))
 
 
 def test_what_the_plugin_mounts_costs_no_import() -> None:
-    """Every process of Airflow's loads the plugin; only the API server has use for FastAPI."""
+    """Every Airflow process loads the plugin, but only the API server needs FastAPI."""
     env = {**os.environ, "PYTHONPATH": str(PLUGINS)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("NEW "))

@@ -1,4 +1,4 @@
-"""Who triggered a run."""
+"""The user who triggered a run."""
 
 from __future__ import annotations
 

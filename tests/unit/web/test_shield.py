@@ -1,4 +1,4 @@
-"""The limit of concurrent requests, as an ASGI server calls it."""
+"""The limit of concurrent requests, called as an ASGI server does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mlengine.web.app import MAX_CONCURRENT_REQUESTS, Shield
 
-# The package has an attribute of this name: the application that Airflow mounts.
+# import_module, because the package has an attribute of the same name: the application that Airflow mounts.
 app = import_module("mlengine.web.app")
 
 
@@ -21,7 +21,7 @@ async def _echo(_: Any, receive: Any, send: Any) -> None:
 
 
 async def _ask(shield: Shield, parts: list[bytes], *, complete: bool = True) -> tuple[int, bytes]:
-    """Status and body of the response to a request with a body in these parts."""
+    """Send a request with a body in these parts. Returns the status and body of the response."""
     sent: list[dict[str, Any]] = []
     left = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     if complete:

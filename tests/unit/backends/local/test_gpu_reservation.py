@@ -1,4 +1,4 @@
-"""GPUs are given once, and in order of submission."""
+"""GPUs are given to one job at a time, in order of submission."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NONE = TrainingSpec(module="t")
 
 @pytest.fixture
 def cards() -> list[Gpu]:
-    """With UUIDs of their own: a reservation holds on the whole host."""
+    """Two GPUs with new UUIDs, because a reservation applies to the entire host."""
     return [Gpu(f"GPU-{uuid4()}", f"GPU {index}", "NVIDIA L4") for index in range(2)]
 
 
@@ -55,7 +55,7 @@ def enter(state: Path, name: str, spec: TrainingSpec) -> Job:
 
 
 def take(job: Job, spec: TrainingSpec, cards: list[Gpu], held: list[Reservation]) -> tuple[Reservation, str]:
-    """As a launcher does it."""
+    """Reserve GPUs as a launcher does."""
     reservation, why = reserve(job, Queue(job.state_dir), needed(spec), cards)
     if reservation:
         ids = [it.gpu.id for group in reservation.values() for it in group]
@@ -103,7 +103,7 @@ def test_a_replica_keeps_it_when_the_launcher_has_died(tmp_path: Path, cards: li
     it = ReservedGpu.take(cards[0], tmp_path)
     assert it is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=it.descriptors) as replica:
-        it.give_back()  # as the kernel does for a process that is killed
+        it.give_back()  # as the kernel does when a process is killed
         assert ReservedGpu.take(cards[0], tmp_path) is None
         assert ReservedGpu.take(cards[0], tmp_path / "other") is None
         replica.kill()
@@ -115,7 +115,7 @@ def test_a_replica_keeps_it_when_the_launcher_has_died(tmp_path: Path, cards: li
 def test_an_earlier_job_keeps_its_gpus_until_it_has_ended(
     tmp_path: Path, cards: list[Gpu], held: list[Reservation]
 ) -> None:
-    """Its launcher and replicas have died, but not what a replica started."""
+    """Its launcher and replicas have died, but a process that a replica started may still use the GPUs."""
     first, second = enter(tmp_path, "a-1", ONE), enter(tmp_path, "b-1", ONE)
     one, _ = take(first, ONE, cards[:1], held)
     give_back(one)

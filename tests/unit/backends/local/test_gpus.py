@@ -1,4 +1,4 @@
-"""The GPUs of this machine, with a stand-in for ``nvidia-smi``."""
+"""The GPUs of this machine, with a fake ``nvidia-smi``."""
 
 from __future__ import annotations
 

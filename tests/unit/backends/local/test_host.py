@@ -1,4 +1,4 @@
-"""Two hosts that share a bucket: what one says of the other's jobs, and what it does not do to them."""
+"""Two hosts that share a bucket: a host reports the other's jobs as such, and leaves them alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_host_keeps_its_name_and_two_state_dirs_are_two_hosts(
     assert name != host.here(tmp_path / "b")
     (tmp_path / "a" / "host.json").unlink()
     assert host.here(tmp_path / "a") == name, "its jobs are lost then, and known to be"
-    # Containers that share a state dir are one host, whatever they are called.
+    # Containers that share a state dir are one host, regardless of their host names.
     monkeypatch.setattr("socket.gethostname", lambda: "another container")
     assert host.here(tmp_path / "a") == name
 

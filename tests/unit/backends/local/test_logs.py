@@ -1,4 +1,4 @@
-"""Paging through logs: each line once and whole, whatever was written and however it is asked for."""
+"""Paging through logs: each line is returned once and complete, for any content and any page size."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(j
 
 
 def test_a_long_line_after_a_cleared_progress_bar_stops_no_log(job: Job) -> None:
-    """As of ``tqdm(leave=False)``, and a line that is longer than what is read at once."""
+    """A progress bar such as that of ``tqdm(leave=False)``, and a line that is longer than one read."""
     log = job.log("chief-0")
     log.write_bytes(b"100 %\r")
     with log.open("ab") as file:
@@ -185,7 +185,7 @@ _LINE = some.text(some.characters(codec="ascii", min_codepoint=33, max_codepoint
     some.integers(1, 9),
 )
 def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
-    """Readers come and go between writes of any size; what they saw is what was written."""
+    """Readers are replaced between writes of any size; together they read what was written."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))
         job.logs.mkdir()
@@ -198,7 +198,7 @@ def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: l
                     file.write(left[name][:step])
                 left[name] = left[name][step:]
             page = logs.page(job, cursor, limit, ended=False)
-            cursor = json.loads(json.dumps(dict(page.cursor)))  # the reader died, and another went on from its note
+            cursor = json.loads(json.dumps(dict(page.cursor)))  # a new reader continues from the saved cursor
             for line in page.lines:
                 seen[line.replica].append(line.text)
         for name, data in left.items():
@@ -211,7 +211,7 @@ def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: l
 
 @pytest.mark.parametrize("offset", [2**63, 2**70, -1, True, "3", None])
 def test_an_offset_that_no_file_has_is_the_beginning(job: Job, offset: Any) -> None:
-    """The cursor is in the job dir, where the job's code can write."""
+    """The cursor may have any value, because it is stored in the job dir, where the job's code can write."""
     (job.logs / "chief-0.log").write_text("one\n")
     page = logs.page(job, {"chief-0": offset}, 10, ended=True)
     assert [line.text for line in page.lines] == ["one"]

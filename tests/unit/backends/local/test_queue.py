@@ -1,4 +1,4 @@
-"""Tickets and places, with locks held by this process in place of launchers."""
+"""Tickets and positions in the queue. This process holds the locks instead of launchers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def queue(tmp_path: Path) -> Queue:
 
 
 def enter(queue: Queue, *names: str) -> dict[str, FileLock]:
-    """Jobs in the queue whose launchers live."""
+    """Add jobs to the queue, with locks as if their launchers were running."""
     locks = {}
     for name in names:
         queue.enter(name)

@@ -1,4 +1,4 @@
-"""What lies on disk."""
+"""The files of a local job on disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     json_files.write_json(tmp_path / "x.json", {"n": 1})
-    theirs = tmp_path / ".x.json.swp"  # an editor's
+    theirs = tmp_path / ".x.json.swp"  # the swap file of an editor
     theirs.touch()
     with pytest.raises(TypeError):
         json_files.write_json(tmp_path / "x.json", {"n": object()})

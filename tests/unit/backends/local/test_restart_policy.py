@@ -44,7 +44,7 @@ def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) ->
     assert (meaning.again, meaning.cause) == (again, cause)
     assert meaning.text
     assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.max_chief_restarts if again else 0)
-    # A replica other than the chief is restarted whatever its exit code.
+    # A replica other than the chief is restarted after any exit code.
     assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.max_restarts
 
 

@@ -1,4 +1,4 @@
-"""A step that fails by this machine's fault is reported to the launcher, which tries it again."""
+"""A step that fails because of the machine is reported to the launcher, which retries it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ray backend sends to Ray, and how it reads Ray's answers, without a server."""
+"""The Ray backend's requests to Ray, and its handling of the responses, without a server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"te
 
 
 class Bucket:
-    """Objects in memory. :param now: the time of its clock."""
+    """A bucket in memory.
+
+    :param now: the time of its clock.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -64,7 +67,10 @@ class Bucket:
 
 
 class Client:
-    """:class:`RayClient`, whose jobs are in memory. :param stops: what the calls of ``stop`` return, in order."""
+    """A :class:`RayClient` with its jobs in memory.
+
+    :param stops: the results of the calls of ``stop``, in order.
+    """
 
     access = Access("http://head:8265")
 
@@ -73,7 +79,7 @@ class Client:
         self.lists = 0
         self.stops: list[bool] = []
         self.packages: set[str] = set()
-        self.joined: list[int] = [1]  # how many nodes there are at each call; the last one is repeated
+        self.joined: list[int] = [1]  # the number of nodes at each call; the last value is repeated
         self.started: float | None = None
 
     def check_version(self) -> str:
@@ -106,7 +112,7 @@ class Client:
         return self.stops.pop(0)
 
     def sleep(self, _: float) -> None:
-        """No time passes."""
+        """Return at once; no time passes."""
 
 
 @pytest.fixture
@@ -224,12 +230,12 @@ def _running(bucket: Bucket, **more: Any) -> None:
 
 
 def _state(client: Client, bucket: Bucket) -> JobState:
-    """As another process of Airflow sees it."""
+    """The state that another Airflow process reads."""
     return backend(client, bucket).describe([HANDLE])[0].state
 
 
 def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client, bucket: Bucket) -> None:
-    """Whichever process asks: a wait resumes in a process that has not seen the job before."""
+    """This holds for any process: a wait may resume in one that has not polled the job before."""
     _running(bucket)
     status = backend(client, bucket).describe([HANDLE])[0]
     assert status.state is JobState.UNKNOWN
@@ -246,7 +252,7 @@ def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client
 def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_lost_again(
     client: Client, bucket: Bucket, again: float
 ) -> None:
-    """A command asked a cluster that does not know the job, or the driver ran on: it has written another state."""
+    """A command asked a cluster that does not know the job, or the driver kept running and wrote another state."""
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN
     bucket.now = again
@@ -365,7 +371,7 @@ def test_a_job_that_ray_does_not_stop_is_an_error(
 
 
 class TestAnAddressThatChanges:
-    """A job on the cluster of the address before."""
+    """A job that was submitted to the cluster of the previous address."""
 
     @pytest.fixture
     def moved(self, client: Client, bucket: Bucket) -> RayBackend:
@@ -489,7 +495,7 @@ def test_a_wait_that_polls_rarely_learns_that_its_job_is_lost(client: Client, bu
 def test_a_job_that_ray_calls_ended_is_not_waited_for_longer_because_it_is_checked_rarely(
     client: Client, bucket: Bucket, word: str
 ) -> None:
-    """Its driver cannot come back, unlike that of a job of which Ray has no record."""
+    """The driver of an ended job cannot come back, unlike that of a job of which Ray has no record."""
     _running(bucket)
     client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": word}
     assert _state(client, bucket) is JobState.UNKNOWN
@@ -511,7 +517,7 @@ def test_a_bucket_that_does_not_respond_is_named_in_words(
 def test_a_job_that_was_found_again_is_watched_from_the_start_when_ray_calls_it_ended(
     client: Client, bucket: Bucket
 ) -> None:
-    """The head was away for a moment; the job ran on for two hours in one state, and then its driver was killed."""
+    """The head node was briefly away. The job then ran for two hours in one state until its driver was killed."""
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN
     bucket.now = 5.0

@@ -1,4 +1,4 @@
-"""What replicas reserve, and whether a cluster can ever run them."""
+"""The resources that replicas reserve, and whether a cluster can ever provide them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_machine_that_ray_cannot_reserve_is_refused(pool: Pool, message: str) 
     with pytest.raises(BackendError, match=message) as error:
         bundles(spec, {})
     assert "ray_resources" in error.value.hint
-    # Unless the resources are named: then no TPU is requested.
+    # If the job file names the resources, no TPU is requested.
     assert bundles(spec, {pool.role.value: {"CPU": 2, "GPU": 1}}) == [{"CPU": 2.0, "GPU": 1.0}]
     if pool.role is not Role.WORKER:
         assert accelerators(spec, {"CPU": 1, "GPU": 1})[0]["MLENGINE_ACCELERATOR_TYPE"] == "GPU"

@@ -1,4 +1,4 @@
-"""The REST client against a small server: what an address, a token or a cluster can have wrong."""
+"""The REST client against a small server: errors in the address, the token or the cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 
 
 class Server:
-    """Answers each path with the next of its answers, ``(status, body)``; the last one is repeated."""
+    """A server with a list of responses ``(status, body)`` for each path; the last one is repeated."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[tuple[int, Any]]] = {}
@@ -43,7 +43,7 @@ class Server:
             do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of the base class
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.http = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -91,7 +91,7 @@ def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
 
 @contextmanager
 def raw_server(answer: bytes) -> Iterator[int]:
-    """A port that sends ``answer`` to each connection, and closes it."""
+    """A port that sends ``answer`` on each connection and closes it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -114,7 +114,7 @@ def raw_server(answer: bytes) -> Iterator[int]:
 
 
 def test_a_port_that_does_not_speak_http() -> None:
-    """What the ports 6379 and 10001 of a cluster answer: gRPC."""
+    """The ports 6379 and 10001 of a cluster speak gRPC."""
     grpc = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00"
     with raw_server(grpc) as port, pytest.raises(BackendError, match="it does not answer in HTTP") as error:
         RayClient(Access(f"http://127.0.0.1:{port}"), deadline=5.0).check_version()
@@ -203,7 +203,7 @@ def test_a_package_is_sent_once(server: Server, client: RayClient) -> None:
 
 
 def test_a_name_in_job_json_that_leads_to_another_path(server: Server, client: RayClient) -> None:
-    """A trainer can write any name into its job.json. With it, only jobs are asked for, as requests carry our token."""
+    """A trainer can write any name into its job.json. It must not lead to other URLs, as requests carry our token."""
     name = "../serve/applications?x="
     assert client.get(name) is None
     assert client.stop(name) is False

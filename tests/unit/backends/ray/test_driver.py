@@ -29,7 +29,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Bucket:
-    """Objects in memory."""
+    """A bucket in memory."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -51,7 +51,7 @@ def handlers() -> Iterator[None]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *script: Any, stop: bool = False, **limits: Any) -> tuple[JobState, Bucket]:
-    """Run the job of a chief alone, whose starts end as ``script`` says."""
+    """Run a job with only a chief, whose starts end as ``script`` specifies."""
     cluster = ScriptedCluster({"chief-0": list(script)})
     monkeypatch.setattr(module, "Cluster", lambda *_: cluster)
     spec = TrainingSpec("t", ("gs://bucket/t.tar.gz",), pools=(Pool(Role.CHIEF, 1),), **limits)

@@ -1,4 +1,7 @@
-"""The guard ends its command with all that it started, however it is to end: with real processes."""
+"""The guard stops its command and all processes that the command started, in every way to stop it.
+
+These tests use real processes.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Bucket:
-    """Objects in memory. :param failures: how many writes fail before the first that does not."""
+    """A bucket in memory.
+
+    :param failures: the number of writes that fail before the first one that succeeds.
+    """
 
     def __init__(self, failures: int = 0) -> None:
         self.objects: dict[str, bytes] = {}
@@ -93,7 +96,7 @@ def test_a_bucket_that_does_not_respond_loses_no_line() -> None:
     journal.line("chief-0", "two")
     assert journal.close()
     assert read_all(bucket, 10) == [("chief-0", "one"), ("chief-0", "two")]
-    # A chunk never changes: a reader may have seen it although its writer had no answer.
+    # A chunk never changes, because a reader may have seen it even if its writer got no response.
     assert len(bucket.objects[chunk_uri(OWN, 0)].splitlines()) == 1
 
 

@@ -11,7 +11,7 @@ from mlengine.backends.ray.packing import Amounts, without_own_node, without_roo
 
 
 def fits(wanted: list[Amounts], nodes: list[Amounts]) -> bool:
-    """By trying all placements."""
+    """Whether the bundles fit, determined by trying all placements."""
     for placement in product(range(len(nodes)), repeat=len(wanted)):
         free = [dict(node) for node in nodes]
         for bundle, place in zip(wanted, placement, strict=True):
@@ -27,7 +27,7 @@ def fits_one(bundle: Amounts, node: Amounts) -> bool:
 
 
 def fit_apart(wanted: list[Amounts], nodes: list[Amounts]) -> bool:
-    """Likewise, each on a node of its own."""
+    """Whether the bundles fit with each on a separate node, determined by trying all placements."""
     return any(all(map(fits_one, wanted, chosen)) for chosen in permutations(nodes, len(wanted)))
 
 
@@ -47,7 +47,7 @@ def test_the_search_is_exact(seed: int) -> None:
 
 
 def test_a_placement_that_needs_a_second_try_is_found() -> None:
-    """The largest first, each on the fullest node, leaves no room: 6+4, 5+5 is the only way."""
+    """Placing the largest bundle first, each on the fullest node, fails: 6+4 and 5+5 is the only placement."""
     wanted: list[Amounts] = [{"CPU": 5.0, "x": 1.0}, {"CPU": 4.0}, {"CPU": 6.0}, {"CPU": 5.0}]
     assert without_room(wanted, [{"CPU": 10.0}, {"CPU": 10.0, "x": 1.0}]) is None
 
@@ -63,7 +63,7 @@ def test_no_bundles_fit_anywhere() -> None:
 
 
 def test_a_job_that_is_not_decided_in_time_is_accepted() -> None:
-    """A node has room for two of these, so 47 do not fit on 23; the search would not end."""
+    """A node has room for two bundles, so 47 do not fit on 23 nodes, but an exhaustive search would take forever."""
     wanted: list[Amounts] = [{"CPU": 13.6 + number / 100} for number in range(47)]
     assert without_room(wanted, [{"CPU": 40.5}] * 23, steps=500) is None
 

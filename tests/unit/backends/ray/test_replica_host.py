@@ -35,7 +35,7 @@ SLEEP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); pr
 
 @pytest.fixture
 def node_dir(tmp_path: Path) -> Path:
-    """A node that has the environment: its interpreter is the one of this process."""
+    """A node that already has the environment, with the interpreter of this process."""
     root = tmp_path / "node" / "envs" / DIGEST
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").symlink_to(sys.executable)
@@ -45,7 +45,7 @@ def node_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]:
-    """Makes hosts of a job of a chief and a worker, whose trainer is ``code``."""
+    """A factory of hosts for a job with a chief and a worker, whose trainer is ``code``."""
     made: list[ReplicaHost] = []
 
     def host(
@@ -88,7 +88,7 @@ def address(host: ReplicaHost) -> str:
 
 
 def output(host: ReplicaHost) -> tuple[bytes, int]:
-    """All output, and the exit code."""
+    """Wait for the end, and return all output and the exit code."""
     data = b""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -117,7 +117,7 @@ def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost
 
 
 def environment(host: ReplicaHost) -> dict[str, str]:
-    """What the trainer sees, whose code is :data:`SHOW`."""
+    """The environment variables that the trainer sees. Its code is :data:`SHOW`."""
     host.start({"chief": [address(host)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     found: dict[str, str] = json.loads(output(host)[0])[2]
     return found
@@ -179,7 +179,7 @@ def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], mon
 
 
 def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
-    """A driver that does not receive an answer counts from the one before."""
+    """A driver that does not receive a response counts its time limit from the previous one."""
     chief = make()
     chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     chief.poll()
@@ -217,7 +217,7 @@ def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., Repl
     locks = node_dir / "locks"
     in_use = {path.name for path in locks.glob("ray-*")}
     assert in_use == {"ray-mlengine-k-3.lock", "ray-k-chief-0.lock"}
-    # Of a job that has removed its other files, of its replica, and a lock that is not one of a job.
+    # The lock of a job that has removed its other files, that of its replica, and a lock that belongs to no job.
     others = {"ray-mlengine-ended-1.lock", "ray-ended-chief-0.lock", "env-e.lock"}
     for name in others:
         (locks / name).touch()
@@ -235,7 +235,7 @@ def test_a_lock_file_stays_until_the_process_of_a_killed_actor_has_ended(
     chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     until(lambda: b"up" in chief.poll()["output"], "the trainer")
     in_use = {"ray-mlengine-k-3.lock", "ray-k-chief-0.lock"}
-    # As when the actor is killed: its own descriptors are closed, those of the guard remain.
+    # Simulates a killed actor: the actor's own descriptors are closed, but those of the guard stay open.
     for lock in (chief._in_use, chief._turn):
         assert lock is not None
         lock.give_back()

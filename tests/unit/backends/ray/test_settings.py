@@ -1,4 +1,4 @@
-"""The Ray backend's settings, by the rule for all settings."""
+"""The Ray backend's settings follow the precedence of all settings."""
 
 from __future__ import annotations
 

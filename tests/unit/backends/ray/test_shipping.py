@@ -1,4 +1,4 @@
-"""The package that a cluster gets."""
+"""The package that is uploaded to a cluster."""
 
 from __future__ import annotations
 

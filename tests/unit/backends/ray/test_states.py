@@ -76,7 +76,7 @@ CANCELLED = {"state": "CANCELLED", "detail": "cancelled", "failure": {"cause": "
         ("STOPPED", False, JobState.CANCELLED, FailureCause.CANCELLED),
         ("FAILED", False, JobState.FAILED, FailureCause.PREEMPTED),
         ("FAILED", True, JobState.CANCELLED, FailureCause.CANCELLED),
-        # The head node was restarted in order: its service manager sends SIGTERM to the driver, too.
+        # The head node was restarted in an orderly way: its service manager also sends SIGTERM to the driver.
         (None, False, JobState.FAILED, FailureCause.PREEMPTED),
         (None, True, JobState.CANCELLED, FailureCause.CANCELLED),
     ],

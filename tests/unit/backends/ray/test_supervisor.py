@@ -1,4 +1,4 @@
-"""The supervisor's decisions, with replicas that do what a script says. With real ones: test_ray_backend.py."""
+"""The supervisor's decisions, with scripted replicas. test_ray_backend.py uses real ones."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ POOLS = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1))
 
 @dataclass
 class Job:
-    """One run of the supervisor, and what it left."""
+    """One run of the supervisor, and its results."""
 
     cluster: ScriptedCluster
     outcome: Outcome
@@ -77,7 +77,7 @@ def run(
     moves: bool = False,
     **scripts: list[Any],
 ) -> Job:
-    """Run a job. ``worker_1=[137, 0]``: how the starts of that replica end."""
+    """Run a job. ``worker_1=[137, 0]`` gives the results of that replica's starts, in order."""
     cluster = ScriptedCluster(
         {name.replace("_", "-"): script for name, script in scripts.items()}, free, environments or {}, moves=moves
     )
@@ -175,7 +175,7 @@ def test_too_many_losses_are_a_lost_job() -> None:
 def test_a_job_has_no_outcome_while_a_replica_may_run_that_cannot_be_reached(
     worker: list[Any], chief: list[Any], waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next attempt starts when the job has ended."""
+    """The next attempt starts as soon as the job has an outcome, so no replica may still be running then."""
     monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
     began = time.monotonic()
     job = run(settings={"max_cluster_restarts": 0}, worker_0=worker, chief_0=chief)
@@ -231,7 +231,7 @@ def test_an_environment_that_cannot_be_built_fails_the_job(result: dict[str, Any
 
 
 def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome | None]:
-    """Orders: cancel the job when a replica has been started so often."""
+    """Stop conditions that cancel the job once a replica has been started ``count`` times."""
 
     def orders(cluster: ScriptedCluster) -> Outcome | None:
         starts = [method for replica, method, *_ in cluster.calls if replica == name and method == "start"]
@@ -242,7 +242,7 @@ def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome |
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_output_that_came_with_the_chiefs_end_is_logged(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """An actor returns its output once, and the job ends with the chief's answer of the same round."""
+    """An actor returns its output only once, and the job ends with the chief's response in the same round."""
     last = {"worker-0": b"the last line\n"}
     poll = scripted_actors.Actor.do_poll
 

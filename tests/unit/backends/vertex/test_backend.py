@@ -1,4 +1,4 @@
-"""What the backend says without asking anybody."""
+"""Methods of the backend that send no request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "projects/my-project/locations/europe-west1/customJobs/1234"
 
 @pytest.fixture
 def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
-    """On the real service, which is never called."""
+    """A backend for the real service, which is never called."""
     monkeypatch.setattr(location, "default_credentials", lambda: (location.anonymous_credentials(), "my-project"))
     for name in (
         "AIRFLOW__MLENGINE__VERTEX_ENDPOINT",
@@ -33,7 +33,7 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
 
 def test_the_console_s_page_of_a_job(vertex: VertexBackend) -> None:
     url = vertex.console_url(JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j"))
-    # tests/integration/test_emulator_clients.py compares it with the SDK's.
+    # tests/integration/test_emulator_clients.py compares it with that of the SDK.
     console = "https://console.cloud.google.com/agent-platform"
     assert url == f"{console}/locations/europe-west1/training/1234?project=my-project"
 
@@ -46,7 +46,7 @@ def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
 
 
 class NoCalls:
-    """A client that sends nothing, and counts what it was asked for."""
+    """A client that sends nothing and counts the calls."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -68,7 +68,7 @@ class NoCalls:
     ],
 )
 def test_a_name_in_job_json_that_leads_elsewhere(vertex: VertexBackend, name: str) -> None:
-    """A trainer can write any name into its job.json. No request may follow from it, as it would carry our token."""
+    """A trainer can write any name into its job.json. It must not cause a request, which would carry our token."""
     client: Any = NoCalls()
     vertex = VertexBackend(client=client)
     handle = JobHandle("vertex", name, "j", 1, "gs://bkt/m/j")
@@ -102,7 +102,7 @@ def test_a_log_cursor_of_a_browser_is_no_part_of_a_filter(vertex: VertexBackend)
 
 
 def test_a_region_in_job_json_that_leads_elsewhere(vertex: VertexBackend) -> None:
-    """The region of a fallback comes from job.json, too."""
+    """The region of a fallback also comes from job.json."""
     client: Any = NoCalls()
     vertex = VertexBackend(region="r", client=client)
     vertex.learn_region(TrainingSpec("trainer.task", ("gs://bkt/t.tar.gz",)), "other.invalid#")
@@ -117,7 +117,7 @@ def test_what_it_can_besides(vertex: VertexBackend) -> None:
 
 
 class Service:
-    """Answers a list of jobs."""
+    """A service that returns a list of jobs."""
 
     def __init__(self, count: int) -> None:
         self.jobs = [

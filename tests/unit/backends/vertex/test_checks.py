@@ -1,4 +1,4 @@
-"""What is refused before it is submitted: combinations that cannot work, and costs above the limit."""
+"""Jobs that are rejected before submission: combinations that cannot work, and costs above the limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ..
 
 
 def machine_spec(**fields: Any) -> dict[str, Any]:
-    """What the job file cannot say, through the raw pass-through."""
+    """Fields that the job file does not have, set through the raw pass-through."""
     return {"raw": {"jobSpec": {"workerPoolSpecs": [{"machineSpec": fields}]}}}
 
 
@@ -156,7 +156,7 @@ def test_what_works_goes_through() -> None:
     prepare(gpu("ct6e-standard-4t", None, 0), spot=True)
     prepare(gpu("a4x-highgpu-4g", None, 0), reservation=RESERVATION)
     prepare(boot_disk_gb=64_000, boot_disk_type="hyperdisk-balanced")
-    # Newer than the table: the service decides.
+    # A machine type newer than the table: the service decides.
     prepare(gpu("z9-highgpu-8g", "NVIDIA_Z900", 8))
     prepare(gpu("n1-standard-8", "NVIDIA_Z900"))
     prepare(spot=True, reservation="none")

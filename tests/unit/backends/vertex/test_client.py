@@ -1,4 +1,4 @@
-"""What the REST client sends, seen by a server."""
+"""The requests of the REST client, as received by a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlengine.core.errors import BackendError
 
 
 class Service(HTTPServer):
-    """Answers each request with an error, and keeps its headers."""
+    """A server that responds to each request with an error and records its headers."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def test_each_request_names_this_library_and_its_version(service: Service) -> No
     with pytest.raises(BackendError) as caught:
         client.call("GET", f"http://127.0.0.1:{service.server_port}/v1/x")
     assert service.agents == [f"mlengine/{__version__}"]
-    # A refused create most often lacks act-as on the job's service account.
+    # The most common reason for a refused create is a missing permission to act as the job's service account.
     assert "roles/iam.serviceAccountUser" in caught.value.hint

@@ -1,4 +1,4 @@
-"""What a request has when machines are missing, and which ends of a job mean that they are."""
+"""Fallback requests when machines are unavailable, and the job failures that mean that they are."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ STOCKOUT = (
     [
         (FailureCause.QUOTA, "The following quotas are exceeded: X", None, True),
         (FailureCause.SERVICE, STOCKOUT, None, True),
-        # A Spot job's last pre-emption.
+        # The last preemption of a Spot job.
         (FailureCause.PREEMPTED, "STOCKOUT", 1.0, True),
         (FailureCause.DEADLINE, "waited", None, True),
         (FailureCause.DEADLINE, "timed out", 1.0, False),

@@ -1,4 +1,4 @@
-"""A job whose packages or image cannot use its accelerators is refused before it is submitted."""
+"""A job whose packages or image cannot use its accelerators is rejected before submission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget of log reads: one for all readers of a machine, whatever they do."""
+"""The budget of log reads, which all readers on a machine share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def budget(folder: Path, clock: Clock, limit: int | None = 30, project: str = "p
 
 
 def calls(reader: LogBudget, clock: Clock, seconds: float, *, urgent: bool = False) -> list[float]:
-    """The times of the calls of a reader that reads as often as it may."""
+    """The times at which a reader calls that reads as often as the budget allows."""
     until, made = clock.now + seconds, []
     while clock.now < until:
         wait = reader.take(urgent=urgent)
@@ -192,5 +192,5 @@ def test_processes_share_it(tmp_path: Path) -> None:
         one.start()
     for one in readers:
         one.join()
-    # Calls of 48 a minute and two at once, for two seconds.
+    # 48 calls per minute with bursts of two, for two seconds.
     assert 2 <= count.value <= 5

@@ -1,4 +1,4 @@
-"""Reading logs: each line once, whatever the pages, late arrivals and restarts of the reader."""
+"""Reading logs: each line once, for any page size, late entries, and restarts of the reader."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OTHER = "projects/p/locations/r/customJobs/8"
 
 
 class CloudLogging:
-    """As much of it as there is to know: a filter, an order, pages of its own size."""
+    """A fake Cloud Logging with filters, ordering, and a page size of its own."""
 
     def __init__(self, page: int = 1000) -> None:
         self.entries: list[dict[str, Any]] = []
         self.calls = 0
-        self.empty = 0  # so many answers "did not have time to search"
+        self.empty = 0  # the number of responses that are empty because the search ran out of time
         self.bodies: list[dict[str, Any]] = []
         self._page = page
 
@@ -66,7 +66,7 @@ def _field(entry: Mapping[str, Any], path: str) -> str:
 
 
 class Budget(LogBudget):
-    """Allows so many calls."""
+    """A budget of a fixed number of calls."""
 
     def __init__(self, calls: int = 1_000_000) -> None:
         self.calls = calls
@@ -86,7 +86,7 @@ def read_pages(server: Any, wanted: Sequence[tuple[str, Mapping[str, Any]]], lim
 
 
 def read(server: Any, cursor: Mapping[str, Any], limit: int = 1000) -> tuple[list[LogLine], Mapping[str, Any]]:
-    """All lines of one page, however many searches that takes."""
+    """Read all lines of one page, with as many searches as that takes."""
     while True:
         page = read_pages(server, [(JOB, cursor)], limit)[0]
         cursor = page.cursor
@@ -99,7 +99,7 @@ MOMENTS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, logs.OVERLAP_SECONDS
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the time of the reader."""
+    """A function that sets the reader's clock."""
     now = [BEGIN]
     monkeypatch.setattr("mlengine.backends.vertex.logs.time.time", lambda: now[0])
     return lambda moment: now.__setitem__(0, moment)
@@ -110,7 +110,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_each_line_once(
     clock: Callable[[float], None], moments: Sequence[tuple[float, float]], limit: int, page: int
 ) -> None:
-    """Entries arrive at one time and bear an earlier one, as far back as a read looks."""
+    """Entries have a timestamp before their arrival, by at most the period that a read covers again."""
     server = CloudLogging(page)
     begin = BEGIN
     seen: list[LogLine] = []
@@ -120,7 +120,7 @@ def test_each_line_once(
         clock(begin + arrives)
         server.write(str(number), begin + arrives - late)
         if number % 3 == 0:
-            # The reader may be restarted at any time: only the cursor is kept. One read, even if it is not complete.
+            # The reader may be restarted at any time, with only the cursor kept, even after an incomplete read.
             found = read_pages(server, [(JOB, dict(cursor))], limit)[0]
             cursor = found.cursor
             seen += found.lines
@@ -156,7 +156,7 @@ SEARCH = {"of": "ab", "since": SINCE, "began": BEGIN, "token": "t"}
     ],
 )
 def test_an_invalid_cursor_reads_the_log_from_its_beginning(cursor: Any) -> None:
-    """It may come from a browser, or from a file that the trainer can write."""
+    """The cursor may come from a browser, or from a file that the trainer can write."""
     assert logs.checked(cursor) == {}
 
 

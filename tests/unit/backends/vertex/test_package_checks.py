@@ -1,4 +1,4 @@
-"""A package that the image's Python cannot install is refused before it is submitted."""
+"""A job with a package that the image's Python cannot install is rejected before submission."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_constraints_of_all_packages_are_compared() -> None:
     objects = Objects({SDIST: sdist(None, "six==1.17.0\nu==3\n"), other: sdist(None, "six==1.16.0\nt==3\n", "u")})
     with pytest.raises(BackendError, match=r"u-1\.0.*six==1\.16\.0, and t-1\.0.*six==1\.17\.0"):
         package_checks.check("j", body("python:3.11"), (SDIST, other), objects)
-    objects[other] = sdist(None, "t==3\n", "u")  # a line about a package that is there itself does not count
+    objects[other] = sdist(None, "t==3\n", "u")  # constraints on packages of the job itself are ignored
     package_checks.check("j", body("python:3.11"), (SDIST, other), objects)
 
 

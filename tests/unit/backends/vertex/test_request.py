@@ -1,4 +1,4 @@
-"""What a job file becomes, held against the messages that Google generated."""
+"""The request for a job file, validated with the message classes that Google generated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ trainingInput:
 def submit(spec: TrainingSpec, **options: Any) -> dict[str, Any]:
     submission = Submission("a" * 40, "mnist_1", 2, "gs://bkt/mnist/mnist_1", spec, {"dag": "Retrain.MNIST"})
     body = dict(custom_job(submission, VertexOptions.of(options)).body)
-    # Unknown fields, wrong types and unknown words of an enum are refused here, as the service does.
+    # Rejects unknown fields, wrong types and unknown enum values, as the service does.
     json_format.ParseDict(body, messages.CustomJob.pb(messages.CustomJob()))
     return body
 
@@ -60,7 +60,7 @@ def test_the_old_job_file_becomes_four_pools() -> None:
     body = submit(parse.load(CUSTOM))
     assert [found["replicaCount"] for found in body["jobSpec"]["workerPoolSpecs"]] == ["1", "9", "3", "1"]
     assert pool(body, 0)["machineSpec"] == {"machineType": "n1-highcpu-16"}
-    # The K80 was switched off: what takes its place is asked for.
+    # The K80 was switched off, so its replacement is requested.
     expected = {"machineType": "n1-standard-8", "acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1}
     assert pool(body, 1)["machineSpec"] == expected
     assert body["jobSpec"]["scheduling"] == {"timeout": "7200s"}
@@ -145,7 +145,7 @@ workerPoolSpecs:
 
 def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> None:
     container = pool(submit(parse.load(VERTEX)), 0)["containerSpec"]
-    # The service's AIP_CHECKPOINT_DIR is another one than the trainer finds in its environment.
+    # The service expands AIP_CHECKPOINT_DIR to its own directory, not to the one in the trainer's environment.
     assert container["args"][1:3] == ["--out=gs://bkt/mnist/mnist_1/train/$(NAME)", "$$(NAME)"]
     assert json.loads(container["args"][0])["tf_config"] is None
 
@@ -337,7 +337,7 @@ def test_replicas_get_variables_of_their_accelerators() -> None:
     assert "MLENGINE_ACCELERATOR_TYPE" not in variables(pool(body, 0)["containerSpec"])
     worker = variables(pool(body, 1)["containerSpec"])
     assert (worker["MLENGINE_ACCELERATOR_TYPE"], worker["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_TESLA_T4", "4")
-    # Whatever the accelerators come from, and whatever runs: raw fields, the user's own image, a TPU.
+    # For every source of accelerators and every kind of job: raw fields, the user's own image, a TPU.
     raw = {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}}]}}
     chief = variables(pool(submit(parse.load(ONE), machine_type="g2-standard-24", raw=raw), 0)["containerSpec"])
     assert (chief["MLENGINE_ACCELERATOR_TYPE"], chief["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
@@ -470,7 +470,7 @@ def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
     ],
 )
 def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path: str) -> None:
-    """A job that is not found again would be submitted twice, and billed twice."""
+    """A job that cannot be identified would be submitted twice, and billed twice."""
     with pytest.raises(BackendError, match=f"raw (sets|has) {path}"):
         submit(parse.load(CUSTOM), raw=raw)
 

@@ -77,7 +77,7 @@ VALUES: tuple[Any, ...] = (None, "", "x", 0, -1, 1.5, True, [], [None], ["x"], [
 
 
 def submit(spec: TrainingSpec, **options: Any) -> dict[str, Any]:
-    """All that reads the options and the request before a job is created."""
+    """Run all code that reads the options and the request before a job is created. Returns the request."""
     VertexBackend(project="p", region="us-central1", **options)
     typed = VertexOptions.of(options)
     body = dict(custom_job(Submission("a" * 40, "m_1", 1, "gs://bkt/m/m_1", spec), typed).body)
@@ -105,7 +105,7 @@ def replaced(data: Any, path: Sequence[str | int], value: Any) -> Any:
 
 
 def alone(path: Sequence[str | int], value: Any) -> Any:
-    """Data with this one field."""
+    """Nested data with only this field."""
     for name in reversed(path):
         value = {name: value} if isinstance(name, str) else [value]
     return value

@@ -1,4 +1,4 @@
-"""The start command is one source text that an old Python can run."""
+"""The start command is a single Python source that old Python versions can run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODULES = (bootstrap, constraints, constraint_lines, extras, rendezvous)
 
 
 def names(source: str) -> Counter[str]:
-    """What is defined at the top level."""
+    """The names that are defined at the top level, with their counts."""
     found: Counter[str] = Counter()
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -41,9 +41,9 @@ def test_it_is_whole_and_small() -> None:
     assert names(source) == expected
     assert set(names(source).values()) == {1}, "the modules share one namespace"
     assert '"""One ' not in source, "without docstrings"
-    # A request has up to four pools, and each contains it.
+    # A request has up to four pools, and each contains the command.
     assert len(source) < 20_000
-    # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
+    # The service expands $(NAME) in commands. The command is escaped, but contains nothing that would be expanded.
     assert expand(source, {}) == source
 
 
@@ -106,7 +106,7 @@ def test_the_driver_is_where_the_service_mounts_it() -> None:
 
 
 def test_a_redirect_does_not_get_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Cloud Storage, or of the metadata server: urllib sends the headers of a request to any other server."""
+    """Cloud Storage or the metadata server may redirect, and urllib would send the headers to any other server."""
     seen: list[tuple[str, str | None]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Every state and the known ways to end, as this project's words."""
+"""The mapping of every Vertex AI state and known failure to this project's states and causes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ FLEX = {"strategy": "FLEX_START"}
 
 
 def job(created: int, started: int | None, ended: int, **scheduling: str) -> dict[str, Any]:
-    """Times in seconds since some day."""
+    """A job with these times, in seconds from an arbitrary start."""
     moments = {"createTime": created, "startTime": started, "endTime": ended}
     found: dict[str, Any] = {name: rfc3339(1e9 + at) for name, at in moments.items() if at is not None}
     return {**found, "jobSpec": {"scheduling": scheduling}}
@@ -113,7 +113,7 @@ def job(created: int, started: int | None, ended: int, **scheduling: str) -> dic
     ("ended", "limit"),
     [
         (job(0, 60, 160, timeout="100s"), "its timeout of 100 s"),
-        (job(0, 60, 159, timeout="100s"), "its timeout of 100 s"),  # the clocks of start and end may differ a little
+        (job(0, 60, 159, timeout="100s"), "its timeout of 100 s"),  # the clocks of start and end may differ slightly
         (job(0, 60, 150, timeout="100s"), None),
         (job(0, None, 160, timeout="100s"), None),  # it did not run
         (job(0, 60, 10**6, timeout="0s"), None),

@@ -1,4 +1,4 @@
-"""Flags and job file of ``mlengine jobs train`` are merged first and then checked."""
+"""The flags and the job file of ``mlengine jobs train`` are merged first and then checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job file: what is read, what is refused, and where the refusal points."""
+"""The job file: accepted and rejected content, and the position that an error names."""
 
 from __future__ import annotations
 
@@ -464,7 +464,10 @@ def training_inputs(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(training_inputs(), st.dictionaries(names, names, max_size=3))
 def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
-    """Data, its YAML and its JSON are one spec; the spec goes through JSON and, by its source, a job file unchanged."""
+    """A job file gives the same spec as data, YAML and JSON, and the spec survives a round trip.
+
+    The round trip is through the spec's JSON, and through a job file with the spec's source.
+    """
     job = {"trainingInput": fields, "labels": labels}
     spec = parse.load(job)
     assert parse.load(yaml.safe_dump(job, allow_unicode=True)) == spec

@@ -1,4 +1,4 @@
-"""Tiers and machine types: the data, and what becomes of old names on Vertex AI."""
+"""Tiers and machine types: the data, and the replacements for old names on Vertex AI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of CSV columns: inferred from the beginning, and held against every row."""
+"""Types of CSV columns: inferred from the beginning of the files and checked for every row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, *columns: tuple[Any, Any]) -> list[LocalFile]:
-    """One file for each (value of the first rows, value of the last row) of the column ``x``."""
+    """Write files with a column ``x``, each with one value in all rows but the last, and another in the last.
+
+    :param columns: the two values for each file.
+    """
     files = []
     for number, (first, last) in enumerate(columns):
         path = folder / f"part-{number}.csv"

@@ -1,4 +1,4 @@
-"""The IDX reader: what was written is read, and a file of any other length is refused."""
+"""The IDX reader: round trips, and errors for files of the wrong length."""
 
 from __future__ import annotations
 

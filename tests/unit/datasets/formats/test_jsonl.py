@@ -1,4 +1,4 @@
-"""Types of JSON Lines columns: inferred from the beginning, and held against every row."""
+"""Types of JSON Lines columns: inferred from the beginning of the files and checked for every row."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ LINES = "".join(f'{{"id": {row}, "x": "a"}}\n' for row in range(ROWS))
 def test_a_bad_row_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bool, last: str, message: str
 ) -> None:
-    """Whether it is in the block that types are inferred from or in a later one."""
+    """The row may be in the block from which types are inferred, or in a later one."""
     if "unexpected" in message and not small:
         return
     monkeypatch.setattr(jsonl, "_BLOCK", 1024 if small else 8 << 20)

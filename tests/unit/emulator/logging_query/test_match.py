@@ -1,4 +1,4 @@
-"""What a filter of the Logging query language matches."""
+"""The entries that a filter of the Logging query language matches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRY = {
     ("text", "holds"),
     [
         ("", True),
-        # Severities are ordered, and not by their names.
+        # Severities are compared by their order, not by their names.
         ("severity>=NOTICE", True),
         ("severity>=warning", True),
         ("severity>WARNING", False),
@@ -34,7 +34,7 @@ ENTRY = {
         ("severity!=WARNING", False),
         ("severity:WARNING", True),
         ('severity=~"^WARN"', True),
-        # Contains, and equals, without regard to case.
+        # “Contains” and “equals” are case-insensitive.
         ("jsonPayload.message:loss", True),
         ('jsonPayload.message:"LOSS 0.2"', True),
         ("jsonPayload.message:gain", False),
@@ -47,18 +47,18 @@ ENTRY = {
         ("labels.team=vision", True),
         ('labels."ml.googleapis.com/task_name":workerpool0', True),
         ("labels.ml.googleapis.com/task_name:workerpool0", True),
-        # Regular expressions heed case.
+        # Regular expressions are case-sensitive.
         ('jsonPayload.message=~"Loss [0-9.]+$"', True),
         ('jsonPayload.message=~"loss"', False),
         ('jsonPayload.message!~"loss"', True),
-        # Times, of any time zone and with nanoseconds.
+        # Times, in any time zone and with nanoseconds.
         ('timestamp>="2026-11-23T14:00:00.5Z"', True),
         ('timestamp>"2026-11-23T14:00:00.500000Z"', False),
         ('timestamp>="2026-11-23T14:00:00.500000001Z"', False),
         ('timestamp<"2026-11-23T14:00:00.500000001Z"', True),
         ('timestamp="2026-11-23T15:00:00.5+01:00"', True),
         ('timestamp>"2026-11-23"', True),
-        # Text anywhere.
+        # Text in any field.
         ('"loss"', True),
         ("ML_JOB", True),
         ("nothing", False),
@@ -71,7 +71,7 @@ ENTRY = {
         ('textPayload=""', True),
         ("traceSampled=false", True),
         ("httpRequest.status:2", False),
-        # Is it set?
+        # Whether a field is set.
         ("labels.team:*", True),
         ("labels.none:*", False),
         ("jsonPayload:*", True),

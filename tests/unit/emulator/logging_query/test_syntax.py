@@ -25,7 +25,7 @@ NODES: st.SearchStrategy[Node] = st.recursive(
 
 
 def shown(node: Node, *, within: str = "") -> str:
-    """The shortest text of a tree: parentheses only where the precedence needs them."""
+    """The source of the tree, with parentheses only where the precedence requires them."""
     match node:
         case Text():
             return node.value
@@ -52,7 +52,7 @@ def test_not_binds_tightest_then_or_then_and(node: Node) -> None:
         ("", TRUE),
         (" \n ", TRUE),
         ("-- all of them", TRUE),
-        # The example of the documentation.
+        # The example in Google's documentation.
         ('"a" OR NOT "b" AND NOT "c" OR "d"', And((Or((A, Not(B))), Or((Not(C), D))))),
         ("a b OR c", And((A, Or((B, C))))),
         ("a and b", And((A, Text("and"), B))),
@@ -83,7 +83,7 @@ def test_not_binds_tightest_then_or_then_and(node: Node) -> None:
                 )
             ),
         ),
-        # As documented, these are not the same.
+        # According to the documentation, these are not the same.
         ('insertId="A" OR "B"', Or((Comparison(("insertId",), "=", "A"), Text("B")))),
     ],
 )
@@ -94,7 +94,7 @@ def test_trees(text: str, tree: Node) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        # Reported by users of the service: the quotation marks of a timestamp were lost.
+        # Reported by users of the service: a timestamp lost its quotation marks.
         ("timestamp>=2026-06-12T03:23:45Z", "syntax error at line 1, column 25, token ':'"),
         ("insertId = abc:def", "syntax error at line 1, column 15, token ':'"),
         ("a AND\n = b", "syntax error at line 2, column 2, token '='"),

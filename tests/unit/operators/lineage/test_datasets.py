@@ -1,4 +1,4 @@
-"""Facets of dataset versions: what OpenLineage can express of a manifest, and what is left out."""
+"""OpenLineage facets of dataset versions: the parts of a manifest that they contain or omit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_is_not_a_number_or_not_known_is_left_out() -> None:
 
 
 def test_a_date_of_creation_gets_a_time() -> None:
-    """OpenLineage refuses a date without a time; a manifest may have one."""
+    """A manifest may have a date without a time, which OpenLineage rejects."""
     assert datasets.training_statistics(manifest(created="2026-11-01")).lastUpdated == "2026-11-01T00:00:00"
 
 

@@ -1,4 +1,4 @@
-"""What each task reads and writes, in the cases that a run of the integration test does not have."""
+"""The inputs and outputs of each task, in cases that the integration test does not cover."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_registered_versions() -> None:
 @pytest.mark.parametrize("state", [TaskInstanceState.RUNNING, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED])
 @pytest.mark.parametrize("stage", list(operators.NEEDED))
 def test_a_task_that_did_nothing_has_no_lineage(stage: str, state: TaskInstanceState) -> None:
-    """The provider asks each operator, also one that failed before it read anything."""
+    """The provider also asks operators that failed before they read anything."""
     run: Any = type("Run", (), {"run_id": "r"})
     lineage = ExtractorManager().extract_metadata(run, operators.make(stage), state, None)
     assert (lineage.inputs, lineage.outputs, lineage.run_facets) == ([], [], {})

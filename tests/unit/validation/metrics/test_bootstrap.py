@@ -1,4 +1,4 @@
-"""The paired bootstrap: against a plain loop, and on rows that leave little to resample."""
+"""The paired bootstrap, compared with a simple loop, and on rows that leave little to resample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def binary(rows: int, seed: int, noise: float, *, weight: Any = None) -> Outcome
 
 
 def multiclass(rows: int, seed: int, share: float) -> Outcomes:
-    """Four classes, of which ``share`` of the rows are predicted correctly."""
+    """Rows of four classes, a ``share`` of which is predicted correctly."""
     random = np.random.default_rng(seed)
     target = np.random.default_rng(7).integers(0, 4, rows)
     predicted = np.where(random.random(rows) < share, target, (target + 1) % 4)
@@ -39,7 +39,7 @@ def regression(rows: int, seed: int, noise: float) -> Outcomes:
 
 
 def plain_loop(challenger: Outcomes, champion: Outcomes, metric: str, resamples: int) -> tuple[float, float]:
-    """The same interval, by drawing rows and computing the metric of the drawn rows."""
+    """The same interval, computed by drawing rows and computing the metric for each draw."""
     random = np.random.default_rng(99)
     strata = [np.arange(challenger.rows)]
     if challenger.task != "regression":
@@ -95,7 +95,7 @@ def test_the_interval_is_that_of_a_plain_loop(pair: str, metric: str, higher: bo
 
 
 def test_many_rows_have_the_interval_of_exact_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 10,000 rows on, draws are Poisson's."""
+    """From 10,000 rows on, draws follow a Poisson distribution."""
     mine, theirs = binary(12_000, 1, 1.0), binary(12_000, 2, 1.05)
     fast = paired(mine, theirs, ["roc_auc", "log_loss"], resamples=600)
     monkeypatch.setattr(bootstrap, "_MANY", 10**9)
@@ -116,7 +116,7 @@ def test_equal_models_differ_by_exactly_0(rows: int) -> None:
 
 
 def test_a_single_row_of_a_class_is_in_each_resample() -> None:
-    """Drawn without strata, a third of the resamples would have no positive row, and the interval would be NaN."""
+    """Without stratified draws, a third of the resamples would have no positive row, and the interval would be NaN."""
     target = np.array([1] + [0] * 40)
     mine, theirs = (Outcomes("binary", target, np.concatenate(([top], np.linspace(0, 0.9, 40)))) for top in (0.95, 0.5))
     found = paired(mine, theirs, ["roc_auc"], resamples=200)["roc_auc"]
@@ -138,7 +138,7 @@ def test_resamples_in_which_a_metric_is_undefined_do_not_count() -> None:
 
 
 def test_a_metric_that_most_resamples_leave_undefined_has_no_interval() -> None:
-    """One row of each class has a weight; two of five resamples have both."""
+    """Only one row of each class has a weight, and two of five resamples have both."""
     weight = np.zeros(40)
     weight[:2] = 1.0
     one = Outcomes("binary", np.array([0, 1] * 20), np.linspace(0, 1, 40), None, weight)
@@ -150,7 +150,7 @@ def test_a_metric_that_most_resamples_leave_undefined_has_no_interval() -> None:
 
 
 def test_few_rows_of_a_class_are_drawn_exactly_among_many_of_another() -> None:
-    """Draws of Poisson's distribution would leave a class of 2 rows empty in one of seven resamples."""
+    """Poisson draws would leave a class of 2 rows empty in one of seven resamples."""
     target = np.zeros(12_000, int)
     target[:2] = 1
     values = np.linspace(0, 0.9, 12_000)

@@ -1,4 +1,4 @@
-"""Data for plots: right, and small whatever the number of rows and classes."""
+"""Data for plots: correct, and small for any number of rows and classes."""
 
 from __future__ import annotations
 

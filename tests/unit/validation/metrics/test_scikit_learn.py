@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, on random rows with ties, weights and missing classes."""
+"""Every metric, compared with scikit-learn on random rows with ties, weights and missing classes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _roc_auc_ovr(one: Outcomes, weight: Any) -> float:
 
 
 def _roc_auc_ovo(one: Outcomes, weight: Any) -> float:
-    """scikit-learn's has no weights, so the rows are repeated."""
+    """The metric of scikit-learn, which has no weights, so rows are repeated instead."""
     times = np.ones(one.rows, int) if weight is None else (2 * weight).astype(int)
     target, values = (np.repeat(part, times, axis=0) for part in (one.target, np.asarray(one.values)))
     return float(sk.roc_auc_score(target, values, multi_class="ovo", labels=np.arange(one.class_count)))
@@ -69,7 +69,7 @@ def _top_k(one: Outcomes, weight: Any) -> float:
 def _curve(one: Outcomes, weight: Any, *, precision: float = 0.0, recall: float = 0.0) -> float:
     """The largest recall at a precision, or the largest precision at a recall."""
     precisions, recalls, _ = sk.precision_recall_curve(one.target, one.values, sample_weight=weight)
-    precisions, recalls = precisions[:-1], recalls[:-1]  # the last point is of no threshold
+    precisions, recalls = precisions[:-1], recalls[:-1]  # the last point has no threshold
     if precision:
         return float(max(recalls[precisions >= precision], default=0.0))
     return float(precisions[recalls >= recall].max())
@@ -139,8 +139,8 @@ REFERENCE |= {
 def outcomes(task: str, rows: int, seed: int, *, weighted: bool, coarse: bool, present: int) -> Outcomes:
     """Random rows.
 
-    :param coarse: probabilities of few values, so that many rows tie.
-    :param present: the number of classes that have rows; a dataset has 4, or 2.
+    :param coarse: use few distinct probabilities, so that many rows tie.
+    :param present: the number of classes that have rows; the dataset has 4 classes, or 2.
     """
     random = np.random.default_rng(seed)
     weight = random.choice([0.5, 1.0, 2.0], rows) if weighted else None
@@ -175,7 +175,7 @@ def test_each_metric_has_a_reference() -> None:
 def test_the_value_is_scikit_learns(
     name: str, task: str, rows: int, seed: int, weighted: bool, coarse: bool, present: int
 ) -> None:
-    weighted = weighted and name not in {"median_absolute_error"}  # scikit-learn's is another with weights
+    weighted = weighted and name not in {"median_absolute_error"}  # scikit-learn defines it differently with weights
     one = outcomes(task, rows, seed, weighted=weighted, coarse=coarse, present=present)
     value = compute(name, one)
     with warnings.catch_warnings():
@@ -192,7 +192,7 @@ def test_the_value_is_scikit_learns(
 
 
 def undefined_here(name: str, one: Outcomes) -> bool:
-    """Where scikit-learn returns a number, often with a warning, for a metric that has none."""
+    """Whether the metric is undefined here, although scikit-learn returns a number, often with a warning."""
     present = np.unique(one.target)
     if name in {"average_precision", "recall@precision=0.6", "precision@recall=0.6"}:
         return 1 not in present
@@ -225,7 +225,7 @@ def test_an_undefined_metric_says_why(name: str, one: Outcomes, words: str) -> N
 
 
 def test_one_class_among_weights_has_no_correlation() -> None:
-    """Rounding must not make one of a division by almost 0."""
+    """Rounding errors and a division by almost 0 must not result in a correlation."""
     weight = np.random.default_rng(3).random(300)
     one = Outcomes("binary", np.zeros(300, int), None, np.arange(300) % 2, weight, 2)
     assert compute("matthews_corrcoef", one).number == 0

@@ -1,4 +1,4 @@
-"""Slices: which rows they have, their names, and their order."""
+"""Slices: their rows, names and order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_combinations_of_columns() -> None:
             [("c=[0, 19.8)", 20), ("c=[19.8, 39.6)", 20), ("c=[39.6, 59.4)", 20), ("c=[59.4, 79.2)", 20),
              ("c=[79.2, 99]", 20)],
         ),
-        # A common value, such as "no delay", is a slice of its own.
+        # A common value, such as "no delay", gets its own slice.
         (
             np.concatenate((np.zeros(900), np.arange(1, 101))),
             [("c=0", 900), ("c=[1, 20.8)", 20), ("c=[20.8, 40.6)", 20), ("c=[40.6, 60.4)", 20),

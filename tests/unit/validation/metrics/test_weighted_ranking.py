@@ -1,4 +1,4 @@
-"""Metrics of the order, with weights of resamples, ties and any share of positives, compared with scikit-learn."""
+"""Ranking metrics with resampling weights, ties and any share of positives, compared with scikit-learn."""
 
 from __future__ import annotations
 

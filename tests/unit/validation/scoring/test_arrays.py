@@ -1,4 +1,4 @@
-"""Columns as the arrays that an input takes."""
+"""The conversion of columns to the arrays of an input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes and functions of a Keras file that are not Keras' own."""
+"""Custom classes and functions in a Keras file."""
 
 from __future__ import annotations
 

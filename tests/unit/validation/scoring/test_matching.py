@@ -1,4 +1,4 @@
-"""Which columns feed which input."""
+"""The assignment of columns to inputs."""
 
 from __future__ import annotations
 

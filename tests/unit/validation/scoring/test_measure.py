@@ -1,4 +1,4 @@
-"""What is measured of a predictor."""
+"""The measurements of a predictor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlengine.validation.scoring.rows import Rows
 
 
 class Predictor:
-    """Returns what a function makes of the column ``x``, and notes the sizes of its batches."""
+    """A predictor that applies a function to the column ``x`` and records the batch sizes."""
 
     def __init__(self, function: Any, batch_size: int | None = None) -> None:
         self.function, self.batch_size = function, batch_size

@@ -1,4 +1,4 @@
-"""The classes of a scikit-learn classifier, in the order of the dataset's."""
+"""The classes of a scikit-learn classifier, in the order of the dataset's classes."""
 
 from __future__ import annotations
 

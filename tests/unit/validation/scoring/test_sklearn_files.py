@@ -1,4 +1,4 @@
-"""Files of scikit-learn: what is in them, and the data frame that the estimator gets."""
+"""Files of scikit-learn: their content, and the data frame that the estimator gets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = {"town": ("string", ()), "age": ("int64", ())}
 
 
 class Recorder:
-    """Records the frames that it gets."""
+    """An estimator that records the data frames that it gets."""
 
     feature_names_in_ = np.array(["town", "age"])
 
