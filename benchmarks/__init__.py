@@ -1,4 +1,4 @@
-"""Benchmarks: each a module with ``main(argv)`` that prints ratios to a baseline of the same run."""
+"""Benchmarks. Each is a module with ``main(argv)`` that prints ratios to a baseline measured in the same run."""
 
 from __future__ import annotations
 

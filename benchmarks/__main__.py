@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
-    """1 if any figure is beyond its budget, 2 for a name that is none."""
+    """Exit code: 1 if a result is over its budget, 2 for an unknown name."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
     if argv and argv[0] not in names:
         sys.stderr.write(f"benchmarks: no {argv[0]!r}; there are: {', '.join(names)}\n")

@@ -23,7 +23,7 @@ from benchmarks.training import Replicas, make_dataset, print_machine
 
 # variant of bench.replica, workers, parameter servers
 SHAPES = {"one process": ("ours", 0, 0), "1 chief + 2 workers + 1 ps": ("ours", 2, 1)}
-TOLERANCE = 0.01  # by how much the cluster's accuracy may be below one process's, on average
+TOLERANCE = 0.01  # the mean accuracy of the cluster may be this much lower than that of one process
 RUN_SECONDS = 400.0
 
 

@@ -1,8 +1,8 @@
 """Cost of a backfill: the overhead of a run compared with a chain of empty tasks, and the time for N versions.
 
-It uses one real Airflow on this machine. The runs of the chains and ours alternate, so that other work on the machine
-affects both; the ratio is the result. A second chain, whose tasks have a template and use the result of the task
-before, shows which part of the difference is Airflow's.
+It uses one real Airflow on this machine. Our runs and those of the chains alternate, so that other load on the machine
+affects both; the ratio is the result. A second chain, whose tasks have a template and use the result of the previous
+task, shows which part of the difference is due to Airflow.
 
 The scheduler sleeps between two iterations, so durations are quantised by its sleep: a task that ends a little later
 may cost nothing, or a full interval. ``--idle-sleep`` shortens the interval; CPU time is not affected.
@@ -32,7 +32,7 @@ BUDGET = 1.2
 MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
 DAGS = Path(__file__).with_name("backfill_dags")
 SECONDS = 900.0
-_PAUSE_SECONDS = 0.5  # a task writes its last log lines after its run has ended
+_PAUSE_SECONDS = 0.5  # a task may write its last log lines after its run has ended
 CHAIN, HANDING = "seven tasks that do nothing", "seven that hand on a result"
 OURS, REUSED = "our seven, training left out", "our seven, reused"
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overhead(stack: Stack, rounds: int) -> float:
-    """The ratio of our run, without the training, to the chain."""
+    """The ratio of the time of our run, without the training, to that of the chain."""
     api = stack.airflow.api
     kinds: dict[str, Callable[[str], DagRun]] = {
         CHAIN: lambda _: api.trigger("nothing"),
@@ -79,7 +79,7 @@ def overhead(stack: Stack, rounds: int) -> float:
             time.sleep(_PAUSE_SECONDS)
             if run.state != "success":
                 raise SystemExit(f"{name}: {run.run_id} is {run.state}; see {stack.data}")
-            if number:  # the first of each kind warms Airflow up
+            if number:  # the first run of each kind is a warm-up
                 burnt[name].append(cpu(stack) - before)
                 elapsed[name].append(seconds(api, run))
                 for task in api.tasks(run.dag_id, run.run_id) if name != REUSED else ():
@@ -93,12 +93,12 @@ def overhead(stack: Stack, rounds: int) -> float:
         spent = f"CPU {min(burnt[name]):.2f}, {min(burnt[name]) / min(burnt[CHAIN]):.2f} x"
         print(f"{name:32}{median(found):7.2f}{min(found):7.2f}{max(found):7.2f}   {ratios}   {spent}")
     print("A task, median seconds: " + ", ".join(f"{name} {median(found):.2f}" for name, found in tasks.items()))
-    # Other work on the machine can only add to a run: the least of each is the fairer pair.
+    # Other load on the machine can only make a run slower, so comparing the minima is fairer.
     return min(elapsed[OURS]) / min(base)
 
 
 def backfills(stack: Stack, capacity: int, lengths: Sequence[int], *, heading: bool) -> None:
-    """Total time against the number of versions, with real jobs of about two seconds of CPU each."""
+    """Measure total time against the number of versions, with real jobs of about two seconds of CPU each."""
     if heading:
         print(
             "A backfill with real jobs: jobs at once, versions, seconds in all, seconds a version, most memory in MiB"
@@ -154,7 +154,7 @@ def seconds(api: AirflowApi, run: DagRun) -> float:
 
 
 def memory(stack: Stack) -> float:
-    """Of Airflow, its tasks and the jobs, in MiB; what processes share is counted once each by its share."""
+    """The proportional memory (PSS) of Airflow, its tasks and the jobs, in MiB."""
     total = 0
     for process in {*of_airflow(stack), *of_jobs(stack)}:
         with suppress(psutil.Error):
@@ -163,7 +163,7 @@ def memory(stack: Stack) -> float:
 
 
 def cpu(stack: Stack) -> float:
-    """Seconds of Airflow and its tasks until now: those that have ended are in their parents' account."""
+    """The CPU seconds of Airflow and its tasks so far. The times of parents include those of exited processes."""
     total = 0.0
     for process in of_airflow(stack):
         with suppress(psutil.Error):
@@ -172,7 +172,11 @@ def cpu(stack: Stack) -> float:
 
 
 def of_airflow(stack: Stack) -> list[psutil.Process]:
-    """By descent: who sets its title, as the executor's workers do, loses its environment by that."""
+    """The processes of Airflow, found as descendants of its components.
+
+    Their environment does not identify them: processes that set their title, such as the executor's workers, overwrite
+    it.
+    """
     found = []
     for component in stack.airflow.processes.values():
         with suppress(psutil.Error):
@@ -182,7 +186,7 @@ def of_airflow(stack: Stack) -> list[psutil.Process]:
 
 
 def of_jobs(stack: Stack) -> list[psutil.Process]:
-    """Found by their environment, because launchers are not children of the submitting process."""
+    """The processes of jobs, found by their environment, because launchers are not children of the submitter."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,10 +1,11 @@
-"""What registering a dataset version costs, relative to what cannot be avoided.
+"""The cost of registering a dataset version, relative to a baseline.
 
 - Parquet by reference, compared with copying the same objects with google-cloud-storage: at least 20 times faster, and
   at most 1 % of the bytes are read when no check needs rows.
-- CSV with all checks, compared with one pass of ``pyarrow.csv``: at most twice the time, and 512 MiB over the import.
+- CSV with all checks, compared with one pass of ``pyarrow.csv``: at most twice the time, and 512 MiB more memory than
+  after the imports.
 
-Each figure is taken in a process of its own. ``--mib 2048`` for the full size; by default both are small.
+Each measurement runs in its own process. ``--mib 2048`` gives the full size; by default, both datasets are small.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _size(folder: Path) -> int:
 
 
 def _reference(folder: Path) -> dict[str, Any]:
-    """Register by reference; bytes that were read of the objects."""
+    """Register by reference. The result includes the number of bytes read from the objects."""
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
@@ -138,7 +139,7 @@ def _reference(folder: Path) -> dict[str, Any]:
 
     Storage.read_range = counting  # type: ignore[method-assign]
     storage = Storage()
-    storage.ls("gs://benchmark/none/")  # the imports and the first connection
+    storage.ls("gs://benchmark/none/")  # warm-up: the imports and the first connection
     import pyarrow.parquet  # noqa: F401
 
     started = time.monotonic()
@@ -160,7 +161,7 @@ def _reference(folder: Path) -> dict[str, Any]:
 
 
 def _copy(folder: Path) -> dict[str, Any]:
-    """Download each object and upload it again, as a copy by value does; four at a time."""
+    """Download each object and upload it again, as a copy by value does, four at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
     from mlengine.storage.client import Storage
@@ -181,7 +182,7 @@ def _copy(folder: Path) -> dict[str, Any]:
 
 
 def _csv(folder: Path) -> dict[str, Any]:
-    """All that ``datasets add`` does with a directory before the upload: checksums, statistics, checks."""
+    """Do everything that ``datasets add`` does with a directory before the upload: checksums, statistics, checks."""
     import numpy as np
 
     from mlengine.datasets import register
@@ -209,7 +210,7 @@ def _csv(folder: Path) -> dict[str, Any]:
 
 
 def no_upload(contents: Any, register: Any) -> None:
-    """The yardstick is reading and checking: nothing is sent, and there is no version before."""
+    """Disable uploads, and report no earlier version, because only reading and checking are measured."""
     contents.upload = lambda *_args: None
     register.list_versions = lambda *_args: []
     register.croissant.write = lambda *_args: None
@@ -229,13 +230,13 @@ def _csv_pass(folder: Path) -> dict[str, Any]:
 
 
 def _resident() -> int:
-    """KiB."""
+    """The resident memory of this process in KiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() // 1024
 
 
 class _Peak:
-    """The largest resident memory since it was made."""
+    """The largest resident memory since the creation of this object."""
 
     def __init__(self) -> None:
         self._most, self._end = _resident(), threading.Event()

@@ -1,13 +1,13 @@
-"""The emulator with chatty jobs: a page of ``entries:list`` in a large log, and a job's lines from start to end.
+"""The emulator with jobs that log a lot: a page of ``entries:list`` in a large log, and all lines of a job.
 
 The emulator runs in its own process, as ``mlengine emulator``. Pages are read over HTTP from a log of a million lines
 of one job, and compared with a page of another job's short log in the same emulator. The lines of a whole job are read
 as a client of Cloud Logging reads them, page by page, and compared with reading them from the local backend; runs
 alternate, and both run their jobs in the same way on this machine.
 
-The times include parsing the JSON. The client is ``requests`` with msgspec, which stands for a client that costs
-little; ``--client`` adds mlengine's own. CPU of a page is that of the emulator's process alone: it does not depend on
-other load.
+The times include parsing the JSON. The client is ``requests`` with msgspec, as an example of a fast client;
+``--client`` adds mlengine's own. The CPU time of a page is that of the emulator's process only, which does not depend
+on other load.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from mlengine.testing.backend import MemoryBackend
 
 PROJECT, REGION = "test-project", "us-central1"
 PAGE_BUDGET = 0.05  # seconds
-RATIO_BUDGET = 2.0  # the emulator to the local backend
-MEMORY_BUDGET = 100.0  # MiB, in addition to what the emulator with a short log takes
+RATIO_BUDGET = 2.0  # the emulator's time over that of the local backend
+MEMORY_BUDGET = 100.0  # MiB, in addition to the memory of an emulator with a short log
 TRAINER = """
 import argparse
 parser = argparse.ArgumentParser()
@@ -59,7 +59,7 @@ BATCH = 1000
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 within the budgets, 1 above one."""
+    """Exit code: 0 within the budgets, 1 if one is exceeded."""
     parser = argparse.ArgumentParser(prog="benchmarks emulator", description=__doc__)
     parser.add_argument("--lines", type=int, default=1_000_000, help="of the job whose pages are read")
     parser.add_argument("--job-lines", type=int, default=200_000, help="of the jobs that run")
@@ -81,7 +81,7 @@ class Payload(msgspec.Struct):
 
 
 class Entry(msgspec.Struct):
-    """What a reader of a log needs of an entry."""
+    """The fields of an entry that a reader of a log needs."""
 
     timestamp: str
     jsonPayload: Payload  # noqa: N815 the service's name
@@ -106,26 +106,26 @@ class Service:
     session: requests.Session = field(default_factory=requests.Session)
 
     def read(self, text: str, **more: Any) -> Page:
-        """One page."""
+        """Read one page."""
         body = {"resourceNames": [f"projects/{PROJECT}"], "filter": text, "pageSize": 1000, **more}
         response = self.session.post(f"{self.url}/v2/entries:list", json=body, timeout=60)
         response.raise_for_status()
         return _DECODER.decode(response.content)
 
     def cpu(self) -> float:
-        """Seconds so far."""
+        """The CPU seconds of the emulator so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def peak_memory(self) -> float:
-        """MiB."""
+        """The emulator's peak memory in MiB."""
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(found[1]) / 1024 if found else 0.0
 
 
 @contextmanager
 def emulator(state: Path, *options: str) -> Iterator[Service]:
-    """``mlengine emulator`` in its own process."""
+    """Run ``mlengine emulator`` in its own process."""
     command = [
         str(Path(sys.executable).with_name("mlengine")),
         "emulator",
@@ -187,7 +187,7 @@ def pages(scratch: Path, count: int) -> bool:
 
 
 def jobs(scratch: Path, storage: Storage, bucket: str, args: argparse.Namespace) -> bool:
-    """Measure whole jobs. Returns whether the emulator is within its ratio to the local backend."""
+    """Measure entire jobs. Returns whether the emulator is within its ratio to the local backend."""
     from tests.support import local_jobs
 
     uri = local_jobs.put(storage, bucket, local_jobs.sdist(TRAINER))
@@ -242,7 +242,7 @@ def _by_backend(backend: Any, submission: Submission, lines: int) -> float:
 
 
 def _by_pages(service: Service, vertex: VertexBackend, submission: Submission, lines: int) -> float:
-    """The same as a client of Cloud Logging reads: a token leads to the next page, a time to the next read."""
+    """The same, read as a client of Cloud Logging does: a token for the next page, a timestamp for the next read."""
     began = time.perf_counter()
     handle = vertex.submit(submission)
     job = _of_job(handle.name.rsplit("/", 1)[1])
@@ -283,7 +283,7 @@ def _of_job(number: str) -> str:
 
 
 def _write(store: Store, journal: Journal, number: str, count: int) -> None:
-    """A job that has ended, with a log of so many lines."""
+    """Store a finished job whose log has ``count`` lines."""
     now = time.time()
     submission = pack(Submission(number, number, 1, "gs://bkt/j", TrainingSpec("t.task", ("gs://bkt/t.tar.gz",))))
     record = Record(
@@ -300,7 +300,7 @@ def _write(store: Store, journal: Journal, number: str, count: int) -> None:
 
 
 def _time_of_line(journal: Journal, number: int) -> int:
-    """Of the last job."""
+    """The time of a line in the log of the last job."""
     (stream,) = journal.store._connection.execute("SELECT max(number) FROM streams WHERE severity = 200").fetchone()
     for block in journal.store.scan(stream, (0, 0), (2**62, 0)):
         if block.place + block.size > number:
@@ -309,7 +309,7 @@ def _time_of_line(journal: Journal, number: int) -> int:
 
 
 def _page(service: Service, text: str, **more: Any) -> tuple[float, float]:
-    """Seconds of a page, and the emulator's CPU seconds: the median and the mean of several."""
+    """The median seconds of a page, and the mean CPU seconds of the emulator, over several reads."""
     cpu = service.cpu()
     times = [_timed(lambda: service.read(text, **more)) for _ in range(25)]
     return statistics.median(times), (service.cpu() - cpu) / len(times)

@@ -1,7 +1,7 @@
-"""The MNIST example on one and two GPUs of this machine, as local jobs: steps/s, and the share of what the card can do.
+"""The MNIST example on one and two GPUs of this machine, as local jobs: steps/s, and the share of the GPU's peak speed.
 
-The card's peak is measured, with matrix products in the environment of the job. One replica is a chief; two are a chief
-and a worker, each on its own GPU, with a parameter server on the CPU. Without a GPU, nothing is run.
+The peak is measured with matrix products in the environment of the job. One replica is a chief; two are a chief and a
+worker, each on its own GPU, with a parameter server on the CPU. Without a GPU, nothing is run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mlengine.runtime.venv import find_environment
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
-# Prints operations of a step for one example, and the card's TFLOP/s in FP32 and in TF32.
+# Prints the operations of a step for one example, and the GPU's TFLOP/s in FP32 and in TF32.
 PEAK = """
 import sys, time
 import tensorflow as tf
@@ -127,7 +127,7 @@ def _succeeds(backend: LocalBackend, handle: JobHandle) -> bool:
 
 
 def _peak(state_dir: Path, handle: JobHandle, found: list[gpus.Gpu]) -> list[float]:
-    """Operations for one example, and operations a second in FP32 and in TF32."""
+    """The operations for one example, and the operations per second in FP32 and in TF32."""
     job = Job(state_dir / "jobs" / handle.name.rpartition(":")[2])
     environment = find_environment(state_dir, (job.state() or {})["environment"])
     if environment is None:
@@ -140,7 +140,10 @@ def _peak(state_dir: Path, handle: JobHandle, found: list[gpus.Gpu]) -> list[flo
 
 
 def _report(replicas: int, examples: float, batch_size: int, peak: list[float]) -> None:
-    """:param examples: a second, of all replicas."""
+    """Print the speed, and the share of the peak.
+
+    :param examples: examples per second of all replicas together.
+    """
     operations, *rates = peak
     each = examples * operations / replicas
     shares = [

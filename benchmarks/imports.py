@@ -1,7 +1,7 @@
 """Import cost of mlengine in addition to ``airflow.sdk``, compared with the Google provider's Vertex operator.
 
-The DAG processor, every task and the triggerer pay this. Each figure is of fresh interpreters, CPU time and resident
-memory, in turns, so that a busy machine is equally unkind to all.
+The DAG processor, every task and the triggerer have this cost. CPU time and resident memory are measured in new
+interpreters. The programs alternate, so that other load on the machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ print("MEASURED " + json.dumps([time.process_time(), pages * 4096 / 2**20, len(s
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU in seconds, resident memory in MiB, and how many modules were loaded."""
+    """CPU time in seconds, resident memory in MiB, and the number of loaded modules."""
 
     cpu: float
     memory: float
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
     for program in PROGRAMS.values():
-        measure(program)  # writes the bytecode
+        measure(program)  # warm-up: writes the bytecode
     rounds = [{name: measure(program) for name, program in PROGRAMS.items()} for _ in range(args.rounds)]
     costs = {name: typical([found[name] for found in rounds]) for name in PROGRAMS}
     base, ours, theirs = costs.values()
@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         over = "" if cost is base else f"   {extra.cpu:+.2f} s  {extra.memory:+.0f} MiB  {extra.modules:+} modules"
         print(f"{name:32}{cost.cpu:8.2f}{cost.memory:8.0f}{cost.modules:9}{over}")
     mine, other = ours.over(base), theirs.over(base)
-    # What mlengine adds can be less than two runs of the same program differ by: then the ratio is a lower bound.
+    # mlengine's cost can be less than the difference between two runs of the same program. Then the ratio computed
+    # with that difference is a lower limit.
     alone = [found["airflow.sdk alone"] for found in rounds]
     noise = Cost(
         median(cost.cpu for cost in alone) - base.cpu, max(abs(cost.memory - base.memory) for cost in alone), 0

@@ -1,9 +1,9 @@
 """Cloud Logging's quota: log reads per minute, and seconds until the end of a job is known, with many readers.
 
-Against the emulator with the quota of 60 reads a minute switched on: 1 and 1,000 waiting jobs with six sets of options,
-two triggerers and three followers (``mlengine jobs logs --follow``), each in a process of its own, on one machine. All
-jobs write a line every 20 s. Then jobs end: one after the other, all that are left at once, and one while other clients
-use up the quota. ``--baseline DIR`` also runs the readers with the code of another checkout, for comparison.
+The service is the emulator with the quota of 60 reads per minute enabled. There are 1 or 1,000 waiting jobs with six
+sets of options, two triggerers and three followers (``mlengine jobs logs --follow``), each in its own process on the
+same machine. All jobs write a line every 20 s. Then jobs end: some one by one, all remaining ones at once, and one
+while other clients use up the quota. ``--baseline DIR`` also runs the readers with the code of another checkout.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CLI = "import sys; from mlengine.cli import main; sys.exit(main())"
 
 @dataclass
 class Calls:
-    """What the emulator was asked: time and whether it was refused, by method."""
+    """The calls that the emulator received, by method: the time, and whether the call was refused."""
 
     made: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class Result:
 
 
 def _child(path: str) -> None:
-    """A triggerer: prints the time of each job's end as it learns of it."""
+    """Run a triggerer that prints when it learns of the end of each job."""
     from mlengine.triggers.training_job import TrainingJobTrigger
 
     async def wait(handle: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ def _child(path: str) -> None:
 
 
 class Readers:
-    """The processes that wait for jobs; collects when they learn of ends."""
+    """The processes that wait for jobs, and the times at which they learn of the jobs' ends."""
 
     def __init__(self, folder: Path, handles: Sequence[Any], env: Mapping[str, str]) -> None:
         self.ended: dict[str, float] = {}
@@ -135,7 +135,10 @@ class Readers:
                 self.ended[name] = max(float(moment), self.ended.get(name, 0.0))
 
     def check(self) -> None:
-        """:raises RuntimeError: a reader has ended."""
+        """Check that all readers are running.
+
+        :raises RuntimeError: a reader has exited.
+        """
         if any(process.poll() is not None for process in self.processes):
             raise RuntimeError(f"readers ended: {[process.args for process in self.processes if process.poll()]}")
 
@@ -146,13 +149,13 @@ class Readers:
 
 
 def _service(stack: ExitStack, folder: Path) -> tuple[Any, Any, Calls]:
-    """The emulator, the backend behind it, and its calls."""
+    """Start the emulator. Returns it, its backend, and its calls."""
     from mlengine.backends import LogLine, LogPage
     from mlengine.testing.backend import MemoryBackend
     from mlengine.testing.emulator import running
 
     class Talking(MemoryBackend):
-        """Every job writes a line every 20 s."""
+        """A backend in which every job writes a line every 20 s."""
 
         def logs(self, handle: Any, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:  # noqa: ARG002
             at = int(cursor.get("at", 0))
@@ -202,7 +205,7 @@ def _submit(service: Any, backend: Any, count: int) -> list[Any]:
 
 
 def _known(readers: Readers, backend: Any, service: Any, handles: Sequence[Any]) -> list[float]:
-    """End jobs; the seconds until every triggerer that waits for one knows."""
+    """End jobs. Returns the seconds until the triggerer of each job has noticed."""
     from mlengine.core.job import JobState
 
     names = {handle.name.rsplit("/", 1)[1]: handle.name for handle in handles}
@@ -219,7 +222,7 @@ def _known(readers: Readers, backend: Any, service: Any, handles: Sequence[Any])
 
 
 def measure(count: int, seconds: float, plugins: Path) -> Result:
-    """One run, with readers of the code in ``plugins``."""
+    """Measure one run with readers that use the code in ``plugins``."""
     from mlengine.storage.client import Storage
     from mlengine.testing import gcs
 
@@ -262,13 +265,13 @@ def measure(count: int, seconds: float, plugins: Path) -> Result:
         most = max(most, calls.most_in_a_minute("ListLogEntries"))
         if rest or count == 1:
             _use_up(service)
-            time.sleep(10.0)  # so that the readers have seen it
+            time.sleep(10.0)  # until all readers have been refused
         throttled = _known(readers, backend, service, [last])[0]
         return Result(reads, most, refused, states, one_by_one, at_once, throttled)
 
 
 def _use_up(service: Any) -> None:
-    """Others use up the quota of the next minutes: from now on, all log reads are refused."""
+    """Use up the quota, as other clients would, so that all log reads are refused from now on."""
     service.server.script.clear()
     service.script("ListLogEntries", "quota", per_minute=1)
     service.server.script.match("ListLogEntries", service.project)

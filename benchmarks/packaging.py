@@ -1,9 +1,9 @@
-"""What packaging a trainer costs: a hit, a miss, and for comparison a plain ``uv build --sdist`` with setuptools.
+"""The cost of packaging a trainer: a hit, a miss, and for comparison ``uv build --sdist`` with setuptools.
 
-A project that changed is built twice: its sdist, and a wheel of that to check it.
+A changed project is built twice: its sdist, and a wheel from the sdist to check it.
 
-Against a real Cloud Storage server on this machine, so a hit's one listing of the bucket is in its figure; a listing
-alone is measured too.
+The benchmark uses a real Cloud Storage server on this machine, so the time of a hit includes its one listing of the
+bucket; a single listing is also measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ setup(name="trainer", version="0.0.0", packages=find_packages(), package_data={"
 
 
 def make_trainer(root: Path, files: int) -> Path:
-    """A package of ``files`` modules in sub-packages, with data, and what stays out."""
+    """Write a package with ``files`` modules in sub-packages, a data file, and a file that is excluded."""
     trainer = root / "trainer"
     for number in range(files):
         folder = trainer / f"part{number % 5}"
@@ -60,7 +60,7 @@ def plain_build(project: Path, out: Path) -> None:
 
 
 def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each kind, in turns."""
+    """The seconds of each kind of packaging; the kinds alternate."""
     trainer = make_trainer(work / "alone", files)
     project = work / "project"
     inside = make_trainer(project, files)
@@ -72,7 +72,7 @@ def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
     def package(source: Path) -> Callable[[], object]:
         return lambda: package_trainer(source, storage=storage, staging="bench", module="trainer.task")
 
-    plain_build(project, work / "out")  # fetches setuptools
+    plain_build(project, work / "out")  # warm-up: downloads setuptools
     package(trainer)()
     for number in range(rounds):
         for folder in (trainer, inside):
@@ -86,7 +86,7 @@ def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 within the budgets, 1 beyond them."""
+    """Exit code: 0 within the budgets, 1 if one is exceeded."""
     parser = argparse.ArgumentParser(prog="benchmarks packaging", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=50)

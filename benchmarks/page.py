@@ -1,9 +1,9 @@
 """The first view of the web page after a start of the API server, and later views, with many jobs in the bucket.
 
-The bucket is on a Cloud Storage server on loopback, filled with job dirs. Each measurement is a server in a process of
-its own that sees the bucket for the first time: with the job index that the jobs' waits and validations wrote, without
-it, and with some rows missing. ``--baseline DIR`` also measures the code of another checkout: without the rows that its
-servers keep, and with them. Rounds alternate. Then jobs end at the same time, each in a process that writes the index.
+The bucket is on a Cloud Storage server on loopback, filled with job dirs. Each measurement uses a server in a new
+process that sees the bucket for the first time: with the job index that the jobs' waits and validations wrote, without
+it, and with some rows missing. ``--baseline DIR`` also measures the code of another checkout, without and with the rows
+that its servers store. Rounds alternate. Finally, jobs end at the same time, each in a process that writes the index.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from urllib.parse import quote
 ROOT = Path(__file__).parents[1]
 BUCKET = "gs://page-benchmark"
 VIEW_BUDGET = 0.002  # seconds
-FIRST_BUDGET, GROWTH_BUDGET = 0.05, 5.0  # of the baseline's first view; ten times the jobs
+FIRST_BUDGET, GROWTH_BUDGET = 0.05, 5.0  # relative to the baseline's first view; for ten times the jobs
 MEMORY_BUDGET_MIB = 150
 LOST_ROWS = 20
-WRITERS_JOBS = 1000  # with more jobs, only the server that found no index writes it: the same rows, sooner
+WRITERS_JOBS = 1000  # with more jobs, only the server without an index writes it: faster, with the same rows
 VIEWS = 200
 PATIENCE_SECONDS = 1200.0
 
@@ -50,7 +50,7 @@ def _child(path: str) -> None:
     settings = json.loads(Path(path).read_text())
 
     class Backend:
-        """Knows all jobs."""
+        """A backend that knows all jobs."""
 
         name = "memory"
 
@@ -65,7 +65,7 @@ def _child(path: str) -> None:
     backend, storage = Backend(), web_index.Storage()
     storage.list_dirs(BUCKET + "/none")  # imports the client, and opens a connection
     index = web_index.Index(storage, BUCKET, lambda _: backend)
-    # Without Airflow's permissions, which have nothing to do with the number of jobs.
+    # Without Airflow's permissions, whose cost does not depend on the number of jobs.
     routes._index, routes._bucket, guard.readable = lambda: index, lambda: BUCKET, lambda _, dags: set(dags) | {""}
     before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     began = time.perf_counter()
@@ -114,7 +114,7 @@ def _views(routes: Any, fields: Mapping[str, str]) -> float:
 
 
 class Bucket:
-    """The bucket with its jobs, on a server of its own."""
+    """The bucket with its jobs, on its own server."""
 
     def __init__(self, server: Any, folder: Path, jobs: int, others: int) -> None:
         from tests.support.sample_jobs import BACKEND, SampleJobs
@@ -139,7 +139,7 @@ class Bucket:
             self.storage.delete(stat.uri)
 
     def write_rows(self) -> float:
-        """Write the index as the waits and validations of all jobs do, in 8 threads. Returns CPU seconds for a job."""
+        """Write the index as the waits and validations of all jobs do, in 8 threads. Returns CPU seconds per job."""
         from tests.support.sample_jobs import BACKEND
 
         from mlengine.core.job import JobRecord
@@ -171,7 +171,7 @@ class Bucket:
             shards.update(self.storage, BUCKET, shards.number_of(*key), partial(_without, key))
 
     def rows(self) -> tuple[int, int]:
-        """Number of rows in the index, and its size in bytes."""
+        """The number of rows in the index, and its size in bytes."""
         from mlengine.core import layout
         from mlengine.job_index import shards
 
@@ -179,7 +179,7 @@ class Bucket:
         return found, sum(stat.size for stat in self.storage.ls(layout.job_index(BUCKET)))
 
     def measure(self, checkout: Path) -> dict[str, float]:
-        """A new server with the code of ``checkout``; with the CPU time of the Cloud Storage server."""
+        """Measure a new server with the code of ``checkout``. Includes the CPU time of the Cloud Storage server."""
         env = {**os.environ, **self._server.env, "PYTHONPATH": str(checkout / "plugins")}
         env["AIRFLOW_HOME"] = str(self._folder / "airflow")
         served = self._served()
@@ -209,7 +209,7 @@ def _filler(url: str) -> Any:
             self._pool = urllib3.PoolManager(maxsize=16, block=True)
 
         def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-            if uri.endswith("/job.json"):  # without fields that earlier versions do not know
+            if uri.endswith("/job.json"):  # without fields that earlier versions reject
                 data = json.dumps({name: value for name, value in json.loads(data).items() if value}).encode()
             bucket, path = split_uri(uri)
             to = f"{url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(path, safe='')}"
@@ -239,9 +239,9 @@ def measure_all(
         if baseline is not None:
             found["baseline, no rows"] = [bucket.measure(baseline)]
             found["baseline, kept rows"] = []
-        found["no index"] = [bucket.measure(ROOT)]  # it writes the rows
+        found["no index"] = [bucket.measure(ROOT)]  # this server writes the rows
         if baseline is not None:
-            bucket.measure(baseline)  # keeps its rows
+            bucket.measure(baseline)  # this server stores its rows
         how = "the server that found no index wrote"
         if jobs <= WRITERS_JOBS:
             bucket.delete_rows()
@@ -276,7 +276,7 @@ def _line(kind: str, one: Mapping[str, float]) -> str:
 
 
 def _together(counts: Sequence[int]) -> None:
-    """Jobs that end in the same moment: seconds of a writer, and how many rows were written."""
+    """Let jobs end at the same time, and print the seconds of a writer and the number of rows that were written."""
     from mlengine.core.errors import MlengineError
     from mlengine.core.job import JobState
     from mlengine.job_index import shards

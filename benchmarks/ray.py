@@ -1,12 +1,12 @@
-"""The backend ``ray`` compared with the local backend, on the same cores: time to the first step, and steps per second.
+"""The Ray backend compared with the local backend on the same cores: time to the first step, and steps per second.
 
 ``python -m benchmarks ray [--rounds N] [--steps N]``. It starts a Cloud Storage server and a Ray cluster of one node,
 and trains MNIST with the example trainer, one replica, on both backends in turn. Times are those of the trainer's log
 lines, and every figure is a ratio within a round. The first job of each backend builds the environment and is not
-counted. Each round also runs a job of Ray alone, whose driver starts one actor: the least that a job on Ray takes until
-it can start a process. The CPU time of the cluster's own processes is printed too.
+counted. Each round also runs a job on Ray without mlengine, whose driver starts one actor: the minimum time of a job on
+Ray until it can start a process. The CPU time of the cluster's own processes is also printed.
 
-``--instant`` replaces the trainer by one that ends at once: what remains is the cost of the backends.
+``--instant`` replaces the trainer with one that exits at once, to measure only the cost of the backends.
 """
 
 from __future__ import annotations
@@ -54,14 +54,18 @@ print("actor at", ray.get(Clock.remote().now.remote()))
 
 @dataclass(frozen=True)
 class Run:
-    """One job. :param first: seconds from the submission to the first step. :param rate: steps per second."""
+    """The result of one job.
+
+    :param first: seconds from the submission to the first step.
+    :param rate: steps per second.
+    """
 
     first: float
     rate: float = 0.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 1 if a ratio is beyond its budget."""
+    """Exit code: 1 if a ratio is over its budget."""
     parser = argparse.ArgumentParser("ray", description="the backend ray compared with the local backend")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
@@ -138,7 +142,7 @@ def _round(backends: dict[str, TrainingBackend], spec: TrainingSpec, address: st
 
 
 def _bare_ray(address: str) -> float:
-    """Seconds from a job's submission to the first answer of its actor.
+    """The seconds from a job's submission to the first response of its actor.
 
     :raises RuntimeError: the job did not succeed.
     """
@@ -157,7 +161,10 @@ def _bare_ray(address: str) -> float:
 
 
 def _run(backend: TrainingBackend, spec: TrainingSpec) -> Run:
-    """:raises RuntimeError: the job did not succeed."""
+    """Run one job.
+
+    :raises RuntimeError: the job did not succeed.
+    """
     from mlengine.backends import Submission
 
     name = f"job_{uuid.uuid4().hex[:8]}"

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks run [--baseline CHECKOUT] [--later N]``. Clones both builds into a temporary folder and runs
 ``make run ARGS=--once`` in each: the first run builds the trainer's environment; the later ones, which alternate, train
-again with other seeds. Then the trainer of this build runs alone in one process, with the same arguments, environment
-and digits. Everything uses ports of its own.
+again with other seeds. Then the trainer of this build runs without mlengine in one process, with the same arguments,
+environment and digits. All of them use separate ports.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ VERSION = "2026-11-01"  # the newest one, which a run without arguments trains o
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds and CPU seconds of a run, its last held-out accuracy, the peak memory in MiB of all processes, and the
-    seconds of its steps, with their evaluations.
+    """The measurements of a run.
+
+    These are seconds and CPU seconds, the last held-out accuracy, the peak memory of all processes in MiB, and the
+    seconds of the steps with their evaluations.
     """
 
     wall: float
@@ -41,7 +43,7 @@ class Run:
 
     @property
     def rest(self) -> float:
-        """Seconds outside of steps and evaluations."""
+        """The seconds outside of steps and evaluations."""
         return self.wall - self.training
 
     def __str__(self) -> str:
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dag_run(one: Clone, seed: int, steps: int) -> Run:
-    """``make run --once``: from the trigger to the end of the run.
+    """Run ``make run --once``, and measure from the trigger to the end of the run.
 
     :raises RuntimeError: the run did not succeed; the message has the output.
     """
@@ -91,9 +93,9 @@ def dag_run(one: Clone, seed: int, steps: int) -> Run:
 
 
 def bare_run(one: Clone, seed: int, steps: int) -> Run:
-    """The trainer alone, without ``TF_CONFIG``, in the environment that the runs used.
+    """Run only the trainer, without ``TF_CONFIG``, in the environment that the runs used.
 
-    :raises RuntimeError: it failed.
+    :raises RuntimeError: the trainer failed.
     """
     job = one.path.parent / f"bare-{seed}"
     arguments = {"dataset": one.bucket / "datasets" / "mnist" / VERSION, "job-dir": job, "max_steps": steps}
@@ -114,7 +116,7 @@ def _accuracy(metrics: Path) -> float:
 
 
 def _training(metrics: Path) -> float:
-    """Seconds of all steps and evaluations, at the pace between the first and the last evaluation."""
+    """The seconds of all steps and evaluations, extrapolated from those between the first and the last evaluation."""
     rows = _rows(metrics)
     first, last = rows[0], rows[-1]
     pace = (last["wall_time"] - first["wall_time"]) / max(1, last["step"] - first["step"])

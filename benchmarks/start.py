@@ -1,8 +1,8 @@
 """``make run`` in a fresh clone with warm download caches, until Airflow is up, compared with another build.
 
-``python -m benchmarks start [--baseline CHECKOUT] [--rounds N]``. Each round clones both builds, and measures first the
-one, then the other: set-up, start, and the seconds of CPU and the memory (PSS) of all processes. Everything happens in
-a temporary folder on ports of its own.
+``python -m benchmarks start [--baseline CHECKOUT] [--rounds N]``. Each round clones both builds and measures one after
+the other: setup, start, and the CPU seconds and memory (PSS) of all processes. Everything runs in a temporary folder
+on separate ports.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUDGET = 0.5  # of the baseline's time until "up"
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds until the set-up had ended and until Airflow was up, CPU seconds until then, and peak memory in MiB."""
+    """Seconds until the end of the setup and until Airflow was up, CPU seconds until then, and peak memory in MiB."""
 
     set_up: float
     up: float
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(one: Clone) -> Start:
     """Run ``make run`` until Airflow is up, and stop it.
 
-    :raises RuntimeError: it ended before; the message has its output.
+    :raises RuntimeError: the command exited before that; the message has its output.
     """
     began, set_up, output = time.monotonic(), 0.0, []
     with ProcessTree(one.make("--no-train"), one.path, one.env) as tree:

@@ -52,21 +52,26 @@ CLUSTERS = {
     "the trainer, 1 worker, 1 ps": ("ours", 1, 1),
     "the trainer, 4 workers, 1 ps": ("ours", 4, 1),
 }
-# What a replica's log says on its way to the first step.
+# Log lines of a replica until its first step, by milestone.
 MILESTONES = {
     "chief": {"dataset read": r" dataset ", "weights given": "first weights", "first step": r"step \d+ of \d+, loss"},
     "worker": {"dataset read": r" dataset ", "joined": "training from step", "first step": r"step \d+ of \d+, loss"},
     "ps": {"listens": "parameter server at"},
 }
 LOOP_BUDGET = 1.0  # the trainer over the best of the seed's loop and keras fit
-CLUSTER_BUDGET = 0.85  # the cluster over one process, steps a second
+CLUSTER_BUDGET = 0.85  # the cluster over one process, in steps per second
 START_SECONDS = 300.0
 ENDLESS = ("--max_steps", "1000000", "--checkpoint", "1000000")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """:param wall: steps a second. :param cpu: milliseconds of all processes a step. :param ps: the servers' part."""
+    """The speed of a training.
+
+    :param wall: steps per second.
+    :param cpu: CPU milliseconds of all processes per step.
+    :param ps: the part of ``cpu`` in the parameter servers.
+    """
 
     wall: float
     cpu: float
@@ -183,7 +188,7 @@ def _start(python: str, data: str) -> None:
 
 
 def _cluster(python: str, data: str, shape: tuple[str, int, int], steps: int) -> Rate:
-    """The rate of a whole job between two of its progress lines, start and end left out."""
+    """The rate of a job between two of its progress lines, without its start and end."""
     with Replicas(python, data, shape) as cluster:
         first = cluster.until(r"step (\d+) of \d+, loss", 12)
         began, cpu, ps = time.monotonic(), cluster.cpu(), cluster.cpu("ps")
@@ -195,7 +200,7 @@ def _cluster(python: str, data: str, shape: tuple[str, int, int], steps: int) ->
 class Replicas:
     """The processes of one job, killed at the end.
 
-    :ivar job: its directory, gone afterwards.
+    :ivar job: the job's directory, which is deleted afterwards.
     """
 
     def __init__(self, python: str, data: str, shape: tuple[str, int, int], arguments: Sequence[str] = ENDLESS) -> None:
@@ -218,7 +223,7 @@ class Replicas:
                     )
 
     def until(self, pattern: str, least: int) -> int:
-        """Wait for the chief to log a number of at least ``least``; returns it."""
+        """Wait for the chief to log a number of at least ``least``, and return it."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             log = (self._folder / "chief0.log").read_text(errors="replace")
@@ -228,13 +233,16 @@ class Replicas:
         raise TimeoutError(f"the chief did not reach step {least}:\n{log[-2000:]}")
 
     def wait(self, seconds: float) -> None:
-        """:raises RuntimeError: a replica ended with another code than 0."""
+        """Wait for all replicas.
+
+        :raises RuntimeError: a replica exited with a code other than 0.
+        """
         for name, process in self.processes.items():
             if code := process.wait(seconds):
                 raise RuntimeError(f"{name} ended with code {code}")
 
     def milestones(self, name: str, patterns: dict[str, str]) -> dict[str, float]:
-        """Seconds from the start of the processes until the log of one said each of these, if it did."""
+        """The seconds from the start of the processes to the first match of each pattern in a replica's log."""
         reached = {}
         for what, pattern in patterns.items():
             for line in (self._folder / f"{name.replace('/', '')}.log").read_text(errors="replace").splitlines():
@@ -245,7 +253,7 @@ class Replicas:
         return reached
 
     def cpu(self, role: str = "") -> float:
-        """Seconds so far, of all processes of a role."""
+        """The CPU seconds so far of all processes with this role; of all processes by default."""
         ticks = 0
         for process in [process for name, process in self.processes.items() if name.startswith(role)]:
             fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -264,7 +272,7 @@ class Replicas:
 
 
 def make_dataset(python: str, scratch: Path, digits: int = 60_000) -> Path:
-    """A dataset version of this many training digits and all 10,000 held-out ones."""
+    """Create a dataset version with ``digits`` training digits and all 10,000 held-out ones."""
     from scripts import mnist
 
     target = scratch / "mnist"
@@ -272,7 +280,7 @@ def make_dataset(python: str, scratch: Path, digits: int = 60_000) -> Path:
         "import sys, pathlib as p; from tests import datasets; datasets.make(*map(p.Path, sys.argv[1:3]), train={})"
     )
     command = [python, "-c", script.format(digits), str(target), str(mnist.files())]
-    subprocess.run(command, env=_environment(), cwd=ROOT / "trainer", check=True)  # whose ``tests`` is meant
+    subprocess.run(command, env=_environment(), cwd=ROOT / "trainer", check=True)  # so that ``tests`` is the trainer's
     return target
 
 
@@ -290,7 +298,7 @@ def _ask(process: subprocess.Popen[str], steps: int) -> str:
 
 
 def _answer(process: subprocess.Popen[str]) -> str:
-    """The next line that is an answer; Keras prints lines of its own."""
+    """The next line that is a result. Keras prints other lines too."""
     while process.stdout is not None and (line := process.stdout.readline()):
         if re.match(r"ready|[\d.]+ [\d.]+$", line):
             return line
@@ -306,7 +314,7 @@ def _cpu(rates: Sequence[Rate]) -> float:
 
 
 def _against(mine: Sequence[Rate], others: Sequence[Rate]) -> float:
-    """The median of the ratios round by round: what slows a round down slows both."""
+    """The median of the ratios of each round, because other load affects both sides of a round."""
     return median(one.wall / other.wall for one, other in zip(mine, others, strict=True))
 
 
@@ -319,7 +327,7 @@ def _status(pid: int, field: str) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """Shared pages counted in part: what the replicas of one machine take together."""
+    """The proportional memory (PSS) of a process, whose sum over all replicas is the memory that they use together."""
     return next((int(line.split()[1]) for line in _lines(f"/proc/{pid}/smaps_rollup") if line.startswith("Pss:")), 0)
 
 

@@ -1,4 +1,4 @@
-"""Validation of a large held-out set: comparison of two models, scoring, the whole step, and memory."""
+"""Validation of a large held-out set: comparison of two models, scoring, the entire step, and memory."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """1, 100 and 1,000 waits in one triggerer: calls, event loop lag, CPU and memory, compared with the provider's trigger.
 
-Each figure is of a fresh process that runs Airflow's own ``TriggerRunner.run_trigger`` for every wait. On both sides
-the service is a stub in the process that answers after 50 ms: what is measured is the waiting, not a network. On ours
-the answers are JSON as Vertex AI sends it, page by page, and every line of the log page and every progress line is
-read from a real Cloud Storage server; on the provider's the answers are ready-made messages, which flatters it.
-``--baseline DIR`` also measures our trigger with the code of another checkout; processes of the two alternate.
+Each measurement is of a new process that runs Airflow's own ``TriggerRunner.run_trigger`` for every wait. On both
+sides, the service is a stub in the same process that responds after 50 ms, so the cost of waiting is measured and not
+that of a network. For our trigger, the responses are JSON as sent by Vertex AI, page by page, and every line of the log
+page and every progress line is read from a real Cloud Storage server. For the provider's trigger, the responses are
+ready-made messages, which is an advantage. ``--baseline DIR`` also measures our trigger with the code of another
+checkout; the processes of the two alternate.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ PARENT = "projects/bench/locations/europe-west1"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process: requests per tick, event loop lag in seconds, CPU seconds per minute, memory in MiB."""
+    """The cost of one process.
+
+    These are requests per tick, event loop lag in seconds, CPU seconds per minute, and memory in MiB.
+    """
 
     calls: float
     lag_99: float
@@ -47,7 +51,7 @@ class Cost:
 
 
 class StubClient:
-    """Responds as Vertex AI and Cloud Logging do, for ``count`` running jobs without new lines."""
+    """A client that responds like Vertex AI and Cloud Logging for ``count`` running jobs without new lines."""
 
     def __init__(self, count: int) -> None:
         self.jobs = [
@@ -77,7 +81,7 @@ _stub: StubClient
 
 
 def bench_backend(**_: Any) -> Any:
-    """What the registry makes for the backend ``bench``."""
+    """The factory of the backend ``bench`` for the registry."""
     from mlengine.backends.vertex.backend import VertexBackend
 
     return VertexBackend(project="bench", region="europe-west1", endpoint="http://127.0.0.1:1", client=_stub)  # type: ignore[arg-type]
@@ -131,7 +135,7 @@ _provider_calls = [0]
 
 
 async def measure(triggers: list[Any], seconds: float, warm_up: float) -> Cost:
-    """Start all waits at once, as a triggerer does that has just started; the first seconds are not measured."""
+    """Start all waits at once, as a newly started triggerer does. The first seconds are not measured."""
     from airflow.jobs.triggerer_job_runner import TriggerRunner
 
     runner = TriggerRunner()
@@ -141,7 +145,7 @@ async def measure(triggers: list[Any], seconds: float, warm_up: float) -> Cost:
         tasks.append(asyncio.create_task(runner.run_trigger(number, trigger)))
     await asyncio.sleep(2 * INTERVAL)
     until = time.monotonic() + START_SECONDS
-    while _polled() < len(triggers) and time.monotonic() < until:  # on a busy machine
+    while _polled() < len(triggers) and time.monotonic() < until:  # a busy machine may need more time
         await asyncio.sleep(0.5)
     await asyncio.sleep(warm_up)
     calls, cpu, began = _calls(), time.process_time(), time.monotonic()
@@ -169,7 +173,7 @@ async def measure(triggers: list[Any], seconds: float, warm_up: float) -> Cost:
 
 
 def _polled() -> float:
-    """How many of our waits have been polled."""
+    """The number of our waits that have been polled."""
     if "_stub" not in globals():
         return float("inf")
     from mlengine.jobs.polling import Poller
@@ -204,7 +208,7 @@ def run(side: str, count: int, args: argparse.Namespace, env: Mapping[str, str])
     plugins = (args.baseline if side == "baseline" else ROOT) / "plugins"
     child = ["--child", "ours" if side == "baseline" else side, str(count)]
     done = subprocess.run(
-        # Not as a module of this package, which would put this checkout's code first.
+        # Run as a file, because running a module of this package would put this checkout's code first.
         [sys.executable, "-P", __file__, *child, f"--seconds={args.seconds}", f"--warm-up={args.warm_up}"],
         cwd=ROOT,
         env={**os.environ, **env, "PYTHONPATH": str(plugins)},

@@ -1,4 +1,4 @@
-"""A backend whose jobs are done when they are submitted: what is left is what mlengine itself costs."""
+"""A backend whose jobs finish as soon as they are submitted, to measure the overhead of mlengine itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlengine.core.layout import JobDir
 
 
 class InstantBackend:
-    """:class:`~mlengine.backends.TrainingBackend` that writes a model of two bytes, and remembers nothing."""
+    """A :class:`~mlengine.backends.TrainingBackend` that writes a model of two bytes and keeps no state."""
 
     name = "instant"
 
@@ -31,7 +31,7 @@ class InstantBackend:
         return LogPage((), cursor)
 
     def cancel(self, handle: JobHandle) -> None:
-        """There is nothing to end."""
+        """Do nothing, because no job is running."""
 
     def console_url(self, handle: JobHandle) -> str | None:  # noqa: ARG002
         return None

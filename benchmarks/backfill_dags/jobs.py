@@ -1,4 +1,4 @@
-"""Our seven tasks with real jobs, small ones: for backfills of many versions."""
+"""DAGs with our seven tasks and small real jobs, for backfills of many versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 END = datetime(2024, 12, 31, tzinfo=UTC)
 MONTHLY = CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d")
 
-# One for each length, as a DAG has one backfill at a time, and Airflow looks every 30 s whether it is over. Each
-# ends with its versions: after a backfill, Airflow counts on from its last run, and the current month would start, too.
+# One DAG for each length, because a DAG has only one backfill at a time, and Airflow checks only every 30 s whether it
+# has finished. The end date is that of the versions: after a backfill, Airflow schedules from the last run on, and
+# would also start the current month.
 for number in range(4):
     name = f"jobs_{number}"
     with DAG(name, schedule=MONTHLY, end_date=END, catchup=False, max_active_runs=8, default_args={"retries": 0}):

@@ -1,4 +1,4 @@
-"""Chains of seven tasks that do nothing: what any run of seven tasks costs, without a line of ours."""
+"""Chains of seven tasks that do nothing: the baseline cost of a run with seven tasks, without any of our code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TASKS = 7
 
 
 class Nothing(BaseOperator):
-    """What any task costs."""
+    """A task that does nothing: the cost of any task."""
 
     def execute(self, context: Any) -> dict[str, str]:  # noqa: ARG002
         return {"nothing": "done"}
@@ -21,7 +21,7 @@ with DAG("nothing", schedule=None, catchup=False, max_active_runs=8, default_arg
 
 
 class Handing(BaseOperator):
-    """What any task costs that has a template, and takes a result of the one before."""
+    """A task with a template and with the previous task's result as input: the cost of any such task."""
 
     template_fields = ("given", "when")
 

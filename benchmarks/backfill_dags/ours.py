@@ -1,4 +1,4 @@
-"""Our seven tasks, with the training left out."""
+"""A DAG with our seven tasks, on a backend that does not train."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``make run`` of clones, measured from outside: the parts of ``start`` and ``run``."""
+"""The parts of the benchmarks ``start`` and ``run``: ``make run`` in clones, measured from outside."""

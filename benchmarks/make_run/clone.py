@@ -1,4 +1,4 @@
-"""Fresh clones of checkouts, each with own ports and data, and all with the same download caches."""
+"""Fresh clones of checkouts with their own ports and data, but the same download caches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlengine.testing.airflow_home import free_port
 ROOT = Path(__file__).resolve().parents[2]
 UV_CACHE = Path(os.environ.get("UV_CACHE_DIR") or ROOT / ".mlengine" / "cache" / "uv").resolve()
 MNIST_CACHE = ROOT / ".mlengine" / "cache" / "mnist"
-# Settings of this environment that must not reach the clone's.
+# Variables of this environment that must not be passed to a clone.
 _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "PYTHONPATH",
@@ -32,7 +32,10 @@ _NOT_INHERITED = (
 
 @dataclass(frozen=True)
 class Clone:
-    """:param name: of its build in the output."""
+    """A fresh clone of a checkout.
+
+    :param name: the name of its build in the output.
+    """
 
     name: str
     path: Path
@@ -56,7 +59,7 @@ class Clone:
 
 
 def environment() -> dict[str, str]:
-    """The variables of commands in a clone."""
+    """The environment variables of commands in a clone."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     return {**kept, "UV_CACHE_DIR": str(UV_CACHE), "PYTHONUNBUFFERED": "1"}
 
@@ -70,7 +73,7 @@ def folder() -> Iterator[Path]:
 
 
 def clone(name: str, checkout: Path, parent: Path) -> Clone:
-    """Clone the last commit of a checkout. Its changes that are not committed are not included."""
+    """Clone the last commit of a checkout, without its uncommitted changes."""
     target = parent / name.replace(" ", "-")
     _run(["git", "clone", "--quiet", str(checkout), str(target)])
     commit = _run(["git", "-C", str(target), "log", "-1", "--format=%h %cs"]).strip()
@@ -86,9 +89,9 @@ def clone(name: str, checkout: Path, parent: Path) -> Clone:
 
 
 def warm_caches(clones: list[Clone], parent: Path, *, trainer: bool) -> None:
-    """Download what the clones install, outside of any measurement.
+    """Download the packages that the clones install, so that downloads are not measured.
 
-    :param trainer: what the trainer's environment needs, too.
+    :param trainer: also download the packages of the trainer's environment.
     """
     from scripts import mnist
 

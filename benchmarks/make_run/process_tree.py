@@ -21,13 +21,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ProcessTree:
-    """A running command. Use it as a context manager: on exit, no process of it is left.
+    """A running command. Use it as a context manager, which ends all its processes on exit.
 
     :ivar peak_mib: the largest sum of proportional memory (PSS) of all processes so far, in MiB.
     """
 
     def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        # Detached processes become children of this one when their parents end, so that their CPU time is counted.
+        # Detached processes become children of this one when their parents exit, so that their CPU time is counted.
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._reaped = _reaped_cpu()
         self.peak_mib = 0.0
@@ -57,7 +57,7 @@ class ProcessTree:
             yield line.rstrip("\n")
 
     def cpu(self) -> float:
-        """CPU seconds so far of all processes, ended ones included."""
+        """CPU seconds of all processes so far, including exited ones."""
         _reap(self.process.pid)
         ticks = 0
         for child in psutil.Process().children(recursive=True):
@@ -69,7 +69,7 @@ class ProcessTree:
         return ticks / _TICKS + _reaped_cpu() - self._reaped
 
     def interrupt(self) -> None:
-        """Send Ctrl-C to the command, and wait until it has ended."""
+        """Send Ctrl-C to the command, and wait until it has exited."""
         os.killpg(self.process.pid, signal.SIGINT)
         try:
             self.process.communicate(timeout=_STOP_SECONDS)
@@ -97,7 +97,7 @@ def _reaped_cpu() -> float:
 
 
 def _reap(but: int = 0) -> None:
-    """Collect the ended children, except one that ``subprocess`` waits for."""
+    """Reap the exited children, except one that ``subprocess`` waits for."""
     deadline = time.monotonic() + 10.0
     for child in psutil.Process().children():
         if child.pid == but:

@@ -1,7 +1,7 @@
 """The paired bootstrap of five metrics, compared with scikit-learn's functions in a loop over resampled rows.
 
-mlengine makes all resamples; a few of scikit-learn's are timed and scaled. At a smaller size both make all resamples,
-and their intervals are compared.
+mlengine computes all resamples; for scikit-learn, a few are timed and scaled. At a smaller size, both compute all
+resamples, and their intervals are compared.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from mlengine.validation.metrics.outcomes import Outcomes
 
 METRICS = ("roc_auc", "average_precision", "log_loss", "accuracy", "f1")
 CONFIDENCE = 0.95
-SPEED_BUDGET = 50.0  # times scikit-learn's speed
-MEMORY_BUDGET = 1024.0  # MiB over the import
-# The interval's ends are quantiles of few resamples; this many standard errors apart is no coincidence.
+SPEED_BUDGET = 50.0  # relative to scikit-learn's speed
+MEMORY_BUDGET = 1024.0  # MiB more than after the imports
+# The interval's ends are quantiles of few resamples. A difference of more standard errors than this is not random.
 STANDARD_ERRORS = 4.0
 
 
 def run(args: argparse.Namespace) -> bool:
-    """Speed, memory and result of the comparison of two models."""
+    """Measure speed and memory of the comparison of two models, and check its result."""
     before = peak()
     challenger, champion = models(args.rows)
     given = sum(
         part.nbytes for one in (challenger, champion) for part in (one.values, one.predicted) if part is not None
     )
-    # All resamples and the sorting: with a part of them and a subtraction, a busy machine decides the result.
+    # This times all resamples, including the sorting. Timing fewer and subtracting the sorting would be too noisy on a
+    # busy machine.
     ours = timed(lambda: bootstrap.paired(challenger, champion, METRICS, resamples=args.resamples))
     used = peak() - before
     generator = np.random.default_rng(0)
-    reference(challenger, champion, generator)  # imports scikit-learn
+    reference(challenger, champion, generator)  # warm-up: imports scikit-learn
     theirs = [timed(lambda: reference(challenger, champion, generator)) for _ in range(args.rounds)]
     wall, cpu = (min(getattr(one, name) for one in theirs) * args.resamples for name in ("wall", "cpu"))
     ratio, cpu_ratio = wall / ours.wall, cpu / ours.cpu
@@ -71,7 +72,7 @@ def same_intervals(rows: int, resamples: int = 400) -> bool:
 
 
 def models(rows: int) -> tuple[Outcomes, Outcomes]:
-    """Two models of a binary target, 20 % positive, with correlated errors."""
+    """Two models of a binary target with 20 % positive rows and correlated errors."""
     generator = np.random.default_rng(0)
     target = (generator.random(rows) < 0.2).astype(np.int64)
     common = generator.normal(size=rows)
@@ -85,7 +86,7 @@ def models(rows: int) -> tuple[Outcomes, Outcomes]:
 
 
 def reference(challenger: Outcomes, champion: Outcomes, generator: np.random.Generator) -> list[float]:
-    """One stratified resample by scikit-learn: the gain in each metric."""
+    """The gain in each metric in one stratified resample, computed with scikit-learn."""
     from sklearn import metrics as sklearn
 
     classes = [np.flatnonzero(challenger.target == one) for one in (0, 1)]

@@ -1,4 +1,4 @@
-"""An environment with TensorFlow, and what runs in it: the model is made, and is run without mlengine."""
+"""An environment with TensorFlow, and the programs that create a model there and run it without mlengine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-# Run in the trainer's environment. ``make``: writes the model. ``bare``: seconds of the model over the rows.
+# Runs in the trainer's environment. ``make`` writes the model. ``bare`` measures the seconds of the model on the rows.
 TENSORFLOW = """
 import json, sys, time
 from pathlib import Path
@@ -77,9 +77,9 @@ print("MEASURED " + json.dumps({
 
 @contextmanager
 def trainer_python(state: Path | None) -> Iterator[tuple[Path, Path]]:
-    """The interpreter of an environment with TensorFlow, and a folder; a storage service runs meanwhile.
+    """The interpreter of an environment with TensorFlow, and a folder. A storage service runs in the meantime.
 
-    :param state: keeps the environment between runs.
+    :param state: a folder that keeps the environment between runs.
     """
     from mlengine.storage.client import Storage
     from mlengine.testing import gcs
@@ -106,7 +106,7 @@ def register_package() -> str:
 
 
 def plain(python: Path, model: Path, file: Path) -> dict[str, float]:
-    """The metrics by :data:`PLAIN`."""
+    """The metrics that :data:`PLAIN` computes."""
     return dict(json.loads(_run(python, PLAIN, str(model), str(file), "8192")))
 
 
@@ -116,7 +116,7 @@ def tensorflow(python: Path, task: str, folder: Path, rows: int, width: int) -> 
 
 
 def _run(python: Path, source: str, *args: str) -> str:
-    """What the program has printed after ``MEASURED``."""
+    """The output of the program after ``MEASURED``."""
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run([str(python), "-c", source, *args], env=env, capture_output=True, text=True, check=False)
     if done.returncode:

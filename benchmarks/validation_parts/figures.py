@@ -1,4 +1,4 @@
-"""Time and memory of a piece of work, and the verdict on a budget."""
+"""Time and memory of a function call, and the comparison with a budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Seconds:
 
 
 def timed(work: Callable[[], object]) -> Seconds:
-    """CPU of this process and of the processes that it started and that have ended."""
+    """Time a function call. The CPU time is that of this process and of its exited child processes."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     work()
     return Seconds(time.perf_counter() - wall, cpu_seconds() - cpu)

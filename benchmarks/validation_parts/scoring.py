@@ -1,4 +1,4 @@
-"""Writing the held-out rows and scoring them, compared with reading the same Parquet file and the bare model.
+"""Writing the held-out rows and scoring them, compared with reading the same Parquet file and calling the bare model.
 
 The bare model has the rows in memory. Imports, loading and warm-up are excluded on both sides.
 """
@@ -14,7 +14,7 @@ from benchmarks.validation_parts.environment import tensorflow, trainer_python
 from benchmarks.validation_parts.figures import timed, verdict
 from benchmarks.validation_parts.table import COLUMNS, Table, write, write_table
 
-BUDGET = 1.2  # times reading the rows and the bare model
+BUDGET = 1.2  # relative to reading the rows and calling the bare model
 
 
 def run(args: argparse.Namespace) -> bool:
@@ -35,7 +35,7 @@ def score(args: argparse.Namespace, python: Path, folder: Path, width: int) -> b
     model = ScoredModel.read(folder / "model", ServingSignature())
 
     def step() -> tuple[float, float]:
-        """Seconds for writing the rows, and for scoring them."""
+        """The seconds for writing the rows, and for scoring them."""
         with tempfile.TemporaryDirectory(dir=folder) as name:
             work, start = Path(name), time.perf_counter()
             heldout = write(folder, work, args.rows)

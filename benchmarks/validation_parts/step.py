@@ -1,9 +1,9 @@
-"""The whole validation of a registered model without a champion, compared with a plain script in the same environment.
+"""The entire validation of a registered model without a champion, compared with a script in the same environment.
 
 Both start a process, import TensorFlow, load the model, read the same Parquet file and compute five metrics. The script
 (:data:`~benchmarks.validation_parts.environment.PLAIN`) reads only the columns of the model. The validation also checks
-the files, the signature and the consistency of the predictions, measures the latency, makes the plots, and stores the
-report and the predictions. The imports of this process are excluded: an Airflow task has made them.
+the files, the signature and the consistency of the predictions, measures the latency, draws the plots, and stores the
+report and the predictions. The imports of this process are excluded, because an Airflow task has already done them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """:param folder: an empty folder."""
+    """The validation of one model.
+
+    :param folder: an empty folder.
+    """
 
     rows: int
     rounds: int
@@ -52,7 +55,7 @@ class Step:
     folder: Path
 
     def register(self) -> None:
-        """A dataset version with the held-out rows."""
+        """Register a dataset version with the held-out rows."""
         from mlengine import datasets
 
         for split, count in (("train", 1000), ("heldout", self.rows)):
@@ -63,7 +66,7 @@ class Step:
         datasets.add(self.storage, SHARED, "table", "1", self.folder / "data", options=options)
 
     def compare(self, width: int) -> bool:
-        """A network of 8 inputs and two hidden layers of ``width`` units."""
+        """Compare for a network of 8 inputs and two hidden layers of ``width`` units."""
         from mlengine.validation.rules import Rules
         from mlengine.validation.validation import validate
 
@@ -85,7 +88,7 @@ class Step:
         return self.judge(ours, theirs, reports)
 
     def job(self, model: Path, width: int) -> FinishedJob:
-        """A finished job with ``model``."""
+        """Create a finished job with ``model``."""
         from mlengine.core.layout import JobDir, dataset_dir, join
         from mlengine.validation.job import load_job
 

@@ -1,4 +1,4 @@
-"""A table of 20 columns that a model is validated on, as Parquet and as the files of the scoring process."""
+"""A table of 20 columns on which a model is validated, as Parquet and as the files of the scoring process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.validation_parts.figures import verdict
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = 20
-MEMORY_BUDGET = 512.0  # MiB over the import
+MEMORY_BUDGET = 512.0  # MiB more than after the imports
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in place of a dataset version's held-out split."""
+    """A table that acts as the held-out split of a dataset version."""
 
     path: Path
     rows: int
@@ -34,7 +34,7 @@ class Table:
 
 
 def write_table(folder: Path, rows: int, save: int = 0) -> None:
-    """A Parquet file of 20 float columns and a target; the first ``save`` columns also as ``.npy``."""
+    """Write a Parquet file with 20 float columns and a target, and the first ``save`` columns also as ``.npy``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,7 +46,7 @@ def write_table(folder: Path, rows: int, save: int = 0) -> None:
 
 
 def write(folder: Path, out: Path, rows: int) -> Any:
-    """The held-out rows as the scoring process reads them."""
+    """Write the held-out rows as the scoring process reads them."""
     from mlengine.core.dataset import Column, Schema
     from mlengine.validation.heldout import write_heldout
 
@@ -58,7 +58,7 @@ def write(folder: Path, out: Path, rows: int) -> Any:
 
 
 def memory(args: argparse.Namespace) -> bool:
-    """Peak memory of a new process that writes the held-out rows, over its imports."""
+    """Measure the peak memory of a new process that writes the held-out rows, relative to that after its imports."""
     with tempfile.TemporaryDirectory() as name:
         write_table(Path(name), args.rows)
         program = (
