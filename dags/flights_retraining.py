@@ -2,9 +2,9 @@
 
 The trainer is ``examples/flights``: a Keras model with preprocessing layers, trained by a chief and two workers. The
 run's partition key names the version (``2013-11-01``): its training rows are all flights before the last complete
-month, and that month is held out. So each version has other held-out rows, and a champion of the same or an older
-version is evaluated again on the new model's rows. A model is accepted if its ROC AUC is high enough for all flights
-and for each large carrier and airport, and not lower than the champion's.
+month, and that month is held out. Each version therefore has different held-out rows, and a champion of the same or an
+older version is evaluated again on the new model's rows. A model is accepted if its ROC AUC is high enough for all
+flights and for each large carrier and airport, and not lower than the champion's.
 
 To train on the whole year: ``airflow backfill create --dag-id flights_retraining --from-date 2013-02-01 --to-date
 2014-01-01 --max-active-runs 1``. Do this before a newer version has a champion: a champion may have been trained on the

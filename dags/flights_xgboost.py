@@ -1,8 +1,8 @@
 """Retrain the XGBoost model that predicts late flights, on the dataset version of each month.
 
-As ``flights_retraining``, with another trainer: ``examples/flights_xgboost`` needs no TensorFlow. Chief and workers
-find each other through ``TF_CONFIG`` and train one model with XGBoost's own collective. Its own scorer is
-named in its ``pyproject.toml``, because the model's string columns are encoded in Python.
+This DAG differs from ``flights_retraining`` in its trainer: ``examples/flights_xgboost`` needs no TensorFlow. Chief and
+workers find each other through ``TF_CONFIG`` and train one model with XGBoost's own collective. The trainer's
+``pyproject.toml`` names a scorer, because the model's string columns are encoded in Python.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The smallest DAG: a custom trainer, which need not use TensorFlow.
+"""The smallest DAG, with a custom trainer that does not use TensorFlow.
 
 ``examples/hello`` is a Python project with sub-packages and data files. It runs as a chief and two workers, each in its
 own process. The files that the chief writes to the job's ``model/`` are checked for completeness and published.
@@ -26,5 +26,5 @@ with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_m
             }
         },
         validation_level="files",
-        require_comparison=False,  # this model is not measured, so none is compared with the champion
+        require_comparison=False,  # this model has no metrics, so it cannot be compared with the champion
     )

@@ -96,7 +96,7 @@ PARAMS = {
 
 
 def retrain_mnist() -> RetrainingTaskGroup:
-    """Package, train, validate and publish: ``trainer/`` on a version of the dataset ``mnist``, as the form says."""
+    """Package ``trainer/``, train it on a version of ``mnist`` as set in the form, validate and publish the model."""
     arguments = ("max_steps", "batch_size", "learning_rate", "seed")
     return RetrainingTaskGroup(
         model="mnist",

@@ -1,4 +1,4 @@
-"""Invented customers of a telephone company: ``python customers.py MONTHS FILE.csv`` writes all of the first MONTHS."""
+"""Synthetic customers of a telephone company: ``python customers.py MONTHS FILE.csv`` writes the first months."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PLANS = {"basic": 20.0, "family": 45.0, "business": 80.0}
 
 
 def customers(months: int) -> list[dict[str, object]]:
-    """A thousand customers per month; those of a month are always the same."""
+    """A thousand customers per month. The customers of a month are always the same."""
     found = []
     for month in range(months):
         source = random.Random(month)  # noqa: S311 - not a secret
         for number in range(1000):
             plan, tenure, calls = source.choice(list(PLANS)), round(source.uniform(0, 72), 1), source.randrange(9)
             charge = round(PLANS[plan] * source.uniform(0.8, 1.4), 2)
-            # Who is new, pays much for the plan and calls often, leaves.
+            # New customers with an expensive plan and many calls leave.
             risk = 0.9 - tenure / 60 + (charge / PLANS[plan] - 1.1) + (calls - 4) / 8
             found.append(
                 {

@@ -1,4 +1,4 @@
-"""The model: columns in, a probability out. The preprocessing is part of it, so that serving needs no other code."""
+"""The model: columns in, a probability out. It includes the preprocessing, so that serving needs no other code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 
-HASHED = ("dest", "maker")  # columns with many values, of which new ones appear
+HASHED = ("dest", "maker")  # columns with many values, in which new values appear
 
 
 def build(columns: dict[str, str], statistics: dict[str, Any]) -> keras.Model:
     """A Keras model with one input for each column, named as the column.
 
     :param columns: dtype by name.
-    :param statistics: of the training rows, as the manifest has them: the same for all replicas.
+    :param statistics: the statistics of the training rows in the manifest, which are the same for all replicas.
     """
     inputs, features = {}, []
     for name, dtype in columns.items():
@@ -29,13 +29,13 @@ def build(columns: dict[str, str], statistics: dict[str, Any]) -> keras.Model:
 
 
 def number(values: Any, statistics: dict[str, Any]) -> Any:
-    """Scaled; a missing value becomes the mean."""
+    """Scale a number. A missing value becomes the mean."""
     scaled = keras.layers.Normalization(mean=statistics["mean"], variance=statistics["std"] ** 2)(values)
     return keras.ops.where(keras.ops.isnan(scaled), 0.0, scaled)
 
 
 def category(values: Any, name: str, statistics: dict[str, Any]) -> Any:
-    """Embedded, by a hash or by the list of known values."""
+    """Embed a string, by its hash or by its index in the list of known values."""
     if name in HASHED:
         ids, size = keras.layers.Hashing(256)(values), 256
     else:

@@ -21,7 +21,7 @@ from google.cloud import storage
 
 from flights.model import build
 
-RESTART = 75  # the exit code that asks for a restart of this replica
+RESTART = 75  # the exit code that requests a restart of this replica
 
 
 def main() -> None:
@@ -39,15 +39,15 @@ def main() -> None:
         strategy = tf.distribute.MultiWorkerMirroredStrategy() if distributed else tf.distribute.get_strategy()
         Training(args, strategy, chief).run()
     except tf.errors.OpError:
-        # A replica was lost. All others end as well, meet again after the restart, and resume from the checkpoint.
+        # A replica was lost. All others exit too, reconnect after the restart, and resume from the checkpoint.
         traceback.print_exc()
         sys.stdout.flush()
         os._exit(RESTART)
-    os._exit(0)  # the replicas end together: TensorFlow takes one that ends earlier for lost
+    os._exit(0)  # all replicas exit at the same time, because TensorFlow treats one that exits early as lost
 
 
 class Training:
-    """One replica of the training. All replicas apply the same gradients: the mean over their rows.
+    """One replica of the training. All replicas apply the same gradients, the mean over the rows of all.
 
     Keras 3's ``fit`` does not support this strategy; its layers and optimizers do.
     """
@@ -90,17 +90,17 @@ class Training:
         variables = self.model.trainable_variables
         self.optimizer.apply_gradients(
             zip(tape.gradient(loss, variables), variables, strict=True)
-        )  # sums over replicas
+        )  # sums the gradients over all replicas
         return loss
 
     @tf.function
     def barrier(self) -> Any:
-        """Wait until all replicas are here: the chief may still export."""
+        """Wait until all replicas have called this, because the chief may still be exporting."""
         one = self.strategy.run(lambda: tf.constant(1.0))
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None)
 
     def batches(self) -> tf.data.Dataset:
-        """This replica's rows, every n-th, again and again in random order."""
+        """This replica's rows, every n-th row, repeated endlessly in random order."""
         resolver = self.strategy.cluster_resolver
         replicas = self.strategy.num_replicas_in_sync
         rank = 0 if self.chief else 1 + resolver.task_id
@@ -142,10 +142,10 @@ class Training:
         print(progress, flush=True)
 
     def export(self) -> None:
-        """A SavedModel without traces of the cluster: the weights in a model that was made outside of the strategy."""
+        """Export the weights in a model created outside of the strategy, so that it contains nothing of the cluster."""
         model = build(self.columns, self.split["statistics"])
         model.set_weights(self.model.get_weights())
-        # TensorFlow cannot write to the Cloud Storage server of `make run`: export to a directory, then upload.
+        # TensorFlow cannot write to the Cloud Storage server of `make run`, so export to a directory and upload that.
         with tempfile.TemporaryDirectory() as folder:
             model.export(folder, verbose=False)
             for path in sorted(Path(folder).rglob("*")):

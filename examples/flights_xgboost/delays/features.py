@@ -1,4 +1,4 @@
-"""The features of a model, in training and in validation: numbers as they are, strings as categories."""
+"""The features of a model in training and validation: numbers are unchanged, strings become categories."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import xgboost
 
-Batch = Mapping[str, Any]  # NumPy arrays by column
+Batch = Mapping[str, Any]  # column name → NumPy array
 
 
 def load(model_dir: str) -> Callable[[Batch], np.ndarray]:
-    """The scorer, which validation calls: the model's folder in, a function from a batch to probabilities out."""
+    """Load the scorer, which validation calls. Returns a function from a batch to probabilities."""
     booster = xgboost.Booster(model_file=f"{model_dir}/model.ubj")
     categories = json.loads(booster.attr("categories"))
     return lambda batch: booster.predict(matrix(batch, categories, booster.feature_names))
 
 
 def matrix(batch: Batch, categories: Mapping[str, list[str]], names: list[str], target: Any = None) -> xgboost.DMatrix:
-    """A category is its position in the list that is stored with the model. An unknown one is a missing value."""
+    """Encode a batch. A category becomes its index in the list stored with the model, an unknown one is missing."""
     values = [encode(batch[name], categories[name]) if name in categories else batch[name] for name in names]
     return xgboost.DMatrix(
         np.stack(values, axis=1).astype(np.float32),

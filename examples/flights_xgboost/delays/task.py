@@ -22,7 +22,7 @@ from xgboost.tracker import RabitTracker
 
 from delays.features import matrix
 
-RESTART = 75  # the exit code that asks for a restart of this replica
+RESTART = 75  # the exit code that requests a restart of this replica
 
 
 def main() -> None:
@@ -56,11 +56,12 @@ def replica() -> tuple[int, list[str]]:
 
 
 class Peers:
-    """Tells the workers where XGBoost's tracker is, and ends this replica if another one is lost.
+    """Sends the address of XGBoost's tracker to the workers, and exits this replica if another one is lost.
 
-    Each worker keeps a connection to the chief's address in TF_CONFIG. When a replica dies, its connections close: all
-    others end as well, meet again after the restart, and resume from the checkpoint. XGBoost alone may wait forever for
-    a lost replica. Its tracker has a port of its own: that of TF_CONFIG would be taken for a minute after a restart.
+    Each worker keeps a connection to the chief's address in TF_CONFIG. When a replica dies, its connections close. All
+    others then exit too, reconnect after the restart, and resume from the checkpoint. XGBoost alone may wait forever
+    for a lost replica. Its tracker has a different port, because it could not use that of TF_CONFIG for a minute after
+    a restart.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Peers:
                 connection = socket.create_connection((host, int(port)), timeout=10)
                 found = json.loads(connection.makefile().readline())
             except (OSError, ValueError):
-                time.sleep(0.5)  # the chief is not there yet
+                time.sleep(0.5)  # the chief is not ready yet
             else:
                 self.watch(connection)
                 return {**found, "dmlc_task_id": f"{rank:04}"}
@@ -106,8 +107,10 @@ class Peers:
         self.watchers[-1].start()
 
     def finish(self) -> None:
-        """Wait until the others have finished, too. The chief calls it when it has stored the model: a worker that has
-        ended would not be started again if the chief is lost before.
+        """Wait until the others have finished too.
+
+        The chief calls this only after it has stored the model. If a worker exited earlier and the chief was then lost,
+        the worker would not be restarted.
         """
         for connection in self.connections:
             with contextlib.suppress(OSError):
@@ -122,7 +125,7 @@ def train(args: argparse.Namespace, rank: int, replicas: int) -> xgboost.Booster
     others = {schema["target"], schema["key"], schema["time"]}
     names = [column["name"] for column in schema["columns"] if column["name"] not in others]
     strings = [column["name"] for column in schema["columns"] if column["dtype"] == "string"]
-    # From the manifest, so that all replicas have the same categories in the same order.
+    # The categories are from the manifest, so that they are the same on all replicas, in the same order.
     categories = {
         name: sorted(value for value, _ in split["statistics"][name]["top"]) for name in strings if name in names
     }
@@ -165,7 +168,7 @@ def read(dataset: str, files: list[dict[str, Any]], rank: int, replicas: int) ->
 
 
 class Chief(xgboost.callback.TrainingCallback):
-    """What only one replica writes: a checkpoint every ten rounds, and the progress."""
+    """The callback of the chief, which writes a checkpoint every ten rounds, and the progress."""
 
     def __init__(self, args: argparse.Namespace, checkpoint: storage.Blob) -> None:
         self.args, self.checkpoint = args, checkpoint

@@ -1,4 +1,4 @@
-"""Write one object to the job dir: in Cloud Storage, or in a plain folder."""
+"""Write an object to the job dir, in Cloud Storage or in a local folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``python -m hello.task --max_steps 5 --job-dir gs://bucket/hello/job_1``: what any trainer has to do, and no more.
+"""``python -m hello.task --max_steps 5 --job-dir gs://bucket/hello/job_1``: the minimum that a trainer has to do.
 
-It reads its role from ``TF_CONFIG``, prints, tells its progress, and leaves a result in ``<job dir>/model/``.
+It reads its role from ``TF_CONFIG``, prints, reports its progress, and writes a result to ``<job dir>/model/``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def progress(step: int, of: int, seconds: float) -> bytes:
-    """What the wait shows of a running job."""
+    """The progress that the waiting task shows of a running job."""
     rate = step / max(seconds, 1e-6)
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""``python -m digits.task --dataset gs://… --job-dir gs://…``: data parallel training on all processes."""
+"""``python -m digits.task --dataset gs://… --job-dir gs://…``: data-parallel training on all processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from google.cloud import storage
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-RESTART = 75  # the exit code that asks for a restart of this replica
+RESTART = 75  # the exit code that requests a restart of this replica
 Params = dict[str, Any]
 
 
@@ -26,18 +26,18 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)  # gs://BUCKET/datasets/mnist/2026-11-01
     parser.add_argument("--job-dir", required=True)  # gs://BUCKET/digits/JOB
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch_size", type=int, default=32)  # of each replica
+    parser.add_argument("--batch_size", type=int, default=32)  # examples per replica
     args = parser.parse_args()
-    # JAX reads JAX_COORDINATOR_ADDRESS itself, and these two not.
+    # JAX itself reads JAX_COORDINATOR_ADDRESS, but not these two.
     size, rank = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
     try:
         jax.distributed.initialize(num_processes=size, process_id=rank, heartbeat_timeout_seconds=10)
         train(args, rank, size)
         jax.distributed.shutdown()
     except (jax.errors.JaxRuntimeError, ValueError):
-        # Another replica was lost. All start again, meet, and resume from the checkpoint.
+        # Another replica was lost. All restart, reconnect, and resume from the checkpoint.
         traceback.print_exc()
-        os._exit(RESTART)  # without JAX's own end, which waits for the lost replica
+        os._exit(RESTART)  # skip JAX's own shutdown, which waits for the lost replica
 
 
 def loss_of(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def train(args: argparse.Namespace, rank: int, size: int) -> None:
     state = {**create(), "step": np.array(0)}
     if rank == 0 and checkpoint.exists():
         state = dict(np.load(io.BytesIO(checkpoint.download_as_bytes())))
-    state = multihost_utils.broadcast_one_to_all(state)  # rank 0's: another replica might see an older or a newer one
+    state = multihost_utils.broadcast_one_to_all(state)  # rank 0's, as others might see an older or newer one
     done = int(state.pop("step"))
     print(f"starting after step {done}", flush=True)
     params = {name: local(copied, np.asarray(value)) for name, value in state.items()}
@@ -90,7 +90,7 @@ def scores(params: Params, images: Any) -> jax.Array:
 
 
 def load(model_dir: str) -> Any:
-    """The scorer, which validation calls: the model's folder in, a function from a batch to probabilities out."""
+    """Load the scorer, which validation calls. Returns a function from a batch to probabilities."""
     params = dict(np.load(f"{model_dir}/model.npz"))
     return lambda batch: np.asarray(jax.nn.softmax(scores(params, batch["image"].reshape(-1, 784))))
 

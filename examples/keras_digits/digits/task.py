@@ -1,4 +1,4 @@
-"""``python -m digits.task --dataset gs://… --job-dir gs://…``: train on a dataset version, export a SavedModel."""
+"""``python -m digits.task --dataset gs://… --job-dir gs://…``: train on a dataset version and export a SavedModel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     labels = read_idx(f"{args.dataset}/{paths['label']}")
     model = build()
     model.fit({"pixels": images}, {"digit": labels}, epochs=args.epochs, batch_size=64, verbose=2)
-    # TensorFlow cannot write to the Cloud Storage server of `make run`: export to a local directory, then upload.
+    # TensorFlow cannot write to the Cloud Storage server of `make run`, so export to a directory and upload that.
     with tempfile.TemporaryDirectory() as export:
         model.export(export)
         for path in sorted(Path(export).rglob("*")):
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def build() -> keras.Model:
-    """Bytes in, probabilities out. Name the input and the output: validation calls the model by these names."""
+    """The model: bytes in, probabilities out. Name the input and the output, because validation uses these names."""
     pixels = keras.Input((784,), name="pixels")
     x = keras.layers.Rescaling(1 / 255)(pixels)
     x = keras.layers.Dense(64, activation="relu")(x)
@@ -46,7 +46,7 @@ def build() -> keras.Model:
 
 
 def read_idx(uri: str) -> np.ndarray:
-    """The bytes after the header of an IDX file: 4 bytes, then 4 for each dimension. The file may be gzipped."""
+    """The bytes of an IDX file after its header, which has 4 bytes and 4 for each dimension. It may be gzipped."""
     content = blob(uri).download_as_bytes()
     content = gzip.decompress(content) if uri.endswith(".gz") else content
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def request(uri: str, data: bytes | None = None) -> Any:
-    """Read an object, or write it. For a public bucket, or the server of ``make run``, as no credentials are sent."""
+    """Read or write an object, without credentials: works for a public bucket or the server of ``make run``."""
     host = os.environ.get("STORAGE_EMULATOR_HOST", "https://storage.googleapis.com")
     bucket, _, path = uri.removeprefix("gs://").partition("/")
     name = urllib.parse.quote(path, safe="")

@@ -1,4 +1,4 @@
-"""``python -m table.task --table gs://… --target COLUMN --key COLUMN --job-dir gs://…``: fit, and store the model."""
+"""``python -m table.task --table gs://… --target COLUMN --key COLUMN --job-dir gs://…``: fit and store the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def number(value: str) -> float | str:
-    """Numbers are numeric features; other values are categories."""
+    """Parse a value: numbers are numeric features, and other values are categories."""
     try:
         return float(value)
     except ValueError:

@@ -16,12 +16,12 @@ import torch.distributed as dist
 from google.cloud import storage
 from torch.nn.parallel import DistributedDataParallel
 
-RESTART = 75  # the exit code that asks for a restart of this replica
+RESTART = 75  # the exit code that requests a restart of this replica
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Digits(torch.nn.Module):
-    """Bytes in, probabilities out. The argument is named as the dataset's column: validation calls it by that name."""
+    """The model: bytes in, probabilities out. Validation passes the dataset's column by the argument's name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)  # gs://BUCKET/datasets/mnist/2026-11-01
     parser.add_argument("--job-dir", required=True)  # gs://BUCKET/digits/JOB
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch_size", type=int, default=32)  # of each replica
+    parser.add_argument("--batch_size", type=int, default=32)  # examples per replica
     args = parser.parse_args()
     try:
         # Reads MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE.
         dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo", timeout=timedelta(minutes=5))
         train(args)
     except RuntimeError:
-        # Another replica was lost. All start again, meet, and resume from the checkpoint.
+        # Another replica was lost. All restart, reconnect, and resume from the checkpoint.
         traceback.print_exc()
         os._exit(RESTART)
     dist.destroy_process_group()
@@ -60,7 +60,7 @@ def train(args: argparse.Namespace) -> None:
     model = Digits().to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters())
     checkpoint = blob(f"{args.job_dir}/train/checkpoint.pt")
-    # Rank 0 reads it for all: another replica might see an older or a newer one.
+    # Rank 0 reads the checkpoint for all, because another replica might see an older or newer one.
     found = [checkpoint.download_as_bytes() if rank == 0 and checkpoint.exists() else None]
     dist.broadcast_object_list(found, src=0)
     done = 0
@@ -87,11 +87,11 @@ def train(args: argparse.Namespace) -> None:
     print(f"replica {rank} ends with weights {sum(p.double().sum().item() for p in model.parameters())!r}", flush=True)
     if rank == 0:
         export(model.cpu().eval(), args.job_dir)
-    dist.barrier()  # a replica that has ended is not started again if rank 0 is lost before the model is stored
+    dist.barrier()  # a replica that exits before the model is stored is not restarted if rank 0 is then lost
 
 
 def export(model: Digits, job_dir: str) -> None:
-    """``model.pt2``, which validation runs. ``Dim``: any number of rows."""
+    """Write ``model.pt2``, which validation runs. ``Dim`` allows any number of rows."""
     example = (torch.zeros(2, 28, 28, dtype=torch.uint8),)
     program = torch.export.export(model, example, dynamic_shapes=({0: torch.export.Dim("rows")},))
     buffer = io.BytesIO()

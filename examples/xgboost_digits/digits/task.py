@@ -19,7 +19,7 @@ from google.cloud import storage
 from xgboost import collective
 from xgboost.tracker import RabitTracker
 
-RESTART = 75  # the exit code that asks for a restart of this replica
+RESTART = 75  # the exit code that requests a restart of this replica
 
 
 def main() -> None:
@@ -35,17 +35,18 @@ def main() -> None:
             booster = train(args, rank, size)
             if rank == 0:
                 blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
-            # A replica that has ended is not started again if rank 0 is lost before the model is stored.
+            # A replica that exits before the model is stored is not restarted if rank 0 is then lost.
             collective.broadcast("stored", 0)
     except xgboost.core.XGBoostError:
-        # Another replica was lost. All start again, meet, and resume from the checkpoint.
+        # Another replica was lost. All restart, reconnect, and resume from the checkpoint.
         traceback.print_exc()
         os._exit(RESTART)
 
 
 def meet(rank: int, size: int) -> dict[str, Any]:
-    """Where XGBoost's tracker is: on rank 0, which tells the others. After a restart it needs a new port: it cannot use
-    one again for a minute.
+    """The address of XGBoost's tracker, which runs on rank 0; the other ranks ask rank 0 for it.
+
+    The tracker uses a new port after each restart, because it cannot reuse a port for a minute.
     """
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if rank == 0:
@@ -58,7 +59,7 @@ def meet(rank: int, size: int) -> dict[str, Any]:
             with socket.create_connection(address, timeout=10) as connection:
                 return json.loads(connection.makefile().readline())
         except (OSError, ValueError):
-            time.sleep(0.2)  # rank 0 is not there yet
+            time.sleep(0.2)  # rank 0 is not ready yet
 
 
 def serve(server: socket.socket, tracker: RabitTracker) -> None:

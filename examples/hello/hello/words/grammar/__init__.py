@@ -1,4 +1,4 @@
-"""A sub-package of a sub-package, which `--package-path` of old would have lost."""
+"""A sub-package of a sub-package, which the `--package-path` of older tools would have omitted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from importlib.resources import files
 
 
 def greeting(number: int, name: str) -> str:
-    """One greeting of many, for ``name``."""
+    """One of several greetings, for ``name``."""
     greetings = files("hello.words").joinpath("data/greetings.txt").read_text(encoding="utf-8").split()
     return f"{greetings[number % len(greetings)]}, {name}!"
