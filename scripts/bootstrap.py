@@ -1,12 +1,12 @@
 """Create the environment of this clone from the lock files, using only Python: ``bootstrap.py [run|dev]``.
 
 1. ``.mlengine/tools``: uv, in the version and with the hashes that ``requirements.lock`` names.
-2. ``.venv``: ``requirements.lock`` (run) or ``requirements-dev.lock`` (dev, which contains it), and this project,
-   editable, built offline.
+2. ``.venv``: ``requirements.lock`` (run) or ``requirements-dev.lock`` (dev, which contains it), and this project as an
+   editable install, built offline.
 
 A stamp in ``.venv`` records a digest of the lock file and the project's metadata, so that a second call only compares.
 Nothing is written outside of the clone. HOME may be empty or unset, and a uv on the PATH is not used. The syntax is
-that of Python 3.7, so that an older Python than the project needs can print a message that says so.
+that of Python 3.7, so that a Python that is too old for the project can print an error that says so.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def ensure(kind: str) -> None:
     uv = ensure_uv(python)
     if not _usable(VENV / "bin" / "python"):
         _run([uv, "venv", "--quiet", "--clear", "--python", python, str(VENV)])
-    # From here on the directory is marked as ours, but incomplete.
+    # From here on, the directory is marked as ours but incomplete.
     STAMP.write_text("{}\n", encoding="utf-8")
     inside = ["--python", str(VENV / "bin" / "python")]
-    # No --compile-bytecode: less than a tenth of the modules is ever imported, and Python compiles those by itself.
+    # No --compile-bytecode: less than a tenth of the modules are ever imported, and Python compiles those itself.
     _run([uv, "pip", "sync", *inside, "--require-hashes", str(LOCKS[kind])])
     # The lock file includes the build backend, so nothing is downloaded here.
     _run([uv, "pip", "install", *inside, "--quiet", "--offline", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
@@ -86,7 +86,7 @@ def ensure(kind: str) -> None:
 def _start_again(kind: str) -> None:
     """Run this script with a Python that is new enough: this one has no ``tomllib``, and uv is not installed yet.
 
-    :raises SetupError: there is none on the PATH, or the script failed.
+    :raises SetupError: there is no such Python on the PATH, or the script failed.
     """
     command = [find_python(), str(Path(__file__).resolve()), kind]
     code = subprocess.run(command, check=False).returncode
@@ -151,7 +151,7 @@ def _usable(python: Path) -> bool:
 
 
 def ensure_uv(python: str) -> str:
-    """Install the uv that the lock file names into ``.mlengine/tools``; returns its path.
+    """Install the uv that the lock file names into ``.mlengine/tools``. Returns its path.
 
     Uses the installed pip or, without one, the pip of the standard library's venv, which takes four times as long.
 
@@ -162,7 +162,7 @@ def ensure_uv(python: str) -> str:
     for candidate in (home / "bin" / "uv", home / "lib" / "bin" / "uv"):
         if candidate.exists():
             return str(candidate)
-    # An interrupted pip leaves a part of uv. It gets its name when it is complete.
+    # An interrupted pip leaves a partial installation, so the folder gets its final name only when it is complete.
     part = TOOLS / f"{home.name}.part"
     for folder in (home, part):
         shutil.rmtree(folder, ignore_errors=True)
@@ -176,7 +176,7 @@ def ensure_uv(python: str) -> str:
 
 
 def _install_uv(python: str, folder: Path, pinned: Path) -> str:
-    """Install uv into the folder; returns its path there."""
+    """Install uv into the folder. Returns its path there."""
     install = ["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(pinned)]
     if _has(python, "pip"):
         _run([python, "-m", "pip", *install, "--no-compile", "--target", str(folder / "lib")])
@@ -206,7 +206,7 @@ def _has(python: str, module: str) -> bool:
 
 
 def uv_environment() -> dict[str, str]:
-    """The environment variables for uv, in this script and in others."""
+    """The environment variables for uv, for this script and others."""
     if str(ROOT / "plugins") not in sys.path:  # the package is not installed yet
         sys.path.append(str(ROOT / "plugins"))
     from mlengine.runtime import uv_env
@@ -218,7 +218,7 @@ def uv_environment() -> dict[str, str]:
 
 def _run(command: list[str]) -> None:
     environment = {**uv_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    # Settings of a user's pip that contradict --target, and a warning to root, which does not concern it.
+    # Overrides the user's pip settings that conflict with --target, and a warning for root that does not apply here.
     environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     # With these, uv would install into the active environment.
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):

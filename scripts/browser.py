@@ -1,4 +1,4 @@
-"""Takes the screenshots for ``make screenshots``: logs in, opens the pages, saves pictures.
+"""Takes the screenshots for ``make screenshots``: logs in, opens the pages and saves pictures.
 
 It runs in a separate environment that has playwright, but not this project.
 """
@@ -29,7 +29,7 @@ def see(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def _pages(order: Order) -> dict[str, str]:
-    """Names of the pictures and their pages: those ``while`` the job trains, or those ``after``."""
+    """The names of the pictures and their pages, either ``while`` the job trains or ``after`` it."""
     dag, run = order["dag"], quote(order["run"], safe="")
     task = f"dags/{dag}/runs/{run}/tasks"
     if order["when"] == "while":
@@ -93,7 +93,7 @@ def _report(page: Any) -> None:
     frame.locator("#report").scroll_into_view_if_needed()
 
 
-# What to click before a picture is taken.
+# Functions that prepare a page before its picture is taken.
 _PREPARE = {
     "graph": _graph,
     "trigger": _trigger,
@@ -106,7 +106,7 @@ _PREPARE = {
 
 
 def _expand(page: Any) -> None:
-    """Show the tasks inside of groups. The button is disabled if they are visible already."""
+    """Show the tasks inside of groups. The button is disabled if they are already visible."""
     button = page.get_by_role("button", name="Expand all task groups")
     page.wait_for_timeout(2500)
     if button.count() and button.is_enabled():

@@ -1,9 +1,9 @@
 """``make test``: every check, and one summary. ``python -m scripts.check [NAME …] [-- ARGS]``.
 
 The output of the suites under tests/ is shown live. They spend much of their time waiting for processes, so the other
-checks run in parallel, one after the other; their output is shown at the end if they failed. All checks run even if one
-fails; the exit code is 0 if all passed. ARGS are passed to pytest.
-The summary names each skipped test and its reason.
+checks run at the same time, one after the other; their output is shown at the end if they failed. All checks run even
+if one fails; the exit code is 0 if all passed. ARGS are passed to pytest. The summary names each skipped test and its
+reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scripts.trainer_env import trainer_python
 
 BIN = Path(sys.executable).parent
 _SUITES = ("unit", "integration", "e2e")
-# Three processes whatever the machine: many tests wait for processes, and each may run an Airflow.
+# Three processes on any machine, because many tests wait for processes, and each may run an Airflow.
 # The tests define the groups and their order: tests/support/distribution.py. For one process: ARGS="-n 0".
 _PARALLEL = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
 
@@ -51,7 +51,7 @@ class Result:
 
 
 def main(argv: Sequence[str]) -> int:
-    # In a background job of a shell SIGINT is ignored. Children would inherit that, and tests that interrupt themselves
+    # A shell's background job ignores SIGINT. Child processes would inherit that, and tests that interrupt themselves
     # would never end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     names, arguments = _split(argv)
@@ -131,9 +131,9 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
 
 
 def _trainer(arguments: Sequence[str], sink: IO[bytes] | None) -> bool:
-    """Run in an environment like the trainer's in a job, with pytest.
+    """Run the trainer's tests, in an environment like that of a job but with pytest.
 
-    It passes if ``-k`` or ``-m`` selects none of its tests, unless it is the only check.
+    The check passes if ``-k`` or ``-m`` selects none of the trainer's tests, unless it is the only check.
     """
     command = [str(trainer_python()), "-m", "pytest", *arguments]
     return _run(command, sink, ROOT / "trainer", passed=(0, 5) if arguments and sink else (0,))
@@ -156,7 +156,7 @@ def _run(command: Sequence[str], sink: IO[bytes] | None, folder: Path = ROOT, pa
     try:
         return process.wait() in passed
     except KeyboardInterrupt:
-        # Ctrl-C has reached the child as well. Unlike subprocess.run(), let it stop what it has started.
+        # The child has received Ctrl-C too. Unlike subprocess.run(), do not kill it, so that it can stop its processes.
         _say("interrupted; waiting for the tests to stop their processes")
         process.wait()
         raise
@@ -166,9 +166,9 @@ def _environment() -> dict[str, str]:
     """The caller's environment, without variables that would influence the checks."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLENGINE_"))}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Airflow creates its home when it is imported; keep it out of the user's.
+    # Airflow creates its home when it is imported. It must not be that of the user.
     env["AIRFLOW_HOME"] = str(ROOT / ".mlengine" / "test" / "airflow")
-    # Keras writes its settings into its home when it is imported.
+    # Keras also writes its settings into its home when it is imported.
     env["KERAS_HOME"] = str(ROOT / ".mlengine" / "test" / "keras")
     return env
 

@@ -1,7 +1,7 @@
 """Run a script that controls a browser, in a separate environment that has playwright, but not this project.
 
-It needs Chromium on the machine (Debian: ``apt-get install chromium``). uv provides playwright for the run; it is in no
-lock file. :mod:`scripts.visit` is the part that runs in the other environment.
+It needs Chromium on the machine (Debian: ``apt-get install chromium``). uv installs playwright for the run; no lock
+file contains it. :mod:`scripts.visit` is the part that runs in the other environment.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def find_browser() -> str:
 
 
 def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float = 600.0) -> dict[str, Any]:
-    """Run ``module`` with an order; returns its result.
+    """Run ``module`` with an order. Returns its result.
 
-    :param order: its input, which is passed as JSON.
-    :param scratch: folder for the order and the browser's profile.
-    :raises StackError: it failed; includes its output.
+    :param order: the input of the module, which is passed as JSON.
+    :param scratch: the folder for the order and the browser's profile.
+    :raises StackError: the module failed; the message includes its output.
     """
     path = scratch / "order.json"
     path.write_text(json.dumps(order), encoding="utf-8")

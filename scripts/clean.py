@@ -1,7 +1,7 @@
 """``make clean``: remove everything that make created, except ``.env`` and ``mlengine.env``.
 
-It needs only Python, as it removes the environment, too.
-It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
+It needs only Python, because it also removes the environment. It removes nothing else: a ``.venv`` that make did not
+create stays, and so does everything else in ``dist``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis")
-STAMP = Path(".venv", ".mlengine-stamp")  # that scripts/bootstrap.py leaves in an environment of its own
+STAMP = Path(".venv", ".mlengine-stamp")  # scripts/bootstrap.py writes it to the environments that it creates
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
         shutil.rmtree(ROOT / STAMP.parent, ignore_errors=True)
     for wheel in ROOT.glob("dist/mlengine-*.whl"):
         wheel.unlink()
-    if not any(path.name != ".gitignore" for path in ROOT.glob("dist/*")):  # the builder's own file
+    if not any(path.name != ".gitignore" for path in ROOT.glob("dist/*")):  # .gitignore is from the build tool
         shutil.rmtree(ROOT / "dist", ignore_errors=True)
     for folder in ROOT.rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -52,7 +52,7 @@ def _locked() -> bool:
 
 
 def _alive() -> list[int]:
-    """Processes that work in ``.mlengine``: training jobs outlive the process that submitted them. Linux only."""
+    """The processes that work in ``.mlengine``. Training jobs outlive the process that submitted them. Linux only."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -76,11 +76,11 @@ AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_ano
 
 
 def write(folder: Path, ports: Mapping[str, int] | None = None) -> list[Path]:
-    """Create the files that do not exist; returns those that were created."""
+    """Create the files that do not exist. Returns those that were created."""
     given = {"airflow_port": 8080, "tensorboard_port": 6006, "gcs_port": 9023, **(ports or {})}
     made = {
         "password": secrets.token_urlsafe(12),
-        "postgres": secrets.token_hex(24),  # hexadecimal, as both are parts of URLs
+        "postgres": secrets.token_hex(24),  # hexadecimal, because both are parts of URLs
         "redis": secrets.token_hex(24),
         "fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "secret": secrets.token_urlsafe(32),
@@ -94,7 +94,7 @@ def write(folder: Path, ports: Mapping[str, int] | None = None) -> list[Path]:
 
 
 def _write_private(path: Path, text: str) -> bool:
-    """Create a file that only its owner can read; ``False`` if it exists already."""
+    """Create a file that only its owner can read. Returns ``False`` if it already exists."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from mlengine.jobs import progress
 
-_STATUS_SECONDS = 20.0  # between two printed status lines, if the output is not a terminal
+_STATUS_SECONDS = 20.0  # seconds between two printed status lines if the output is not a terminal
 
 
 class Console:
-    """Writes to stdout. ``live`` says whether it is a terminal.
+    """Writes to stdout. ``live`` is true if stdout is a terminal.
 
-    If stdout is closed, such as by the end of ``tee``, the output is dropped: the run continues, and can be stopped.
+    If stdout is closed, for example because ``tee`` has exited, the output is dropped. The run continues and can be
+    stopped.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:
-        # What is in the buffer is written again later, at the latest when Python ends. Let that succeed.
+        # The content of the buffer is written again later, at the latest when Python exits. Make that succeed.
         with Path(os.devnull).open("wb") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
 
@@ -77,7 +78,7 @@ class Stopwatch:
 
 
 def duration(seconds: float) -> str:
-    """``8.3 s``, ``2 min 05 s``."""
+    """Format a duration, such as ``8.3 s`` or ``2 min 05 s``."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     return progress.duration(round(seconds))

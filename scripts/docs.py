@@ -1,6 +1,6 @@
 """``make docs``: build the docs into ``.mlengine/site``, as pages that need neither a server nor the internet.
 
-Warnings are errors: a broken link, a page that is missing in the navigation. mkdocs is installed from
+Warnings, such as a broken link or a page that is missing in the navigation, are errors. mkdocs is installed from
 ``requirements-docs.lock`` into a separate environment. ARGS are passed to mkdocs: ``ARGS="serve"`` serves the docs and
 rebuilds them after changes.
 """
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     uv = str(Path(sys.executable).with_name("uv"))
     words = list(argv) if argv and not argv[0].startswith("-") else ["build", "--strict", "--quiet", *argv]
     command = [uv, "run", "--quiet", "--isolated", "--no-project", "--python", sys.executable]
-    # The theme prints an advertisement at each build.
+    # Without this, the theme prints an advertisement in each build.
     env = {**uv_environment(), "NO_MKDOCS_2_WARNING": "1"}
     env.pop("VIRTUAL_ENV", None)
     code = subprocess.run(

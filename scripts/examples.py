@@ -15,8 +15,8 @@ class Example:
 
     :param dag: the DAG that retrains its model.
     :param model: the model's name in the bucket.
-    :param load: registers the versions of its dataset in a bucket.
-    :param rows: what the rows of its held-out set are called.
+    :param load: a function that registers the versions of its dataset in a bucket.
+    :param rows: a noun for the rows of its held-out set.
     """
 
     dag: str

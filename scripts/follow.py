@@ -1,4 +1,4 @@
-"""Follow a DAG run on the terminal: a line when a task ends, and the training's progress as the status line."""
+"""Follow a DAG run on the terminal: a line for each task that ends, and the training's progress as the status line."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Follower:
         """Record the run's job dir. Later tasks override it, because a reused job has the dir of another run."""
         if "job_dir" in value:
             self.job_dir = JobDir(str(value["job_dir"]))
-        if "decision" in value and not self.reused:  # the wait repeats that its job is reused
+        if "decision" in value and not self.reused:  # the wait's result repeats that the job is reused
             self.console.say(f"      {value['decision']}: job {value.get('job_id')}")
         self.reused = self.reused or value.get("decision") == "reused"
 
     def _training(self) -> str:
-        """The job's progress, as its launcher and its trainer report it."""
+        """The job's progress, as reported by its launcher and its trainer."""
         if self.job_dir is None or time.monotonic() - self._polled_at < 1.0:
             return ""
         self._polled_at = time.monotonic()
@@ -78,7 +78,7 @@ class Follower:
 
 
 def _pause(tasks: list[TaskRun]) -> float:
-    """Seconds until the next poll. While a job trains, polls take CPU that it could use."""
+    """Seconds until the next poll. Polls are less frequent while a job trains, because they take CPU time from it."""
     return 2.0 if any(task.state == "deferred" for task in tasks) else 0.5
 
 

@@ -1,8 +1,8 @@
 """``make lock``: compile the lock files from ``pyproject.toml``. ARGS are passed to uv, e.g. ``--upgrade``.
 
-The development lock contains the runtime lock with the same versions. The image's lock has only what the runtime lock
-does not have, because both are installed there. No lock names a registry, so that they work with any. The lock for the
-docs is independent of the others.
+The development lock contains the runtime lock with the same versions. The image's lock has only packages that are not
+in the runtime lock, because both are installed there. No lock names a registry, so they work with any registry. The
+lock for the docs is independent of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lock-") as scratch:
         image = Path(scratch) / IMAGE.name
         if IMAGE.exists():
-            image.write_bytes(IMAGE.read_bytes())  # keeps the pinned versions, unless there is --upgrade
+            image.write_bytes(IMAGE.read_bytes())  # keeps the pinned versions unless --upgrade is given
         for command in (
             [uv, *_COMPILE, *_SHAPE, "--group", "build", "--group", "shared", *argv, "-o", run],
             [uv, *_COMPILE, *_SHAPE, "--group", "dev", *argv, "-c", run, "-o", dev],

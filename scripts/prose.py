@@ -53,7 +53,7 @@ class Finding:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print each finding, or with ``--count`` the findings per 1,000 lines of each top folder. 1 if there are any."""
+    """Print each finding, or with ``--count`` the findings per 1,000 lines of each top folder. Exit code: 1 if any."""
     paths = [Path(arg) for arg in argv if not arg.startswith("-")] or [ROOT]
     files = sorted({file for path in paths for file in _files(path.resolve())})
     found = list(check(files, load_rules()))
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Rules:
-    """What ``prose.toml`` says: rules for text, and rules for each word of a name."""
+    """The content of ``prose.toml``: rules for text, and rules for each word of a name."""
 
     prose: list[Rule]
     names: list[Rule]
@@ -84,7 +84,7 @@ def _rules(table: Mapping[str, Sequence[str]]) -> list[Rule]:
 
 
 def check(files: Iterable[Path], rules: Rules) -> Iterator[Finding]:
-    """Each place in ``files`` that a rule matches."""
+    """Each match of a rule in ``files``."""
     for file in files:
         source = file.read_text(encoding="utf-8")
         keep = {number for number, line in enumerate(source.splitlines(), 1) if _KEEP in line}
@@ -176,7 +176,7 @@ def _no_names(_source: str) -> Iterator[tuple[int, str]]:
 
 
 _Reader = Callable[[str], Iterator[tuple[int, str]]]
-# By the end of a file's name: what reads its prose, and what reads the names that it defines.
+# File extension → the functions that read a file's prose and the names that it defines.
 _READERS: dict[str, tuple[_Reader, _Reader]] = {
     ".py": (python_prose, defined_names),
     ".md": (markdown_prose, _no_names),

@@ -1,7 +1,7 @@
 """``make reference``: write ``docs/reference.md`` and ``docs/errors.md`` from the code. A test compares them.
 
-Operators and functions come from their docstrings and signatures, settings from their table, commands from the
-parsers, errors and their hints from the places where they are raised.
+Operators and functions are taken from their docstrings and signatures, settings from their table, commands from the
+parsers, and errors and their hints from the code that raises them.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _public(module: str, name: str) -> str:
 
 
 def _parameters(thing: Any) -> Iterator[inspect.Parameter]:
-    """Those of a function, or of a class and of its bases in this project; its own first."""
+    """The parameters of a function, or of a class and its bases in this project, the class's own first."""
     seen = {"self"}
     for made in [vars(one)["__init__"] for one in _classes(thing)] if inspect.isclass(thing) else [thing]:
         for parameter in inspect.signature(made).parameters.values():
@@ -177,7 +177,7 @@ def _classes(thing: type) -> list[type]:
 
 
 def _parts(thing: Any) -> tuple[str, dict[str, str]]:
-    """A docstring's prose, and its ``:param:`` lines; those of a class's bases too."""
+    """A docstring's prose and its ``:param:`` lines, including those of a class's bases."""
     prose, fields = _split(thing)
     for base in _classes(thing)[1:] if inspect.isclass(thing) else ():
         fields = {**_split(base)[1], **fields}
@@ -211,7 +211,7 @@ def _prose(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """The marks of reStructuredText to those of Markdown."""
+    """Convert reStructuredText markup to Markdown."""
     text = re.sub(r"; :raises", "; raises", re.sub(r"\s+", " ", text))
     return _ROLE.sub(r"`\1`", text).replace("``", "`").strip()
 
@@ -247,7 +247,7 @@ def _value(action: argparse.Action) -> str:
 
 
 def _raised() -> Iterator[tuple[str, str, str]]:
-    """Kind, message and hint of each error that is raised with both written out."""
+    """The kind, message and hint of each error that is raised with a literal message and hint."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")):
@@ -260,7 +260,7 @@ def _raised() -> Iterator[tuple[str, str, str]]:
 
 
 def _said(node: ast.expr) -> str:
-    """A text as it is written, with ``{…}`` for what is put in."""
+    """A string literal as it is written, with ``{…}`` for interpolated values."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):

@@ -1,8 +1,8 @@
-"""``make run``: start the whole stack on this machine and train a first model.
+"""``make run``: start the complete stack on this machine and train a first model.
 
 Starts the Cloud Storage server and Airflow, registers the dataset versions, triggers the retraining DAG, follows the
-run, and prints the result and the location of each file. Then it stays up until Ctrl-C, which ends all processes that
-it started. The data is kept for the next start.
+run, and prints the result and the location of each file. Then it keeps running until Ctrl-C, which ends all processes
+that it started. The data is kept for the next start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INTERRUPTED = 130
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C, SIGTERM, or SIGHUP, which a closed terminal sends."""
+    """Ctrl-C, SIGTERM or SIGHUP was received; a closed terminal sends SIGHUP."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,7 +117,7 @@ def _run_in_progress(stack: Stack, dag: str) -> DagRun | None:
 
 
 def _show_champion(stack: Stack, console: Console, example: Example) -> None:
-    """The champion, and ten of its predictions."""
+    """Print the champion and ten of its predictions."""
     champion = _read(stack, layout.champion(stack.bucket, example.model))
     if champion is None:
         console.say("\nChampion: none yet")
@@ -216,7 +216,7 @@ def _short(path: Path) -> str:
 
 
 def _conf(pairs: list[str]) -> dict[str, Any]:
-    """Parse ``name=value``; a value that is valid JSON is decoded."""
+    """Parse pairs ``name=value``. A value that is valid JSON is decoded."""
     conf: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -59,7 +59,7 @@ def _take_pictures(stack: Stack, browser: str, out: Path, console: Console, *, s
 
 
 class _ItTrainsError(Exception):
-    """The moment for a picture of the log."""
+    """Raised when the job trains, which is the time for the first pictures."""
 
 
 def _until_it_trains(api: AirflowApi, run: DagRun, tasks: list[TaskRun]) -> None:

@@ -1,7 +1,7 @@
 """A pytest plugin of ``make test``: lists each skipped test with its reason, and limits the reasons in CI.
 
-A skipped test is not green: without this, a machine without a browser would pass without the browser's tests. In CI
-(where ``CI`` is set), the run fails if a test was skipped for a reason that ``tests/allowed_skips.txt`` does not list.
+Without it, the tests would pass on a machine without a browser, although the browser's tests did not run. In CI (where
+``CI`` is set), the run fails if a test was skipped for a reason that ``tests/allowed_skips.txt`` does not list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ALLOWED = Path(__file__).parents[1] / "tests" / "allowed_skips.txt"
-# Names the file to which a run appends its skips, one a line, for the summary of scripts.check.
+# The variable with the file to which a run appends its skips, one per line, for the summary of scripts.check.
 FILE = "SKIPPED_TESTS_FILE"
 
 
@@ -68,6 +68,6 @@ class Skips:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Active in the process that prints the summary: a worker of xdist sends its reports there."""
+    """Register the plugin only in the process that prints the summary; workers of xdist send their reports there."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Skips(ci=bool(os.environ.get("CI"))), "skips")

