@@ -177,7 +177,7 @@ def subset(digits: Path, target: Path, *, train: int = 2_000, heldout: int = 1_0
 
 
 def _order(rows: int) -> list[int]:
-    # Sort by random() instead of calling shuffle(): only random() is guaranteed to be the same in later Python versions.
+    # Sort by random() instead of calling shuffle(): only random() is guaranteed to stay the same in later Pythons.
     generator = random.Random(_SEED)  # noqa: S311
     keys = [generator.random() for _ in range(_ROWS["train"])]
     return sorted(range(len(keys)), key=keys.__getitem__)[:rows]

@@ -1,4 +1,4 @@
-"""Google renamed the product: each page says so once, and otherwise uses Vertex AI, which users still search for."""
+"""Google renamed Vertex AI: each page says so once, and otherwise uses the old name, which users still search for."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _share_passed(generator: random.Random, worse_by: float, runs: int = 400) ->
 
 
 def test_error_rates_are_as_documented() -> None:
-    """As documented in :class:`~mlengine.core.verdict.Thresholds` and in docs/validation.md."""
+    """The rates are documented in :class:`~mlengine.core.verdict.Thresholds` and in docs/validation.md."""
     generator = random.Random(7)
     assert _share_passed(generator, 0.0) > 0.93
     assert _share_passed(generator, 0.001) > 0.80

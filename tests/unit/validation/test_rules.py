@@ -1,4 +1,4 @@
-"""Which checks a report covers, and which ones a new validation would drop."""
+"""The checks that a report covers, and those that a new validation would drop."""
 
 from __future__ import annotations
 

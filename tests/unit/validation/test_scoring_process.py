@@ -308,7 +308,7 @@ def test_the_process_exits_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_the_process_does_not_import_mlengine() -> None:
-    """It runs as a script in environments without mlengine."""
+    """The process runs as a script in environments without mlengine."""
     process = scoring_process.PROCESS
     for file in process.parent.rglob("*.py"):
         assert not re.search(r"^\s*(import|from) mlengine\b", file.read_text(), re.MULTILINE), file
