@@ -104,35 +104,45 @@ def _checked(uri: str | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "trainer.task", description="Train MNIST, alone or as the replica that TF_CONFIG says.", allow_abbrev=False
+        "trainer.task", description="Train MNIST, alone or as the replica that TF_CONFIG names.", allow_abbrev=False
     )
     add = parser.add_argument
     add("--dataset", help="a dataset version: directory or gs:// prefix with a manifest.json")
-    add("--job-dir", "--job_dir", dest="job_dir", help="gives --log_dir and --model_dir their places; services add it")
-    add("--log_dir", help="checkpoints, summaries, progress (default: JOB_DIR/train)")
-    add("--model_dir", help="the exported model (default: JOB_DIR/model)")
-    add("--batch_size", type=int, default=Config.batch_size, help="examples a step (default: %(default)s)")
-    add("--max_steps", type=int, default=Config.max_steps, help="steps of all trainers together (default: %(default)s)")
+    add(
+        "--job-dir",
+        "--job_dir",
+        dest="job_dir",
+        help="the parent directory of --log_dir and --model_dir; training services add it",
+    )
+    add("--log_dir", help="the directory of checkpoints, summaries and progress (default: JOB_DIR/train)")
+    add("--model_dir", help="the directory of the exported model (default: JOB_DIR/model)")
+    add("--batch_size", type=int, default=Config.batch_size, help="examples per step (default: %(default)s)")
+    add(
+        "--max_steps",
+        type=int,
+        default=Config.max_steps,
+        help="total number of steps of all trainers (default: %(default)s)",
+    )
     add(
         "--checkpoint",
         type=int,
         default=Config.checkpoint,
-        help="steps from one checkpoint and evaluation to the next (default: %(default)s)",
+        help="steps between checkpoints, which are evaluated (default: %(default)s)",
     )
     add(
         "--eval_examples",
         type=int,
         default=Config.eval_examples,
-        help="held-out examples, always the same ones, for the evaluations before the last, which uses all; 0 for all "
+        help="held-out examples of each evaluation but the last, which uses all; always the same ones; 0: all "
         "(default: %(default)s)",
     )
     add(
         "--learning_rate",
         type=float,
         default=Config.learning_rate,
-        help="of Adam at the first step; it falls linearly to 0 at the last (default: %(default)s)",
+        help="learning rate of Adam at the first step; it falls linearly to 0 at the last (default: %(default)s)",
     )
-    add("--seed", type=int, default=Config.seed, help="of the first weights and of the shuffles (default: %(default)s)")
+    add("--seed", type=int, default=Config.seed, help="seed of initial weights and shuffles (default: %(default)s)")
     add(
         "--strategy",
         choices=["async", "sync"],
@@ -152,5 +162,10 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds after which a step counts as hung (default: %(default)s)",
     )
     add("--allow_cpu", action="store_true", help="train on the CPU if the given accelerator is not visible")
-    add("--threads", type=int, default=Config.threads, help="cores to use (default: a fair share of the machine's)")
+    add(
+        "--threads",
+        type=int,
+        default=Config.threads,
+        help="number of cores to use (default: a fair share of the machine's)",
+    )
     return parser
