@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from mlengine.backends import Submission, register
 from mlengine.champions.history import current
 from mlengine.cli import main
 from mlengine.cli.documents import ChampionDocument, PredictionDocument, ValidationDocument
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.core.job import JobRecord
+from mlengine.core.job import Failure, FailureCause, JobHandle, JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
 from mlengine.promotion.publish import publish
+from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
 from tests.support.validation_env import PACKAGE, RULES, ValidationEnv
@@ -149,6 +153,50 @@ def test_a_job_that_does_not_exist_gets_no_report(validation_env: ValidationEnv,
     assert (code, out) == (1, "")
     assert f"there is no job in {validation_env.bucket}/mnist/typo: it has no job.json and no model" in err
     assert validation_env.storage.ls(f"{validation_env.bucket}/mnist/") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        (JobState.FAILED, FailureCause.TRAINER),
+        (JobState.CANCELLED, FailureCause.CANCELLED),
+        (JobState.RUNNING, None),
+    ],
+)
+def test_a_job_that_has_not_succeeded_gets_no_report(
+    validation_env: ValidationEnv, run: Run, state: JobState, cause: FailureCause | None
+) -> None:
+    memory = MemoryBackend()
+    register("memory", lambda **_: memory)
+    job_dir = validation_env.job("good", "a")
+    handle = JobHandle("memory", "job-1", "a", 1, job_dir.uri)
+    submission = Submission("k", "a", 1, job_dir.uri, TrainingSpec("trainer.task", (PACKAGE,)))
+    memory.jobs.append(MemoryJob(submission, handle, state, Failure(cause, "ended") if cause else None))
+    record = JobRecord(key="k", job_id="a", model="mnist", backend="memory", spec={}, name="job-1")
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
+    validate = ("models", "validate", "mnist", "a", "--validation-level", "files")
+    code, out, err = run(*validate)
+    assert (code, out) == (1, "")
+    assert f"job a is {state.value}, so its model is not validated" in err
+    assert f"mlengine jobs status {job_dir.uri}" in err
+    assert not validation_env.storage.exists(job_dir.report)
+    code, out, _ = run(*validate, "--any-state")
+    assert (code, out.splitlines()[-2]) == (0, "verdict: first")
+
+
+def test_a_job_that_its_backend_has_lost_needs_a_complete_model(validation_env: ValidationEnv, run: Run) -> None:
+    """As after its state dir was deleted."""
+    job_dir = validation_env.job("good", "a")
+    record = JobRecord(key="k", job_id="a", model="mnist", backend="local", spec={}, name="key-1")
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
+    validate = ("models", "validate", "mnist", "a", "--validation-level", "files")
+    assert run(*validate)[0] == 0
+    other = JobDir.of(validation_env.bucket, "mnist", "b")
+    validation_env.storage.write(other.claim, record.to_bytes())
+    code, _, err = run("models", "validate", "mnist", "b")
+    assert code == 1
+    assert "there is no model in" in err
+    assert not validation_env.storage.exists(other.report)
 
 
 def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:

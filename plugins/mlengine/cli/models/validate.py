@@ -17,11 +17,13 @@ from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bu
 from mlengine.cli.output import note, say, say_json
 from mlengine.core.dataset import TASKS
 from mlengine.core.errors import MlengineError, ModelError, UsageError
+from mlengine.core.job import FailureCause, JobState
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Check, table
 from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
+    from mlengine.core.job import JobStatus
     from mlengine.core.layout import JobDir
     from mlengine.validation.report import Report
     from mlengine.validation.rules import Rules
@@ -67,6 +69,11 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--replace-report", action="store_true", help="replace the last report even if it has more checks"
     )
+    parser.add_argument(
+        "--any-state",
+        action="store_true",
+        help="validate the model even if the job failed, was cancelled or still runs",
+    )
     parser.add_argument("--dataset", metavar="GS", help="URI of the dataset version (default: the job's)")
     parser.add_argument(
         "--package", action="append", default=[], metavar="URI", help="a package of the model's environment; repeatable"
@@ -103,9 +110,14 @@ def _validate(args: argparse.Namespace) -> int:
             hint=f"check the names; `mlengine jobs list` shows the jobs of {bucket}",
         )
     if subject.record is not None:
-        with suppress(MlengineError):  # usage is only shown in the report
-            found = job_usage(get_backend(subject.record.backend), subject.record, subject.job_dir)
-            subject = replace(subject, usage=found)
+        status = None
+        with suppress(MlengineError):  # a backend that does not respond knows no state, time or cost
+            backend = get_backend(subject.record.backend)
+            handle = subject.record.handle(folder.uri)
+            status = backend.describe([handle])[0] if handle else None
+            subject = replace(subject, usage=job_usage(backend, subject.record, folder))
+        if not args.any_state:
+            _check_succeeded(storage, folder, status)
     if earlier:
         note(f"using the options of the report of {earlier.created}; validation_level={rules.scope.value}")
     report = validate(
@@ -121,6 +133,30 @@ def _validate(args: argparse.Namespace) -> int:
     else:
         _print(report, folder)
     return ExitCode.OK if report.verdict.decision.publishable else ExitCode.NOT_ACCEPTED
+
+
+def _check_succeeded(storage: Storage, folder: JobDir, status: JobStatus | None) -> None:
+    """Check that the job has succeeded: the report of another job would say nothing about its model.
+
+    A job that its backend does not know, as when its state dir was deleted, needs a complete model.
+
+    :param status: ``None`` if the job was not submitted, or the backend does not respond.
+    :raises ModelError: the job failed, was cancelled, or has not ended; or it has no complete model.
+    """
+    from mlengine.validation.export import resolve
+
+    state = JobState.UNKNOWN if status is None else status.state
+    lost = status is not None and status.failure is not None and status.failure.cause is FailureCause.LOST
+    if state is JobState.SUCCEEDED:
+        return
+    if state is JobState.UNKNOWN or lost:
+        resolve(storage, folder.model, known=False)
+        return
+    then = "validates its model nevertheless" if state.terminal else "validates the model that is there now"
+    raise ModelError(
+        f"job {folder.job_id} is {state.value}, so its model is not validated",
+        hint=f"see `mlengine jobs status {folder.uri}`; --any-state {then}",
+    )
 
 
 def _print(report: Report, folder: JobDir) -> None:
