@@ -597,7 +597,7 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
     code, text = run("show", "people", "v1")
     assert code == 0
     assert "task:       binary (target left, key id)\nheld out:   fixed\n" in text
-    assert "train: 1,000 rows, 1 files" in text
+    assert "train: 1,000 rows, 1 file," in text
     assert json.loads(run("show", "people", "--json")[1])["version"] == "v2"
     code, text = run("diff", "people", "v1", "v2", "--rows", "--json")
     assert code == ExitCode.DIFFERENT

@@ -89,7 +89,7 @@ def test_the_same_again_is_no_error_and_other_content_is(
         (source / f"{name}.gz").write_bytes(gzip.compress((source / name).read_bytes(), 1))
         (source / name).unlink()
     assert add(storage, bucket, source) == first
-    with pytest.raises(DatasetError, match=r"exists with other content \(train: 2000 rows .* 2500 rows of"):
+    with pytest.raises(DatasetError, match=r"exists with other content \(train: 2,000 rows .* 2,500 rows of"):
         add(storage, bucket, grown(digits, tmp_path / "grown", 2_500))
     assert storage.ls(f"{bucket}/datasets/") == before
 
@@ -163,7 +163,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         _fewer_labels,
         r"train-images-idx3-ubyte has 2000 images, .*train-labels-idx1-ubyte 1999 labels",
     ),
-    "labels out of range": (_patch(TRAIN_LABELS, 8, b"\x0a\xff\x0a"), r"10 in 2 rows, 255 in 1 rows"),
+    "labels out of range": (_patch(TRAIN_LABELS, 8, b"\x0a\xff\x0a"), r"10 in 2 rows, 255 in 1 row"),
     "another shape": (
         _patch(HELD_IMAGES, 8, bytes.fromhex("0000000e 00000038")),
         r"uint8\[14x56\], in train uint8\[28x28\]",
@@ -198,7 +198,7 @@ def test_every_reason_is_reported_at_once(storage: Storage, bucket: str, source:
     with pytest.raises(DatasetError, match=r"2 of \d+ checks failed") as caught:
         add(storage, bucket, source)
     assert "duplicates" in str(caught.value)
-    assert "99 in 1 rows" in str(caught.value)
+    assert "99 in 1 row" in str(caught.value)
 
 
 def _few_values(source: Path) -> None:

@@ -15,6 +15,7 @@ from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.options import Commands, add_backend, add_bucket, add_command, add_port, add_set, unique
 from mlengine.cli.output import say
 from mlengine.core.errors import EmulatorError
+from mlengine.core.plural import number_of
 
 _ABOUT = """\
 Serve the APIs of Vertex AI (custom jobs, training pipelines, models), ML Engine (jobs) and Cloud Logging (entries:list)
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
         emulator.stop()
     unused = emulator.script.unused()
     for fault in unused:
-        say(f"fault not triggered: {fault.method} {fault.action}, {fault.times} times left")
+        say(f"fault not triggered: {fault.method} {fault.action}, {number_of(fault.times, 'time')} left")
     return ExitCode.FAILED if unused else ExitCode.OK
 
 

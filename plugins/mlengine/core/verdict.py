@@ -126,7 +126,7 @@ def decide(checks: Sequence[Check], *, champion: str | None, require_comparison:
     failed = [check for check in made if not check.passed]
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.message for check in failed), tuple(checks))
-    counted = f"all {len(made)} checks passed"
+    counted = "the check passed" if len(made) == 1 else f"all {len(made)} checks passed"
     if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
     compared = [check.message for check in made if check.comparison]

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlengine.core.dataset import CheckException, CheckResult, ColumnStatistics, Manifest, Split
 from mlengine.core.errors import DatasetError
+from mlengine.core.plural import number_of
 from mlengine.datasets.drift import new_values_share, psi
 from mlengine.datasets.scan import Scan
 
@@ -95,7 +96,8 @@ def refuse_failed(
             names = dict.fromkeys(check.name for check in failed)
             hint += f'. If it is meant to be so: {" ".join(f"--allow {name}" for name in names)} --reason "…"'
         raise DatasetError(
-            f"{what} is not registered; {len(failed)} of {len(checks)} checks failed:\n{reasons}", hint=hint
+            f"{what} is not registered; {len(failed)} of {number_of(len(checks), 'check')} failed:\n{reasons}",
+            hint=hint,
         )
     return tuple(CheckException(check.name, check.message, reason) for check in checks if not check.passed)
 
@@ -113,7 +115,9 @@ def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
             if role == "weight":
                 yield from _weights(column, statistics, name)
             everything = " (all of them)" if statistics.nulls == rows else ""
-            message = f"{role} {column!r} is null in {statistics.nulls:,} of {rows:,} rows{everything} of {name}"
+            message = (
+                f"{role} {column!r} is null in {statistics.nulls:,} of {number_of(rows, 'row')}{everything} of {name}"
+            )
             message += f", infinite in {infinite:,}" if infinite else ""
             passed = statistics.nulls == 0 and not infinite
             yield CheckResult(role, passed, f"{statistics.nulls + infinite}", "0", message)
@@ -177,7 +181,7 @@ def _known_classes(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
         if statistics is None or not statistics.top:
             continue
         new = [(value, rows) for value, rows in statistics.top if value not in known]
-        shown = ", ".join(f"{value!r} in {rows:,} rows" for value, rows in new[:5])
+        shown = ", ".join(f"{value!r} in {number_of(rows, 'row')}" for value, rows in new[:5])
         text = f"target {draft.schema.target!r} of {name} has values that are no class: {shown}"
         yield CheckResult(
             "classes",

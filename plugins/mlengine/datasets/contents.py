@@ -13,6 +13,7 @@ from typing import Any
 from mlengine.core import layout
 from mlengine.core.dataset import DataFile
 from mlengine.core.errors import DatasetError, StorageConflictError
+from mlengine.core.plural import number_of
 from mlengine.datasets.discovery import Found
 from mlengine.datasets.download import sha256_of
 from mlengine.datasets.formats import idx
@@ -52,7 +53,7 @@ class Contents:
             if self._found.format.name == "idx":
                 read.sort(key=lambda file: str(file.column))
             self.splits[split] = tuple(read)
-            progress(f"{split}: {len(read):,} files read")
+            progress(f"{split}: {number_of(len(read), 'file')} read")
 
     def _file(self, split: str, file: SourceFile, rows: int | None) -> DataFile:
         column = idx.column_of_file(file.path) if self._found.format.name == "idx" else None
@@ -117,7 +118,7 @@ class Contents:
                 raise DatasetError(f"{local} changed while it was read", hint="add it again when it is complete")
             storage.upload_once(local, layout.join(root, file.path))
             done.append(file.path)
-            progress(f"uploaded {len(done):,} of {len(files):,} files")
+            progress(f"uploaded {len(done):,} of {number_of(len(files), 'file')}")
 
         try:
             with ThreadPoolExecutor(_THREADS) as pool:

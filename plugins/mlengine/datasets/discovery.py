@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mlengine.core.dataset import FILE_FORMATS
 from mlengine.core.errors import DatasetError
+from mlengine.core.plural import number_of
 from mlengine.datasets.formats import Format, format_named, format_of
 from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
 from mlengine.datasets.split_names import NAMES, split_of, split_of_folder
@@ -191,7 +192,7 @@ def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[st
     if unknown and splits and all_needed:
         shown = ", ".join(file.path for file in unknown[:4])
         raise DatasetError(
-            f"{source}: {len(unknown)} files belong to no split: {shown}",
+            f"{source}: {number_of(len(unknown), 'file')} of no split: {shown}",
             hint="put each file into a folder train/ or heldout/, or begin its name with train- or heldout-",
         )
     if unknown:

@@ -19,6 +19,7 @@ from typing import Any
 from mlengine.core import layout, versions
 from mlengine.core.dataset import DataFile, Manifest, Schema, Split, check_dataset_name, check_version_name
 from mlengine.core.errors import DatasetError, StorageConflictError
+from mlengine.core.plural import number_of
 from mlengine.datasets import checks, croissant
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
 from mlengine.datasets.contents import Contents
@@ -299,5 +300,5 @@ def _same_or_refuse(
 def _described(split: Split | None) -> str:
     if split is None:
         return "no files"
-    rows = f"{split.rows} rows of " if split.rows is not None else f"{len(split.files)} files of "
-    return f"{rows}{split.identity[:12]}"
+    rows = number_of(split.rows, "row") if split.rows is not None else number_of(len(split.files), "file")
+    return f"{rows} of {split.identity[:12]}"

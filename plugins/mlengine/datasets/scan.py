@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.dataset import ColumnStatistics, Schema
 from mlengine.core.errors import DatasetError
+from mlengine.core.plural import number_of
 from mlengine.datasets.arrow import arrow_schema
 from mlengine.datasets.discovery import Found
 from mlengine.datasets.overlap import HeldoutRows
@@ -92,13 +93,13 @@ def _scan_split(found: Found, name: str, result: Scan, *, schema: Schema, rows: 
             (result.overlap.add if name == "heldout" else result.overlap.match)(hashes)
         if schema.time is not None:
             _compare_times(batch.column(schema.time), name, result)
-        progress(f"{name}: {statistics.rows:,} rows read")
+        progress(f"{name}: {number_of(statistics.rows, 'row')} read")
     if statistics.rows == 0:
         raise _empty(found, name)
     if name == "heldout" and result.overlap is not None:
         result.overlap.finish()
     if rows == "all" and count not in (None, statistics.rows):
-        raise DatasetError(f"split {name}: {statistics.rows} rows were read, its files say {count}")
+        raise DatasetError(f"split {name}: its files have {statistics.rows:,} rows and say {count:,}")
     total = statistics.rows if rows == "all" else count
     target = statistics.columns.get(schema.target or "")
     infinite = 0 if target is None else target.infinite

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.dataset import Column, Schema
 from mlengine.core.errors import DatasetError
+from mlengine.core.plural import number_of
 from mlengine.datasets.arrow import arrow_schema, column_of
 from mlengine.datasets.discovery import Found
 from mlengine.datasets.role_types import check_key
@@ -71,7 +72,7 @@ def split_share(
             writers["heldout"].write_batch(batch.filter(held))
             writers["train"].write_batch(batch.filter(_inverted(held)))
             rows += len(batch)
-            progress(f"{rows:,} rows split")
+            progress(f"{number_of(rows, 'row')} split")
 
 
 def _held(batch: pa.RecordBatch, columns: tuple[Column, ...], share: float) -> pa.Array:

@@ -55,6 +55,7 @@ from mlengine.core.job import (
     JobStatus,
 )
 from mlengine.core.layout import JobDir, check_job_dir_name
+from mlengine.core.plural import number_of
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs import claims
@@ -241,9 +242,8 @@ class Submitter:
             return
         why = f"it was attempt {attempt} of {most}"
         if restarts:
-            why += (
-                f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
-            )
+            times = number_of(restarts, "time")
+            why += f", and the service has restarted the job {times} by itself; restarts count as attempts"
         raise failed(status, why, by_hand=by_hand)
 
     def counted_restarts(self, record: JobRecord) -> int:

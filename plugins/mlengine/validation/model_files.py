@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlengine.core.errors import ModelError
+from mlengine.core.plural import number_of
 from mlengine.core.verdict import Check
 from mlengine.storage.client import Storage
 from mlengine.validation.export import Export, download, resolve
@@ -46,7 +47,7 @@ class ModelFiles:
             return [Check("files", "broken", threshold, passed=False, message=error_text(error))]
         self.export = export
         kind = "as in the manifest" if export.manifest else "there is no manifest"
-        text = f"The model is complete: {len(export.files)} files; {kind}."
+        text = f"The model is complete: {number_of(len(export.files), 'file')}; {kind}."
         return [Check("files", len(export.files), threshold, passed=True, message=text), size]
 
     def check_signature(self) -> list[Check]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from mlengine.core.metrics import format_value
+from mlengine.core.plural import number_of
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
 _COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
@@ -117,7 +118,8 @@ def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: 
         body.append(
             f'<rect x="{x:.1f}" y="{top:.1f}" width="{max(frame.x(edges[at + 1]) - x - 1, 0.5):.1f}" '
             f'height="{frame.y(0) - top:.1f}" fill="var(--a)">'
-            f"<title>{format_value(edges[at])} to {format_value(edges[at + 1])}: {count:,} rows</title></rect>"
+            f"<title>{format_value(edges[at])} to {format_value(edges[at + 1])}: {number_of(count, 'row')}</title>"
+            "</rect>"
         )
     if edges[0] < 0 < edges[-1]:
         body.append(frame.line((0, 0), (0, frame.ys[1]), 'stroke="var(--ink)" stroke-dasharray="4 3"'))
@@ -140,7 +142,7 @@ def grid(title: str, span: Span, rows: Sequence[Sequence[int]], x_label: str, y_
                 f'<rect x="{frame.x(x):.1f}" y="{frame.y(y + step):.1f}" width="{width:.1f}" height="{height:.1f}" '
                 f'fill="var(--a)" fill-opacity="{0.1 + 0.9 * math.sqrt(count / most):.2f}">'
                 f"<title>{escape(x_label)} {format_value(x + step / 2)}, "
-                f"{escape(y_label)} {format_value(y + step / 2)}: {count:,} rows</title></rect>"
+                f"{escape(y_label)} {format_value(y + step / 2)}: {number_of(count, 'row')}</title></rect>"
             )
     body.append(diagonal(frame))
     return frame.svg(body)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlengine.core.errors import ModelError
 from mlengine.core.metrics import format_value, info, is_user_metric
+from mlengine.core.plural import number_of
 from mlengine.core.thresholds import MetricThreshold, SliceThreshold, Thresholds
 from mlengine.core.verdict import Check
 from mlengine.validation.measured import Measured
@@ -38,7 +39,11 @@ def run_checks(measured: Measured, thresholds: Thresholds) -> list[Check]:
 def output_checks(fitted: Fitted, rows: int, task: str) -> list[Check]:
     """The checks of outputs that have the form of their task."""
     bad = fitted.not_finite
-    text = f"The predictions of {bad} of {rows} rows are not finite." if bad else f"All {rows} predictions are finite."
+    text = (
+        f"The predictions of {bad:,} of {number_of(rows, 'row')} are not finite."
+        if bad
+        else "All predictions are finite."
+    )
     return [
         Check("outputs", task, "as the task needs", passed=True, message=f"The outputs are those of a {task} model.")
         if task != "none"
@@ -64,18 +69,25 @@ def slice_checks(found: Iterable[tuple[SliceThreshold, Sequence[Slice]]]) -> lis
     """For each slice threshold, one check of the worst slices."""
     checks = []
     for threshold, slices in found:
-        name = f"{threshold.metric} by {', '.join(threshold.by)}"
+        metric, rows = threshold.metric, number_of(threshold.min_rows, "row")
+        name = f"{metric} by {', '.join(threshold.by)}"
         single = [
-            _bounded(threshold.metric, one.value, threshold.min, threshold.max, f" for {one.name} ({one.rows} rows)")
+            _bounded(
+                threshold.metric,
+                one.value,
+                threshold.min,
+                threshold.max,
+                f" for {one.name} ({number_of(one.rows, 'row')})",
+            )
             for one in slices
             if one.value.number is not None
         ]
         failed = [check for check in single if not check.passed]
         undefined = [one for one in slices if one.value.number is None]
         if not single:
-            checks.append(Check.skip(name, f"No slice has {threshold.min_rows} rows and a defined {threshold.metric}."))
+            checks.append(Check.skip(name, f"No slice has {rows} and a defined {metric}."))
             continue
-        text = f"All {len(single)} slices with at least {threshold.min_rows} rows pass."
+        text = f"All slices with at least {rows} pass ({number_of(len(single), 'slice')})."
         if failed:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             text = (
@@ -144,4 +156,4 @@ def _latency(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
 
 
 def _mib(size: int) -> str:
-    return f"{size / 1024**2:.1f} MiB" if size >= 100_000 else f"{size} bytes"
+    return f"{size / 1024**2:.1f} MiB" if size >= 100_000 else number_of(size, "byte")

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlengine.core.errors import MlengineError
 from mlengine.core.metrics import format_difference, format_value
+from mlengine.core.plural import number_of
 from mlengine.core.thresholds import SliceThreshold
 from mlengine.validation.images import png
 from mlengine.validation.metrics.registry import user_info
@@ -123,7 +124,7 @@ def _threshold(threshold: SliceThreshold | None) -> str:
     limits = [
         f"{sign} {limit:,.10g}" for sign, limit in (("≥", threshold.min), ("≤", threshold.max)) if limit is not None
     ]
-    rows = f"slices with at least {threshold.min_rows:,} rows"
+    rows = f"slices with at least {number_of(threshold.min_rows, 'row')}"
     return f"Threshold: {' and '.join(limits)}, for {rows}." if limits else f"Shown are {rows}; no threshold is set."
 
 

@@ -34,7 +34,7 @@ def test_one_failed_check_rejects_and_its_message_is_the_reason() -> None:
 def test_the_first_model_is_not_compared_but_still_checked() -> None:
     verdict = decide([GOOD, NOT_ASKED], champion=None)
     assert verdict.decision is Decision.FIRST
-    assert verdict.reasons == ("There is no champion yet; all 1 checks passed.",)
+    assert verdict.reasons == ("There is no champion yet; the check passed.",)
     assert decide([BAD, NOT_ASKED], champion=None).decision is Decision.REJECTED
 
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
         found(tmp_path, "train/a.csv", "train/b.wav")
     assert found(tmp_path, file_format="files")[0] == "files"
     (tmp_path / "train/b.wav").unlink()
-    with pytest.raises(DatasetError, match=r"1 files belong to no split: other\.csv"):
+    with pytest.raises(DatasetError, match=r"1 file of no split: other\.csv"):
         found(tmp_path, "other.csv")
     with pytest.raises(DatasetError, match="are not in the same place"):
         find(Storage(), str(tmp_path), heldout="gs://bkt/x")

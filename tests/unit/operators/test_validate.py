@@ -233,7 +233,7 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
 
 
 def test_strings_from_a_trigger_form(job: JobDir) -> None:
-    with pytest.raises(AirflowSkipException, match="has 2 bytes; the maximum is 1 bytes"):
+    with pytest.raises(AirflowSkipException, match="has 2 bytes; the maximum is 1 byte"):
         run(job.uri, thresholds={"accuracy": "0.97", "worst_class_recall": "", "size_bytes": "1"})
     result, _ = run(job.uri, thresholds={"size_bytes": ""}, package_uris="", dataset="", model="", bucket="")
     assert result["verdict"] == "first"

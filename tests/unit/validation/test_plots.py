@@ -39,7 +39,7 @@ def test_bars_of_a_histogram_have_the_height_of_their_rows() -> None:
 def test_a_grid_draws_the_cells_with_rows() -> None:
     svg = grid("Predicted against actual", (0.0, 100.0), [[4, 0], [1, 0]], "actual", "predicted")
     assert svg.count("<rect") == 2
-    assert "actual 75, predicted 25: 1 rows" in svg
+    assert "actual 75, predicted 25: 1 row<" in svg
     assert 'fill-opacity="1.00"' in svg
 
 

@@ -121,7 +121,7 @@ def test_slices_below_the_minimum_are_named() -> None:
     assert check.value == 0
     assert check.message == "1 of 2 slices fail: accuracy for carrier=AA (10 rows) is 0; it must be ≥ 0.9."
     good = slice_check({"metric": "accuracy", "min": 0.9, "min_rows": 5}, carriers, classes(22, range(22)))
-    assert good.message == "All 2 slices with at least 5 rows pass."
+    assert good.message == "All slices with at least 5 rows pass (2 slices)."
     none = slice_check({"metric": "accuracy", "min": 0.9, "min_rows": 50}, carriers, classes(22, range(22)))
     assert none.skipped
     assert none.message == "No slice has 50 rows and a defined accuracy."
@@ -132,5 +132,5 @@ def test_a_metric_that_is_undefined_on_a_slice_is_named() -> None:
     outcomes = Outcomes("binary", target, np.where(target == 1, 0.9, 0.1), target, None, 2)
     check = slice_check({"metric": "roc_auc", "min": 0.9, "min_rows": 5}, ["UA"] * 10 + ["AA"] * 10, outcomes)
     assert check.passed
-    assert "All 1 slices with at least 5 rows pass. Undefined in 1 (carrier=AA: " in check.message
+    assert "All slices with at least 5 rows pass (1 slice). Undefined in 1 (carrier=AA: " in check.message
     assert compute_all(["roc_auc"], outcomes)["roc_auc"].number == 1.0

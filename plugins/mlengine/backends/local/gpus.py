@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from mlengine.core.errors import BackendError
+from mlengine.core.plural import number_of
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
@@ -87,7 +88,7 @@ def describe(gpus: Sequence[Gpu]) -> str:
 
 def number(count: int) -> str:
     """``1 GPU``, ``2 GPUs``."""
-    return f"{count} GPU{'' if count == 1 else 's'}"
+    return number_of(count, "GPU")
 
 
 def accelerator(pool: Pool) -> str:

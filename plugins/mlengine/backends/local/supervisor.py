@@ -25,6 +25,7 @@ from mlengine.backends.local.replica import Replica
 from mlengine.backends.local.replica_env import arguments, replica_env
 from mlengine.core.cluster import has_cluster
 from mlengine.core.job import Failure, FailureCause, JobState
+from mlengine.core.plural import number_of
 from mlengine.core.spec import Role
 from mlengine.runtime.rendezvous import CHIEF_PORTS
 
@@ -218,7 +219,7 @@ class Supervisor:
         running = sum(replica.running for replica in self.replicas)
         done = sum(replica.exit_code == 0 for replica in self.replicas)
         waiting = [f"{it.name} (exit code {it.exit_code}, restart {it.restarts})" for it in self.replicas if it.waiting]
-        detail = f"{running} of {len(self.replicas)} replicas run"
+        detail = f"{running} of {number_of(len(self.replicas), 'replica')} running"
         if done:
             detail += f", {done} done"
         if waiting:

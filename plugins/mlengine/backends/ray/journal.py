@@ -18,6 +18,7 @@ from mlengine.backends.ray.record import chunk_uri, state_uri
 from mlengine.core import plaintext
 from mlengine.core.job import JobState
 from mlengine.core.layout import join
+from mlengine.core.plural import number_of
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Journal:
         size = 0
         with self._lock:
             if self._dropped and not self._pending:
-                text = f"{self._dropped} lines were dropped here, because the bucket did not respond"
+                text = f"{number_of(self._dropped, 'line')} dropped here, because the bucket did not respond"
                 self._lines.append({"replica": "launcher", "text": text, "time": time.time()})
                 self._dropped = 0
             if not self._pending:

@@ -24,6 +24,7 @@ from mlengine.backends.ray import environments
 from mlengine.backends.ray.cluster import LostError
 from mlengine.backends.ray.group import POLL_SECONDS, EndedError, Group, Replica
 from mlengine.core.job import Failure, FailureCause, JobState
+from mlengine.core.plural import number_of
 from mlengine.core.spec import Role
 
 _RESERVE_SECONDS = 1.0
@@ -62,7 +63,7 @@ class Supervisor:
                 except LostError as lost:
                     losses += 1
                     if losses > limit:
-                        message = f"replicas were lost {losses} times; the last: {lost}"
+                        message = f"replicas were lost {number_of(losses, 'time')}; the last: {lost}"
                         return Outcome.because(FailureCause.LOST, message)
                     self._journal.say(f"lost {lost}; restarting all replicas, restart {losses} of {limit}")
                     self._recover(lost)
@@ -206,7 +207,7 @@ class Supervisor:
             for it in self.group.replicas
             if it.restart_at is not None
         ]
-        detail = f"{running} of {len(self.group.replicas)} replicas run"
+        detail = f"{running} of {number_of(len(self.group.replicas), 'replica')} running"
         if done:
             detail += f", {done} done"
         if waiting:

@@ -8,6 +8,7 @@ from mlengine.cli.documents import VersionDocument
 from mlengine.core import plaintext
 from mlengine.core.dataset import ColumnStatistics, Manifest, Split
 from mlengine.core.layout import dataset_dir
+from mlengine.core.plural import number_of
 
 _TOP = 5
 
@@ -29,10 +30,10 @@ def version_document(bucket: str, manifest: Manifest) -> VersionDocument:
 
 def one_line(manifest: Manifest) -> str:
     """The version in a line."""
-    heldout = f", {rows_text(manifest.splits['heldout'])} held-out rows" if "heldout" in manifest.splits else ""
+    heldout = f", {_rows(manifest.splits['heldout'], 'held-out row')}" if "heldout" in manifest.splits else ""
     reference = " by reference" if manifest.by_reference else ""
     return (
-        f"{manifest.name}/{manifest.version}: {manifest.format}{reference}, {rows_text(manifest.train)} training rows"
+        f"{manifest.name}/{manifest.version}: {manifest.format}{reference}, {_rows(manifest.train, 'training row')}"
         f"{heldout}, digest {manifest.digest[:12]}"
     )
 
@@ -64,7 +65,8 @@ def _lines(bucket: str, manifest: Manifest) -> Iterator[str]:
         yield f"{name + ':':<12}{value}"
     for name, split in manifest.splits.items():
         yield ""
-        yield f"{name}: {rows_text(split)} rows, {len(split.files)} files, {split.size:,} bytes, {manifest.format}"
+        files, size = number_of(len(split.files), "file"), number_of(split.size, "byte")
+        yield f"{name}: {_rows(split, 'row')}, {files}, {size}, {manifest.format}"
         yield from _columns(manifest, split)
     failed = [check for check in manifest.checks if not check.passed]
     yield ""
@@ -84,7 +86,7 @@ def _columns(manifest: Manifest, split: Split) -> Iterator[str]:
 
 def _described(statistics: ColumnStatistics) -> Iterator[str]:
     if statistics.nulls:
-        yield f"{statistics.nulls:,} nulls"
+        yield number_of(statistics.nulls, "null")
     if statistics.infinite:
         yield f"{statistics.infinite:,} infinite"
     if statistics.min is not None:
@@ -97,6 +99,10 @@ def _described(statistics: ColumnStatistics) -> Iterator[str]:
     if statistics.top and (statistics.mean is None or len(statistics.top) <= _TOP):
         most = ", ".join(f"{_short(value)} ({rows:,})" for value, rows in statistics.top[:_TOP])
         yield f"most frequent {most}"
+
+
+def _rows(split: Split, noun: str) -> str:
+    return f"uncounted {noun}s" if split.rows is None else number_of(split.rows, noun)
 
 
 def rows_text(split: Split) -> str:

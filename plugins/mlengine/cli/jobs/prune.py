@@ -38,6 +38,7 @@ from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir
+from mlengine.core.plural import number_of
 from mlengine.core.verdict import Decision
 from mlengine.jobs.job_dir import marks
 from mlengine.storage.client import ObjectStat, Storage
@@ -127,7 +128,7 @@ def _prune(args: argparse.Namespace) -> int:
 
 def _total(found: Sequence[OldJob]) -> str:
     size = sum(old.size for old in found) / 2**20
-    return f"{len(found)} job dir{'' if len(found) == 1 else 's'}, {size:.1f} MiB"
+    return f"{number_of(len(found), 'job dir')}, {size:.1f} MiB"
 
 
 def _document(old: OldJob, *, deleted: bool) -> PrunedDocument:

@@ -37,6 +37,7 @@ from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import JobHandle, JobRecord, JobStatus, dag_of
 from mlengine.core.layout import RESERVED_NAMES, JobDir, join
+from mlengine.core.plural import number_of
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 from mlengine.storage.client import Storage
@@ -123,7 +124,7 @@ def _cancel(storage: Storage, backends: Backends, handle: JobHandle) -> bool:
 
 
 def _jobs(number: int) -> str:
-    return f"{number} active job{'' if number == 1 else 's'}"
+    return number_of(number, "active job")
 
 
 def _print(orphans: Sequence[tuple[ActiveJob, str]]) -> None:

@@ -22,6 +22,7 @@ from mlengine.core.errors import (
 from mlengine.core.job_file import fields, parse, worker_pools
 from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.layout import dataset_dir
+from mlengine.core.plural import number_of
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.core.xcoms import DatasetXCom
 
@@ -163,7 +164,7 @@ def packages(
     packaged = package_trainer(
         sources, storage=storage, staging=staging, module=spec.module or None, dry_run=args.dry_run
     )
-    state = "unchanged" if packaged.reused else f"{packaged.files} files"
+    state = "unchanged" if packaged.reused else number_of(packaged.files, "file")
     lines = [f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}"]
     lines += [f"  note: {note}" for note in packaged.notes]
     lines += [f"  excluded: {left.path} ({left.reason})" for left in packaged.left_out]

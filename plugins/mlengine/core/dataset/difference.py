@@ -9,6 +9,7 @@ from mlengine.core.dataset.files import Split
 from mlengine.core.dataset.manifest import Manifest
 from mlengine.core.dataset.schema import Schema
 from mlengine.core.dataset.statistics import ColumnStatistics
+from mlengine.core.plural import number_of
 
 _SHOWN_VALUES = 12
 
@@ -53,7 +54,7 @@ def _schema(old: Schema, new: Schema) -> Iterator[tuple[str, object, object]]:
 
 def _split(name: str, old: Split | None, new: Split | None, target: str | None) -> Iterator[tuple[str, object, object]]:
     if old is None or new is None:
-        yield f"split {name}", None if old is None else f"{old.rows} rows", None if new is None else f"{new.rows} rows"
+        yield f"split {name}", _rows(old), _rows(new)
         return
     yield f"{name}.rows", old.rows, new.rows
     if all(file.column for file in (*old.files, *new.files)):
@@ -66,6 +67,12 @@ def _split(name: str, old: Split | None, new: Split | None, target: str | None) 
         if column in new.statistics:
             pair = old.statistics[column], new.statistics[column]
             yield from _statistics(f"{name}.{column}", *pair, old.rows, new.rows, classes=column == target)
+
+
+def _rows(split: Split | None) -> str | None:
+    if split is None:
+        return None
+    return "uncounted rows" if split.rows is None else number_of(split.rows, "row")
 
 
 def _statistics(

@@ -185,7 +185,7 @@ async function showJobs(view) {
       costs ? el("td", { class: "wide n" }, formatCost(row.cost_usd)) : "", el("td", { class: "wide" }, row.by, el("small", {}, row.dag_id))));
     const more = filters.offset + PAGE < found.total;
     const turnPage = (by) => () => { filters.offset = Math.max(0, filters.offset + by); refresh(); };
-    const shown = found.total ? `${filters.offset + 1}–${filters.offset + found.jobs.length} of ${found.total} jobs` : "0 jobs";
+    const shown = found.total ? `${filters.offset + 1}–${filters.offset + found.jobs.length} of ${found.total} ${found.total === 1 ? "job" : "jobs"}` : "0 jobs";
     const filtered = filters.text || filters.state || filters.model;
     const empty = filtered ? "No jobs match these filters." : filters.run_id
       ? "This run has no job. Either it has not submitted one yet, or it reused the model of an earlier job with the same inputs."
@@ -331,7 +331,7 @@ function logView(path, view) {
         notBefore = Date.now() + 1000 * page.wait;
         if (!page.more || page.wait) break;
       }
-      count.textContent = dropped ? `last ${MAX_LINES} lines` : text.children.length ? `${text.children.length} lines` : "No log lines yet.";
+      count.textContent = dropped ? `last ${MAX_LINES} lines` : text.children.length ? `${text.children.length} ${text.children.length === 1 ? "line" : "lines"}` : "No log lines yet.";
     } catch (error) { if (start === starts) count.textContent = error.message; } finally { if (start === starts) busy = false; }
   }
   function offerAttempts(stored, last) {
