@@ -144,13 +144,26 @@ def _of_two_places(
 ) -> dict[str, list[SourceFile]]:
     """The splits of a directory or prefix, and of another with its held-out files.
 
-    :raises DatasetError: the folder of some pictures may be a class or a split.
+    One may be in the other: a file that both have belongs to the inner one.
+
+    :raises DatasetError: the folder of some pictures may be a class or a split; the directory has held-out files too, or
+        the other one has files of other splits.
     """
+    both = set(map(_identity, files)) & set(map(_identity, apart))
+    if len(both) == len(files) == len(apart):
+        return _assigned(files, source, all_needed=True)
+    if len(both) == len(files):
+        apart = [file for file in apart if _identity(file) not in both]
+    else:
+        files = [file for file in files if _identity(file) not in both]
     train, held = _of_classes(files, "train", file_format), _of_classes(apart, "heldout", file_format)
-    splits = {
-        "train": train or _assigned(files, source, all_needed=False).get("train", []),
-        "heldout": held or _prefixed(apart, heldout),
-    }
+    splits = {"train": train} if train else _assigned(files, source, all_needed=False)
+    if "heldout" in splits:
+        raise DatasetError(
+            f"{source} has held-out files of its own, such as {splits['heldout'][0].path}, and --heldout names {heldout}",
+            hint="leave out --heldout, or move these files away",
+        )
+    splits["heldout"] = held or _prefixed(apart, heldout)
     classes = {
         name: {file.path.split("/")[-2] for file in those} for name, those in (("train", train), ("heldout", held))
     }
@@ -201,8 +214,22 @@ def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[st
 
 
 def _prefixed(files: list[SourceFile], source: str) -> list[SourceFile]:
-    """The held-out files of a place of their own: all of them, or those that are named as held out."""
-    named = [file for file in files if split_of(file.path) == "heldout"]
-    if not named and any(split_of(file.path) for file in files):
-        raise DatasetError(f"{source} has files of other splits and none that is held out")
-    return named or files
+    """The held-out files of a place of their own: all of them. They may be named as validation files.
+
+    :raises DatasetError: some are named as training files, or as files of different splits.
+    """
+    named = {split_of(file.path) for file in files}
+    if len(named) > 1 or "train" in named:
+        shown = ", ".join(
+            next(file.path for file in files if split_of(file.path) == split) for split in sorted(named, key=str)
+        )
+        raise DatasetError(
+            f"--heldout {source} has files of other splits: {shown}",
+            hint="name the folder or prefix that has the held-out files only",
+        )
+    return files
+
+
+def _identity(file: SourceFile) -> object:
+    """What is equal for two paths to one file."""
+    return file.local.resolve() if isinstance(file, LocalFile) else file.where

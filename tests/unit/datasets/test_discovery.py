@@ -14,11 +14,15 @@ from mlengine.datasets.split_names import split_of
 from mlengine.storage.client import Storage
 
 
-def found(tmp_path: Path, *names: str, **options: str) -> tuple[str, dict[str, list[str]]]:
+def write(tmp_path: Path, *names: str) -> None:
     for name in names:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
+
+
+def found(tmp_path: Path, *names: str, **options: str) -> tuple[str, dict[str, list[str]]]:
+    write(tmp_path, *names)
     result = find(Storage(), str(tmp_path), **options)
     return result.format.name, {name: [file.path for file in files] for name, files in result.splits.items()}
 
@@ -140,3 +144,38 @@ def test_a_directory_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(DatasetError, match="train/feb cannot be read: Permission denied"):
         found(tmp_path, "train/a.csv")
+
+
+def two_places(tmp_path: Path, source: str, heldout: str) -> dict[str, list[str]]:
+    result = find(Storage(), str(tmp_path / source), heldout=str(tmp_path / heldout))
+    return {name: [file.where.removeprefix(f"{tmp_path}/") for file in files] for name, files in result.splits.items()}
+
+
+def test_no_file_of_two_places_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, "data/train/a.csv", "data/val/b.csv", "data/c.csv", "later/d.csv")
+    assert two_places(tmp_path, "data", "later") == {
+        "train": ["data/train/a.csv", "data/c.csv"],
+        "validation": ["data/val/b.csv"],
+        "heldout": ["later/d.csv"],
+    }
+    write(tmp_path, "data/test/e.csv")
+    with pytest.raises(DatasetError, match=r"data has held-out files of its own, such as test/e\.csv"):
+        two_places(tmp_path, "data", "later")
+    (tmp_path / "data/test/e.csv").unlink()
+    write(tmp_path, "later/train/f.csv")
+    with pytest.raises(DatasetError, match=r"--heldout .*later has files of other splits: d\.csv, train/f\.csv"):
+        two_places(tmp_path, "data", "later")
+    (tmp_path / "later/d.csv").unlink()
+    with pytest.raises(DatasetError, match=r"--heldout .*later has files of other splits: train/f\.csv"):
+        two_places(tmp_path, "data", "later")
+
+
+def test_one_place_in_the_other(tmp_path: Path) -> None:
+    """A file is in one split only."""
+    write(tmp_path, "data/train/a.csv", "data/test/b.csv", "plain/c.csv", "plain/later/d.csv", "val.csv")
+    both = {"train": ["data/train/a.csv"], "heldout": ["data/test/b.csv"]}
+    assert two_places(tmp_path, "data", "data/test") == both
+    assert two_places(tmp_path, "data/train", "data") == both
+    assert two_places(tmp_path, "data", "data") == both
+    assert two_places(tmp_path, "data/train", "val.csv") == {"train": ["data/train/a.csv"], "heldout": ["val.csv"]}
+    assert two_places(tmp_path, "plain", "plain/later") == {"train": ["plain/c.csv"], "heldout": ["plain/later/d.csv"]}
