@@ -10,7 +10,11 @@ from mlengine.core.dataset import DTYPES, Column, Schema
 from mlengine.core.errors import DatasetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pyarrow as pa
+
+_NO_COUNTERPART = "write it as scalars, strings or lists of numbers; or leave the column out"
 
 
 def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Schema:
@@ -71,15 +75,25 @@ def column_of(field: pa.Field, where: str) -> Column:
         kind, shape = kind.value_type, tuple(kind.shape)
     elif pa.types.is_fixed_size_list(kind):
         kind, shape = kind.value_type, (kind.list_size,)
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    elif any(matches(kind) for matches in _list_types()):
         kind, shape = kind.value_type, (-1,)
     dtype = _dtype(kind)
     if dtype is None or math.prod(shape) == 0:
+        hint = _NO_COUNTERPART
+        if pa.types.is_duration(kind) and not shape:
+            hint = (
+                f"read it as the number of its units ({kind.unit}): --dtype {field.name}=int64; or leave the column out"
+            )
         raise DatasetError(
-            f"{where}: column {field.name!r} has type {field.type}, which a dataset version cannot describe",
-            hint="write it as scalars, strings or lists of numbers; or leave the column out",
+            f"{where}: column {field.name!r} has type {field.type}, which a dataset version cannot describe", hint=hint
         )
     return Column(field.name, dtype, shape, field.nullable)
+
+
+def _list_types() -> tuple[Callable[[pa.DataType], bool], ...]:
+    from pyarrow import types
+
+    return types.is_list, types.is_large_list, types.is_list_view, types.is_large_list_view
 
 
 def _dtype(kind: Any) -> str | None:
@@ -87,17 +101,20 @@ def _dtype(kind: Any) -> str | None:
 
     types = pa.types
     if types.is_dictionary(kind):
-        return _dtype(kind.value_type)
-    if types.is_boolean(kind):
-        return "bool"
+        kind = kind.value_type
+    elif isinstance(kind, pa.JsonType):
+        kind = kind.storage_type
     if types.is_integer(kind):
         return str(kind)
     if types.is_floating(kind):
         return f"float{kind.bit_width}"
     rest = (
+        ("bool", lambda one: types.is_boolean(one) or isinstance(one, pa.Bool8Type)),
+        ("string", lambda one: isinstance(one, pa.UuidType)),
         ("float64", types.is_decimal),
         ("string", lambda one: types.is_string(one) or types.is_large_string(one) or types.is_string_view(one)),
         ("string", types.is_null),
+        ("string", types.is_time),  # a time of day, as in CSV
         ("binary", lambda one: types.is_binary(one) or types.is_large_binary(one) or types.is_binary_view(one)),
         ("binary", types.is_fixed_size_binary),
         ("timestamp", types.is_timestamp),
@@ -127,6 +144,8 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBa
             hint = f"set its type when the version is registered: --dtype {field.name}=TYPE"
             if pa.types.is_time(array.type):
                 hint = f"a time of day has no date: write both, or leave out --dtype {field.name}"
+            elif pa.types.is_nested(array.type) or isinstance(array.type, pa.FixedShapeTensorType):
+                hint = _NO_COUNTERPART
             raise DatasetError(
                 f"{where}: column {field.name!r} is {array.type}, not {field.type}: {error}", hint=hint
             ) from error
@@ -135,9 +154,15 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBa
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    if isinstance(array, pa.UuidArray) and pa.types.is_string(kind):
+        return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_list_view(array.type):  # Arrow's cast to a list loses values
+        array = array.cast(pa.large_list(array.type.value_type))
     if isinstance(kind, pa.FixedShapeTensorType):
-        storage = array.storage if isinstance(array, pa.ExtensionArray) else array
-        return pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type))
+        return pa.ExtensionArray.from_storage(kind, array.cast(kind.storage_type))
     # Nanoseconds become microseconds, and a time without zone is taken for UTC.
-    return array.cast(kind, safe=not pa.types.is_timestamp(kind))
+    return array.cast(options=pc.CastOptions(kind, allow_time_truncate=pa.types.is_timestamp(kind)))

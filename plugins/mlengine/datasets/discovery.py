@@ -146,8 +146,8 @@ def _of_two_places(
 
     One may be in the other: a file that both have belongs to the inner one.
 
-    :raises DatasetError: the folder of some pictures may be a class or a split; the directory has held-out files too, or
-        the other one has files of other splits.
+    :raises DatasetError: the folder of some pictures may be a class or a split; the first place has held-out files too,
+        or the other one has files of other splits.
     """
     both = set(map(_identity, files)) & set(map(_identity, apart))
     if len(both) == len(files) == len(apart):
@@ -159,8 +159,9 @@ def _of_two_places(
     train, held = _of_classes(files, "train", file_format), _of_classes(apart, "heldout", file_format)
     splits = {"train": train} if train else _assigned(files, source, all_needed=False)
     if "heldout" in splits:
+        own = splits["heldout"][0].path
         raise DatasetError(
-            f"{source} has held-out files of its own, such as {splits['heldout'][0].path}, and --heldout names {heldout}",
+            f"{source} has held-out files of its own, such as {own}, and --heldout names {heldout}",
             hint="leave out --heldout, or move these files away",
         )
     splits["heldout"] = held or _prefixed(apart, heldout)

@@ -33,7 +33,7 @@ class Parquet(Format):
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
         import pyarrow as pa
 
-        schemas = [metadata.schema.to_arrow_schema() for metadata in self.footers(files)]
+        schemas = [_with_dtypes(metadata.schema.to_arrow_schema(), dtypes) for metadata in self.footers(files)]
         first = schemas[0]
         check_names(first.names, files[0].where)
         check_dtypes(first, dtypes, files[0].where)
@@ -41,12 +41,7 @@ class Parquet(Format):
         for file, schema in zip(files[1:], schemas[1:], strict=True):
             _same_columns(file, schema, files[0], types)
         nullable = {name for schema in schemas for name in schema.names if schema.field(name).nullable}
-        return pa.schema(
-            [
-                pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type, f.name in nullable)
-                for f in first
-            ]
-        )
+        return pa.schema([pa.field(field.name, field.type, field.name in nullable) for field in first])
 
     def footers(self, files: Sequence[SourceFile]) -> list[Any]:
         """The ``pyarrow.parquet.FileMetaData`` of each file; footers are read at the same time."""
@@ -124,14 +119,24 @@ class _Footer:
         self.nulls = self.nulls + statistics.null_count if known and self.nulls is not None else None
         if self.values is None or statistics is None or not statistics.has_min_max:
             self.values = None
-        else:
+            return
+        try:
             self.values = [min([*self.values, statistics.min]), max([*self.values, statistics.max])]
+        except OverflowError:  # a time that Python has no object for
+            self.values = None
 
     def statistics(self) -> ColumnStatistics:
         low, high = self.values or (None, None)
         if not isinstance(low, int | float):
             low, high = None, None
         return ColumnStatistics(nulls=self.nulls, min=low, max=high)
+
+
+def _with_dtypes(schema: pa.Schema, dtypes: Mapping[str, str]) -> pa.Schema:
+    """The schema with the types that the user set. A type that is replaced may be any."""
+    import pyarrow as pa
+
+    return pa.schema([f.with_type(scalar_type(dtypes[f.name])) if f.name in dtypes else f for f in schema])
 
 
 def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:
