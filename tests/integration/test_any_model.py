@@ -93,6 +93,8 @@ def test_a_model_of_several_outputs_needs_the_one_with_the_predictions(tensorflo
         ("lightgbm_classes", "label", ("image",), 0.9),
         ("sklearn_text", "spam", ("message", "calls"), 0.99),
         ("sklearn_missing", "open", ("town", "tenure"), 0.99),
+        ("sklearn_lightgbm", "open", ("shop", "town", "tenure"), 0.99),
+        ("sklearn_xgboost", "open", ("shop", "town", "tenure"), 0.99),
         ("lightgbm_categories", "open", ("shop", "town", "tenure"), 0.99),
         ("xgboost_categories", "open", ("shop", "town", "tenure"), 0.99),
     ],

@@ -15,6 +15,7 @@ from skl2onnx import to_onnx  # type: ignore[import-not-found]
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -51,6 +52,10 @@ def main(data: Path, out: Path) -> None:
     lightgbm.train(settings, rows, 50).save_model(folder("lightgbm_categories") / "model.txt")
     matrix = xgboost.DMatrix(shops, is_open, enable_categorical=True)
     xgboost.train({"objective": "binary:logistic"}, matrix, 50).save_model(folder("xgboost_categories") / "model.ubj")
+    classifier = lightgbm.LGBMClassifier(n_estimators=50, min_data_per_group=1, verbose=-1)
+    joblib.dump(classifier.fit(shops, train["open"]), folder("sklearn_lightgbm") / "model.joblib")
+    search = GridSearchCV(xgboost.XGBClassifier(n_estimators=50, enable_categorical=True), {"max_depth": [2]}, cv=2)
+    joblib.dump(search.fit(shops, is_open), folder("sklearn_xgboost") / "model.joblib")
     towns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["town"]))
     missing = make_pipeline(towns, LogisticRegression(C=100))
     missing.fit(pd.DataFrame({"town": pd.Series(list(train["town"]), dtype="str")}), train["open"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -61,7 +62,7 @@ class ScoringJob:
                 "model.json", self.measure_model(outputs, rows) if only is None else self.predict(outputs, rows, only)
             )
         except Exception as error:  # noqa: BLE001 -- whatever a model raises is its own fault, and is reported as that
-            self.write("model.json", {"error": self.fault(error)})
+            self.write("model.json", {"error": self.fault(error, rows)})
             return FAILED
         if self.config["baseline"]:
             self.write("baseline.json", self.measure_baseline(outputs, rows))
@@ -106,17 +107,17 @@ class ScoringJob:
             self.enter("champion: latency")
             mine, theirs = measure.latency([outputs, baseline], rows)
         except Exception as error:  # noqa: BLE001 -- an old champion may not load in a new environment
-            return {"error": self.fault(error)}
+            return {"error": self.fault(error, rows)}
         return {"challenger_latency_ms": mine, "latency_ms": theirs, "outputs": int(values.shape[1])}
 
     def enter(self, stage: str) -> None:
         self.stage = stage
         self.replace("stage", stage.encode())
 
-    def fault(self, error: Exception) -> dict[str, str]:
+    def fault(self, error: Exception, rows: Rows) -> dict[str, str]:
         traceback.print_exc()
-        hint = getattr(error, "hint", "")
         message = f"{type(error).__name__}: {error}".strip()
+        hint = getattr(error, "hint", "") or _too_large(message, rows)
         # What is read of it is cut, and must have the hint.
         return {"stage": self.stage, "message": f"{message[:400]}. To correct it: {hint}" if hint else message[:2000]}
 
@@ -134,3 +135,11 @@ class ScoringJob:
         partial = self.out / f".{name}.part"
         partial.write_bytes(data)
         os.replace(partial, self.out / name)  # noqa: PTH105
+
+
+def _too_large(message: str, rows: Rows) -> str:
+    """If a framework says that it was given an infinite value: where the first one is."""
+    if not re.search(r"\binf(inity|inite)?\b", message, re.I) or (found := rows.too_large()) is None:
+        return ""
+    name, row, value = found
+    return f"column {name!r} is {value:g} in held-out row {row}; correct the data, or let the model replace such values"

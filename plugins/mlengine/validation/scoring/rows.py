@@ -104,6 +104,24 @@ class Rows:
         row = sum(column.data.nbytes for column in parts) / max(self.count, 1)
         return max(FEWEST, min(MOST, int(CALL_BYTES / max(row, 1))))
 
+    def too_large(self) -> tuple[str, int, float] | None:
+        """The first value that is infinite, or that float32 cannot hold: column, row and value."""
+        found = None
+        for column in self.columns.values():
+            if column.kind != "array" or column.data.dtype.kind != "f":
+                continue
+            np = column.np
+            for start in range(0, self.count if found is None else found[1], MOST):
+                values = column.slice(start, min(start + MOST, self.count))
+                wrong = np.abs(values) > np.finfo(np.float32).max
+                rows = np.flatnonzero(wrong.reshape(len(values), -1).any(axis=1))
+                if len(rows) and (found is None or start + rows[0] < found[1]):
+                    value = values[rows[0]][wrong[rows[0]]].reshape(-1)[0]
+                    found = (column.name, int(start + rows[0]), float(value))
+                if len(rows):
+                    break
+        return found
+
     def take(self, indices: list[int], columns: Sequence[str] | None = None) -> Batch:
         """Single rows, by number.
 

@@ -32,8 +32,7 @@ class LightGBMModel:
                 **options["columns"],
             }
             self.columns = match_features(names, columns, given)
-
-        self.categories = _categories(self.booster)
+        self.categories = categories_of(self.booster)
 
     def predict(self, batch: dict[str, Any]) -> Any:
         if self.categories:
@@ -56,7 +55,7 @@ class LightGBMModel:
         return pd.DataFrame(data)
 
 
-def _categories(booster: Any) -> dict[str, list[Any]]:
+def categories_of(booster: Any) -> dict[str, list[Any]]:
     """The categories by feature. The file lists them without names, in the order of the features."""
     listed = booster.pandas_categorical
     if not listed:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..arrays import gather
@@ -26,6 +28,7 @@ class SklearnModel:
         self.names: list[str] = [str(name) for name in names] if names is not None else []
         self.columns = match_features(self.names, columns, options["columns"])
         self.text = {name for name, (dtype, _) in columns.items() if dtype == "string"}
+        self.categories = _categories(_inner(self.model))
         self.order = self._class_order()
 
     def _class_order(self) -> Any:
@@ -35,6 +38,8 @@ class SklearnModel:
             return None
         found = [_plain(one) for one in mine]
         order = [_place(found, one) for one in self.classes]
+        if -1 in order and found == list(range(len(order))) and _framework(_inner(self.model)) == "xgboost":
+            return found  # XGBoost takes no other classes than 0, 1, …
         if sorted(order) != list(range(len(found))):
             raise ValueError(
                 f"the estimator has the classes {found[:12]}; the dataset has {list(self.classes)[:12]}. "
@@ -53,12 +58,49 @@ class SklearnModel:
         return self.np.asarray(self.model.predict(values))
 
     def _frame(self, batch: dict[str, Any]) -> Any:
-        """As pandas reads a file: text has its type for text, also in a batch that has only missing values."""
+        """As pandas reads a file: text has its type for text, also in a batch that has only missing values.
+
+        A model of LightGBM or XGBoost gets the categories that it was trained with.
+        """
         import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
         text = pd.Series(["text"]).dtype  # object before pandas 3
         series = {name: pd.Series(batch[name], dtype=text if name in self.text else None) for name in self.columns}
-        return pd.DataFrame({name: series[column] for name, column in zip(self.names, self.columns)})
+        frame = pd.DataFrame({name: series[column] for name, column in zip(self.names, self.columns)})
+        for name, make in self.categories.items():
+            if name in frame:
+                frame[name] = make(frame[name])
+        return frame
+
+
+def _framework(model: Any) -> str:
+    return type(model).__module__.partition(".")[0]
+
+
+def _inner(model: Any) -> Any:
+    """The estimator that a search has found, that a calibration has wrapped, or that is the last step of a pipeline."""
+    if hasattr(model, "best_estimator_"):
+        return _inner(model.best_estimator_)
+    if hasattr(model, "calibrated_classifiers_"):
+        return _inner(model.calibrated_classifiers_[0].estimator)
+    return _inner(model.steps[-1][1]) if hasattr(model, "steps") else model
+
+
+def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
+    """By feature, what makes categories of its values; for models of LightGBM and XGBoost."""
+    framework = _framework(model)
+    if framework == "lightgbm":
+        import pandas as pd
+
+        from .lightgbm import categories_of
+
+        return {name: partial(pd.Categorical, categories=one) for name, one in categories_of(model.booster_).items()}
+    if framework == "xgboost":
+        from . import xgboost
+
+        found = xgboost.categories_of(model.get_booster())
+        return {name: partial(xgboost.with_categories, known=known) for name, known in found.items()}
+    return {}
 
 
 def _place(classes: list[Any], wanted: Any) -> int:

@@ -25,7 +25,7 @@ class XGBoostModel:
         names = self.booster.feature_names
         self.columns = match_features(names, columns, options["columns"])
         self.names, self.types = names, self.booster.feature_types
-        self.categories = _categories(self.booster)
+        self.categories = categories_of(self.booster)
 
     def predict(self, batch: dict[str, Any]) -> Any:
         if self.categories:
@@ -40,21 +40,24 @@ class XGBoostModel:
         return self.booster.predict(matrix)
 
     def _frame(self, batch: dict[str, Any]) -> Any:
-        """XGBoost finds the code of each value, and refuses a value that it was not trained with."""
         import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
         data = {}
         for name, column in zip(self.names, self.columns):
             known = self.categories.get(name)
-            if known is None:
-                data[name] = _numeric(batch, column)
-            else:
-                found = pd.unique(pd.Series(batch[column]).dropna())
-                data[name] = pd.Categorical(batch[column], [*known, *(one for one in found if one not in known)])
+            data[name] = _numeric(batch, column) if known is None else with_categories(batch[column], known)
         return pd.DataFrame(data)
 
 
-def _categories(booster: Any) -> dict[str, list[Any]]:
+def with_categories(values: Any, known: list[Any]) -> Any:
+    """The values as categories of pandas: XGBoost finds the code of each, and refuses one that is not known."""
+    import pandas as pd
+
+    found = pd.unique(pd.Series(values).dropna())
+    return pd.Categorical(values, [*known, *(one for one in found if one not in known)])
+
+
+def categories_of(booster: Any) -> dict[str, list[Any]]:
     """The categories by feature; empty if the model was trained with numbers, or by an XGBoost before 3.1."""
     if not hasattr(booster, "get_categories") or booster.get_categories().empty():
         return {}
