@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,39 @@ def test_rows_are_compared_by_their_key(
     assert cli.main(["datasets", "diff", "d", "v1", "v2", "--rows", "--bucket", bucket]) == ExitCode.DIFFERENT
     shown = "training rows: 59 kept, 2 added, 1 removed, 2 relabelled, 3 with other features"
     assert shown in capsys.readouterr().out
+
+
+def test_versions_of_different_formats_columns_and_keys_are_compared(
+    storage: Storage, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def difference(new: str) -> tuple[str, str]:
+        assert cli.main(["datasets", "diff", "d", "v1", new, "--rows", "--bucket", bucket]) == ExitCode.DIFFERENT
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    lines = [f"{row},{row},{row % 2}\n" for row in range(ROWS)]
+    allowed = {"allow": ["schema", "row-count"], "reason": "a test", "heldout_policy": "rolling"}
+    add(storage, bucket, texts(tmp_path / "1", "csv", "id,x,y\n" + "".join(lines)), target="y", key="id")
+    numbers: dict[str, Any] = {"y": [row % 2 for row in range(ROWS)], "x": range(ROWS), "id": range(ROWS)}
+    required = pa.schema([pa.field("y", pa.int64()), pa.field("x", pa.int64(), nullable=False), ("id", pa.int64())])
+    for split in ("train", "heldout"):
+        (tmp_path / "2" / split).mkdir(parents=True)
+        pq.write_table(pa.table(numbers, schema=required), tmp_path / "2" / split / "part.parquet")
+    add(storage, bucket, tmp_path / "2", "v2", target="y", key="id", **allowed)
+    out, err = difference("v2")
+    assert re.search(r"^format +csv -> parquet$", out, re.M)
+    assert re.search(r"^column x +int64, nullable -> int64$", out, re.M)
+    assert f"training rows: {ROWS} kept, 0 added, 0 removed, 0 relabelled, 0 with other features" in out
+    assert err == ""
+    add(storage, bucket, tmp_path / "2", "v3", target="y", key="x", **allowed)
+    out, _ = difference("v3")
+    assert re.search(r"^key +id -> x$", out, re.M)
+    source = parquet(tmp_path / "4", id=range(ROWS), x=[float(row) for row in range(ROWS)], y=numbers["y"])
+    add(storage, bucket, source, "v4", target="y", key="id", **allowed)
+    out, err = difference("v4")
+    assert re.search(r"^column x +int64, nullable -> float64, nullable$", out, re.M)
+    assert "training rows" not in out
+    assert err == "rows are not compared: the versions have different columns: x\n"
 
 
 def pictures(folder: Path, classes: str, first: int = 0) -> Path:

@@ -17,7 +17,7 @@ from mlengine.datasets.download import Problem, fetch, verify
 from mlengine.datasets.reading import SplitReader, open_split
 from mlengine.datasets.register import Options, add
 from mlengine.datasets.roles import Roles
-from mlengine.datasets.row_diff import RowDiff, diff_rows
+from mlengine.datasets.row_diff import RowDiff, diff_rows, incomparable
 
 __all__ = [
     "MANIFEST",
@@ -31,6 +31,7 @@ __all__ = [
     "diff",
     "diff_rows",
     "fetch",
+    "incomparable",
     "list_datasets",
     "list_versions",
     "load_manifest",

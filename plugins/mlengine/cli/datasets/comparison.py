@@ -12,7 +12,7 @@ from mlengine.cli.datasets.arguments import add_dataset_command
 from mlengine.cli.documents import DifferenceDocument, VerificationDocument
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.options import Commands, add_json, bucket_of
-from mlengine.cli.output import say, say_json
+from mlengine.cli.output import note, say, say_json
 from mlengine.core import plaintext
 from mlengine.core.dataset import Difference, Manifest
 from mlengine.core.errors import DatasetError
@@ -75,7 +75,12 @@ def _diff(args: argparse.Namespace) -> int:
     storage, bucket = Storage(), bucket_of(args)
     old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
     differences = datasets.diff(old, new)
-    rows = _compare_rows(storage, bucket, old, new) if args.rows and differences else None
+    rows = None
+    if args.rows and differences:
+        if reason := datasets.incomparable(old, new):
+            note(f"rows are not compared: {reason}")
+        else:
+            rows = _compare_rows(storage, bucket, old, new)
     if args.json:
         document: DifferenceDocument = {
             "name": args.name,

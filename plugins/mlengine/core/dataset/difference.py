@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlengine.core.dataset.files import Split
 from mlengine.core.dataset.manifest import Manifest
-from mlengine.core.dataset.schema import Schema
+from mlengine.core.dataset.schema import Column, Schema
 from mlengine.core.dataset.statistics import ColumnStatistics
 from mlengine.core.plural import number_of
 
@@ -45,11 +45,15 @@ def diff(old: Manifest, new: Manifest) -> list[Difference]:
 def _schema(old: Schema, new: Schema) -> Iterator[tuple[str, object, object]]:
     before, after = ({column.name: column for column in schema.columns} for schema in (old, new))
     for name in dict.fromkeys([*before, *after]):
-        yield f"column {name}", before.get(name), after.get(name)
+        yield f"column {name}", _column(before.get(name)), _column(after.get(name))
     for role in ("target", "key", "time", "weight"):
         yield role, getattr(old, role), getattr(new, role)
     if old.classes != new.classes:
         yield "classes", _some(old.classes), _some(new.classes)
+
+
+def _column(column: Column | None) -> str | None:
+    return None if column is None else f"{column}{', nullable' if column.nullable else ''}"
 
 
 def _split(name: str, old: Split | None, new: Split | None, target: str | None) -> Iterator[tuple[str, object, object]]:
