@@ -137,10 +137,9 @@ class VertexBackend:
         request = custom_job(submission, self._options)
         checks.check(submission.job_id, request.body, new_accelerators=not self._options.accelerator_checks)
         region = (submission.fallback or {}).get("region")
+        region = region or self._region or submission.spec.region or self._default_region()
         if region:
-            checks.check_region(submission.job_id, request.body, region)
-        if named := region or self._region or submission.spec.region:
-            places.check_region(named)
+            checks.check_region(submission.job_id, request.body, places.check_region(region))
         found = prices.estimate(request.body, self._options.prices)
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
         notes = (*request.notes, *accelerators.notes(request.body), *network_checks.notes(request.body), str(found))
@@ -305,6 +304,10 @@ class VertexBackend:
             endpoint=self._endpoint,
         )
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
+
+    def _default_region(self) -> str | None:
+        """The region of the connection or the setting."""
+        return self._jobs.place.region if self._jobs else places.default_region(self._gcp_conn_id)
 
     def _parents(self) -> list[str]:
         """All locations where jobs may be."""

@@ -105,20 +105,38 @@ def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] |
 
     :raises BackendError: the connection does not exist.
     """
+    hook = _hook(gcp_conn_id, impersonation_chain)
+    extras = _extras(hook)
+    credentials, project = hook.get_credentials_and_project_id()
+    return Connection(extras, credentials, extras.get("project") or project)
+
+
+def default_region(gcp_conn_id: str | None) -> str | None:
+    """The region of the connection or the setting; ``None`` if there is none. Reads no credentials.
+
+    :raises BackendError: the connection does not exist.
+    """
+    extras = {} if gcp_conn_id is None else _extras(_hook(gcp_conn_id))
+    return Connection(extras).setting("vertex_region")
+
+
+def _hook(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Any:
+    """:raises BackendError: the connection does not exist."""
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        hook = GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain)
+        return GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain)
     except AirflowNotFoundException as error:
         raise BackendError(
             f"no Airflow connection {gcp_conn_id!r}", hint="create it (type google_cloud_platform), or name another"
         ) from error
+
+
+def _extras(hook: Any) -> dict[str, Any]:
     # Old versions of the provider wrote extras with a long prefix; current ones still read it.
     prefix = "extra__google_cloud_platform__"
-    extras = {name.removeprefix(prefix): value for name, value in hook.extras.items()}
-    credentials, project = hook.get_credentials_and_project_id()
-    return Connection(extras, credentials, extras.get("project") or project)
+    return {name.removeprefix(prefix): value for name, value in hook.extras.items()}
 
 
 def is_local(endpoint: str | None) -> bool:

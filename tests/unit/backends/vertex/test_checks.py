@@ -341,3 +341,18 @@ def test_a_region_of_another_form_is_refused_before_the_submission(region: str, 
             backend.show(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
         assert caught.value.hint.endswith(hint)
     VertexBackend(region="us-central1").show(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
+
+
+def test_a_region_of_the_setting_or_the_connection_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the credentials of the connection: a dry run needs none."""
+    extra = '{"region": "europe-west4-b", "keyfile_dict": "none"}'
+    monkeypatch.setenv("AIRFLOW_CONN_VERTEX", f'{{"conn_type": "google_cloud_platform", "extra": {extra}}}')
+    with pytest.raises(BackendError, match="'europe-west4-b' is a zone"):
+        prepare(gcp_conn_id="vertex")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_REGION", "us_central1")
+    with pytest.raises(BackendError, match="not a region: 'us_central1'"):
+        prepare()
+    prepare(region="us-central1")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_REGION", "us-central1")
+    with pytest.raises(BackendError, match="the job runs in us-central1, and psc_interface is in europe-west4"):
+        prepare(psc_interface={"network_attachment": "projects/p/regions/europe-west4/networkAttachments/a"})
