@@ -369,3 +369,11 @@ def test_a_syntax_error_is_found_before_the_upload(storage: Storage, bucket: str
     pyproject.unlink()  # then nothing specifies the Python version
     packaged = package_trainer(package, storage=storage, staging=bucket, module="hello.task", dry_run=True)
     assert any("hello/words.py, line 1" in note for note in packaged.notes)
+    with pytest.raises(PackageError, match=r"hello/words\.py, line 1") as caught:
+        package_trainer(package, storage=storage, staging=bucket, module="hello.task", dry_run=True, python="3.10")
+    assert "the trainer runs on Python 3.10" in caught.value.hint
+    # One that lists the requirements of an application, and configures no build.
+    pyproject.write_text('[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.8"\n')
+    with pytest.raises(PackageError, match=r"hello/words\.py, line 1") as caught:
+        package_trainer(package, storage=storage, staging=bucket, module="hello.task", dry_run=True)
+    assert "requires-python (>=3.8)" in caught.value.hint

@@ -264,6 +264,14 @@ class ChoosesPython(Protocol):
         """
 
 
+@runtime_checkable
+class KnowsPython(Protocol):
+    """A backend that knows before the submission which Python trainers run on."""
+
+    def python_of(self, spec: TrainingSpec) -> str | None:
+        """The version, such as ``3.11`` or ``3.11.7``; ``None`` if it is not known."""
+
+
 Factory = Callable[..., TrainingBackend]
 
 # Import paths, so that a DAG file and a worker import only the backend that they use.

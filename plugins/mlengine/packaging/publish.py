@@ -30,7 +30,7 @@ from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of, table
 from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan, unreadable
-from mlengine.packaging.sources import Source, find_sources
+from mlengine.packaging.sources import Source, find_sources, folder_around
 from mlengine.packaging.syntax import check_syntax
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
 from mlengine.runtime.constraint_lines import File
@@ -116,6 +116,7 @@ def package_trainer(
     module: str | None = None,
     requirements: Sequence[str] = (),
     dry_run: bool = False,
+    python: str | None = None,
 ) -> PackagedTrainer:
     """Package ``source``, and upload the packages that are not in the bucket.
 
@@ -125,12 +126,13 @@ def package_trainer(
     :param module: the job's module; it must be in the first package.
     :param requirements: of a package dir, as PEP 508 strings such as ``numpy>=2``.
     :param dry_run: build and check, but upload nothing. Only ``gs://`` sources are read from a bucket.
+    :param python: the version of Python that the trainer runs on, if it is known.
     :raises PackageError: with the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
     sources = find_sources(named, requirements)
-    publisher = _Publisher(storage, staging, tuple(requirements), dry_run)
+    publisher = _Publisher(storage, staging, tuple(requirements), dry_run, python)
     packaged = [publisher.publish(item, module if index == 0 else None) for index, item in enumerate(sources.items)]
     uris = [uri for item in packaged for uri in item.uris]
     names = [uri.rsplit("/", 1)[1] for uri in uris]
@@ -167,12 +169,13 @@ class _Publisher:
     staging: str
     requirements: tuple[str, ...]
     dry_run: bool
+    python: str | None
 
     def publish(self, source: Source, module: str | None) -> PackagedTrainer:
         if source.kind is SourceKind.ARCHIVE:
             return self._archive(source.location, module)
         scorer = scorer_of(source.parent or Path(source.location))
-        notes = _check_syntax(source, module) if module is not None else ()
+        notes = _check_syntax(source, module, self.python) if module is not None else ()
         packaged = self._source(source, module)
         return replace(packaged, scorer=scorer, notes=(*packaged.notes, *notes))
 
@@ -344,14 +347,15 @@ def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
         ) from error
 
 
-def _check_syntax(source: Source, module: str) -> tuple[str, ...]:
+def _check_syntax(source: Source, module: str, python: str | None) -> tuple[str, ...]:
     """See :func:`mlengine.packaging.syntax.check_syntax`."""
     project = source.kind is SourceKind.PROJECT
     tree = scan(Path(source.location), project=project)
     prefix = "" if project else f"{package_name(tree.root)}/"
     files = {f"{prefix}{path}": tree.root / path for path in tree.paths}
-    required = table(read_pyproject(source.parent or tree.root), "project").get("requires-python")
-    return check_syntax(module, files, required if isinstance(required, str) else None)
+    folder = source.parent or (tree.root if project else folder_around(tree.root))
+    required = table(read_pyproject(folder), "project").get("requires-python")
+    return check_syntax(module, files, required if isinstance(required, str) else None, python)
 
 
 def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:

@@ -99,6 +99,12 @@ def _project_around(package: Path) -> Path | None:
     return None
 
 
+def folder_around(package: Path) -> Path:
+    """The directory whose ``pyproject.toml`` describes a package dir, whether it configures a build or not."""
+    above = package.parent
+    return above.parent if above.name == "src" and not (above / "pyproject.toml").is_file() else above
+
+
 def _is_built(folder: Path) -> bool:
     """Whether a ``pyproject.toml`` configures a build; many only list the requirements of an application."""
     data = read_pyproject(folder)

@@ -12,16 +12,22 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from packaging.version import Version
+
 from mlengine.core.errors import PackageError
 from mlengine.runtime.requires_python import accepts
 
 
-def check_syntax(module: str, files: Mapping[str, Path], requires_python: str | None) -> tuple[str, ...]:
+def check_syntax(
+    module: str, files: Mapping[str, Path], requires_python: str | None, python: str | None = None
+) -> tuple[str, ...]:
     """Parse the modules with this Python.
 
     :param files: the files of the package, relative to its parent directory or to a directory above that.
     :param requires_python: of the package; if it accepts this Python, a syntax error is one on every Python that the
-        package supports. Otherwise the trainer's Python may be newer, and know the syntax.
+        package supports.
+    :param python: the version that the trainer runs on; if it is not newer than this Python, a syntax error is one
+        there too. If it is not known, it may be newer, and know the syntax.
     :returns: notes for the user.
     :raises PackageError: a module has a syntax error; the message names file and line.
     """
@@ -39,6 +45,8 @@ def check_syntax(module: str, files: Mapping[str, Path], requires_python: str | 
                     message,
                     hint=f"correct that line, or requires-python ({requires_python}) if it needs a newer Python",
                 ) from error
+            if python and Version(python).release[:2] <= Version(version).release[:2]:
+                raise PackageError(message, hint=f"correct that line; the trainer runs on Python {python}") from error
             notes.append(f"{message}; the job fails unless the trainer's Python accepts it")
     return tuple(notes)
 

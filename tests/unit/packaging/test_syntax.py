@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,14 @@ def test_the_trainers_python_may_know_what_this_one_does_not(tmp_path: Path, req
 
 def test_a_missing_module_is_left_to_the_other_check(tmp_path: Path) -> None:
     assert check_syntax("t.other", files(tmp_path, t__task=WRONG), ">=3.8") == ()
+
+
+@pytest.mark.parametrize("python", ["3.8", platform.python_version(), "3.99"])
+def test_a_known_python_that_is_not_newer_does_not_know_it_either(tmp_path: Path, python: str) -> None:
+    given = files(tmp_path, t__task=WRONG)
+    if python == "3.99":
+        assert check_syntax("t.task", given, None, python) != ()
+        return
+    with pytest.raises(PackageError, match=r"t/task\.py, line 2") as caught:
+        check_syntax("t.task", given, None, python)
+    assert f"the trainer runs on Python {python}" in caught.value.hint

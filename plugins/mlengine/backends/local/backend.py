@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -185,6 +186,10 @@ class LocalBackend:
     def use_python(self, version: str) -> None:
         """See :class:`mlengine.backends.ChoosesPython`: an interpreter that uv finds on this machine."""
         self.settings = replace(self.settings, python_path=interpreters.find(version))
+
+    def python_of(self, spec: TrainingSpec) -> str | None:  # noqa: ARG002
+        """See :class:`mlengine.backends.KnowsPython`."""
+        return platform.python_version() if self.settings.python_path in {"", sys.executable} else None
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
         """All jobs in the state directory, or those named ``named``, in order of submission."""

@@ -25,6 +25,7 @@ from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
 from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.pools import python_of_chief
 from mlengine.backends.vertex.request import (
     ATTEMPT_LABEL,
     KEY_LABEL,
@@ -149,6 +150,10 @@ class VertexBackend:
         """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""
         request = self.prepare(submission)
         return "".join(f"# {note}\n" for note in request.notes) + request.to_yaml()
+
+    def python_of(self, spec: TrainingSpec) -> str | None:
+        """See :class:`mlengine.backends.KnowsPython`: as the name of the chief's image says."""
+        return python_of_chief(spec, self._options)
 
     def usd_per_hour(self, submission: Submission) -> float | None:
         """See :class:`mlengine.backends.EstimatesCost`: list prices, which nothing updates. Sends no request."""

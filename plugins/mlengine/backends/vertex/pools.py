@@ -24,6 +24,8 @@ from mlengine.core.job_file.located import camel
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 DEFAULT_PYTHON = "3.11"
+# python:3.11-slim, tf-cpu.2-17.py310:latest
+_PYTHON_IN_NAME = re.compile(r"(?:^|/)python:3\.(\d+)|\.py3(\d+)(?![\w])")
 _OLDEST_MINOR = 10  # of Python 3: the start command and the packages of today need it
 # Where an ML Engine job file describes the container of a role.
 _CONFIGS = {
@@ -156,6 +158,15 @@ def _task(
         "env": texts.env(options),
     }
     return {"containerSpec": container}, notes
+
+
+def python_of_chief(spec: TrainingSpec, options: VertexOptions) -> str | None:
+    """The Python of the chief's image, if the image's name says it."""
+    chief = spec.pools[0]
+    package = _written_pool(chief, spec).get("pythonPackageSpec", {})
+    image = package.get("executorImageUri") or options.executor_image_uri or _image(chief, spec, options)[0]
+    found = _PYTHON_IN_NAME.search(image)
+    return f"3.{found[1] or found[2]}" if found else None
 
 
 def _streams_to_tensorboard(spec: TrainingSpec, options: VertexOptions) -> bool:

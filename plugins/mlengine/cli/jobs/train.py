@@ -107,7 +107,7 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from mlengine.backends import CapsCluster, ChoosesPython, get_backend
+    from mlengine.backends import CapsCluster, ChoosesPython, KnowsPython, get_backend
     from mlengine.storage.client import Storage
 
     spec = spec_of(args)
@@ -120,7 +120,8 @@ def _train(args: argparse.Namespace) -> int:
     dataset = dataset_of(args.dataset, storage, staging)
     if dataset is not None:
         spec = parse.override(spec, args=[*spec.args, "--dataset", dataset["uri"]])
-    spec, inputs = packages(args, spec, storage, staging)
+    python = backend.python_of(spec) if isinstance(backend, KnowsPython) else None
+    spec, inputs = packages(args, spec, storage, staging, python)
     if dataset is not None:
         inputs["dataset"] = dataset
     if isinstance(backend, CapsCluster):

@@ -142,12 +142,13 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
 
 
 def packages(
-    args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str
+    args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str, python: str | None = None
 ) -> tuple[TrainingSpec, dict[str, Any]]:
     """The spec with the URIs of its packages, and what is recorded of the package: the trainer's own scorer.
 
     A dry run also builds and checks the packages, but uploads nothing.
 
+    :param python: the version of Python that the trainer runs on, if it is known.
     :raises PackageError: there is no trainer, or more than one.
     """
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
@@ -162,7 +163,7 @@ def packages(
     from mlengine.packaging.publish import package_trainer
 
     packaged = package_trainer(
-        sources, storage=storage, staging=staging, module=spec.module or None, dry_run=args.dry_run
+        sources, storage=storage, staging=staging, module=spec.module or None, dry_run=args.dry_run, python=python
     )
     state = "unchanged" if packaged.reused else number_of(packaged.files, "file")
     lines = [f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}"]

@@ -503,3 +503,21 @@ def test_the_schedulers_fields_of_ml_engine_are_mapped_or_noted(
     )
     assert note in shown
     assert ("is ignored" in shown) is bool(note)
+
+
+@pytest.mark.parametrize(
+    ("image", "python"),
+    [
+        ("", "3.11"),
+        ("python:3.12.4-slim", "3.12"),
+        ("us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest", "3.10"),
+        ("us-docker.pkg.dev/vertex-ai/training/tf-gpu.2-17.py310", "3.10"),
+        ("europe-docker.pkg.dev/p/r/my-python:3", None),
+        ("europe-docker.pkg.dev/p/r/image.python3:1", None),
+    ],
+)
+def test_the_python_that_the_name_of_an_image_says(image: str, python: str | None) -> None:
+    spec = parse.load(CUSTOM)
+    assert VertexBackend(**({"image_uri": image} if image else {})).python_of(spec) == python
+    if image:
+        assert VertexBackend(executor_image_uri=image).python_of(spec) == python

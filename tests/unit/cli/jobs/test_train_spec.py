@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlengine.cli import build_parser
+from mlengine.cli import build_parser, main
 from mlengine.cli.jobs.train_spec import spec_of
 from mlengine.core.errors import JobFileError
 from mlengine.core.job_file import parse
@@ -202,3 +203,21 @@ def test_attempts_are_a_number_that_makes_sense(command: list[str], number: str,
     with pytest.raises(SystemExit):
         build_parser().parse_args([*command, "--max-attempts", number])
     assert re.search(r"argument --max-attempts: (is |not an integer)", capsys.readouterr().err)
+
+
+def test_a_syntax_error_is_found_for_the_python_of_the_backend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "hello"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "task.py").write_text("print 'hello'\n")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path / "state"))
+    train = ["jobs", "train", "j", "--package-path", str(package), "--module-name", "hello.task", "--dry-run"]
+    train += ["--job-dir", "gs://bkt/m/j", "--backend"]
+    for backend, python in (("local", platform.python_version()), ("vertex", "3.11")):
+        assert main([*train, backend]) == 1
+        assert f"the trainer runs on Python {python}" in capsys.readouterr().err
+    image = "image_uri=europe-docker.pkg.dev/p/r/i:1"
+    assert main([*train, "vertex", "--set", image]) == 0
+    assert "unless the trainer's Python accepts it" in capsys.readouterr().out
