@@ -21,6 +21,7 @@ from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.plural import number_of
 from mlengine.job_index import shards
 from mlengine.job_index.reading import INVALID, Claimed, CurrentJob, damaged, describe, make_row, read_claim
 from mlengine.job_index.rows import Row, check
@@ -101,7 +102,7 @@ class BucketRows:
         rows = list(self.rows.items())
         stale = {key: row for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)}
         if stale:
-            log.info("%d rows of the job index were out of date", len(stale))
+            log.info("%s of the job index out of date", number_of(len(stale), "row"))
         self._read(sorted(stale, key=_age, reverse=True), pool)
         for key, row in stale.items():
             if (now := self.rows.get(key)) and now.generations < row.generations:

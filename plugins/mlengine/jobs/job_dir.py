@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from mlengine.core.errors import MlengineError, StorageConflictError
 from mlengine.core.layout import JobDir, join
+from mlengine.core.plural import number_of
 from mlengine.storage.client import ObjectStat, Storage
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def is_usable(storage: Storage, job_dir: JobDir) -> bool:
     found = contents(storage, job_dir)
     if not found or any(stat.uri == job_dir.claim for stat in found):
         return True
-    log.warning("%s belongs to no job and is not empty; its %d objects are left alone", job_dir.uri, len(found))
+    log.warning("%s belongs to no job and is not empty; %s left alone", job_dir.uri, number_of(len(found), "object"))
     return False
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlengine.backends import BatchesLogs, LimitsLogReads, LogPage
 from mlengine.core.errors import MlengineError
+from mlengine.core.plural import number_of
 from mlengine.jobs.isolation import call_for_each
 from mlengine.jobs.watch import Watch, next_batch
 
@@ -142,7 +143,7 @@ class LogPoller:
         self._searched = []
         pause = min(self._interval * 2.0**self._failures, max(LONGEST_PAUSE_SECONDS, self._interval))
         message = error_message(error)
-        log.warning("Reading the logs of %d jobs failed; retrying: %s", len(batch), message)
+        log.warning("Reading the logs of %s failed; retrying: %s", number_of(len(batch), "job"), message)
         for watch in batch:
             watch.warn(watch.log_warning.failed(message))
         self._give_up(self._watches.values(), pause)

@@ -26,6 +26,7 @@ from typing import ClassVar
 
 from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
 from mlengine.core.job import JobHandle, JobStatus
+from mlengine.core.plural import number_of
 from mlengine.jobs.isolation import call_for_each
 from mlengine.jobs.log_polling import LogPoller, error_message
 from mlengine.jobs.watch import Watch
@@ -128,7 +129,7 @@ class Poller:
             statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._poll, watches)
         except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever failed
             self._failures = min(self._failures + 1, 6)
-            log.warning("Polling %d jobs failed; retrying: %s", len(watches), error_message(error))
+            log.warning("Polling %s failed; retrying: %s", number_of(len(watches), "job"), error_message(error))
             for watch in watches:
                 watch.warn(watch.poll_warning.failed(error_message(error)))
             if not getattr(error, "retryable", False):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
+from mlengine.core.plural import number_of
 from mlengine.core.versions import named_date
 from mlengine.core.xcoms import DatasetXCom
 from mlengine.operators._base import MlengineOperator
@@ -75,10 +76,10 @@ class ResolveDatasetOperator(MlengineOperator):
         manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
-        counted = "not counted:" if rows is None else f"{rows:,}"
+        counted = "rows not counted" if rows is None else number_of(rows, "row")
         self._lineage = partial(lineage.resolved, uri, manifest)
         self._note(storage, bucket)
-        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, counted, uri)
+        self.log.info("Dataset %s, version %s (%s): %s, %s", self.dataset, version, why, counted, uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
     def _find(self, storage: Storage, bucket: str, context: Context) -> tuple[Manifest, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.arguments import items
+from mlengine.core.plural import number_of
 from mlengine.core.xcoms import PackageXCom
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.lineage import tasks as lineage
@@ -75,11 +76,11 @@ class PackageTrainerOperator(MlengineOperator):
     def _log_package(self, packaged: PackagedTrainer) -> None:
         action = "unchanged, already in the bucket" if packaged.reused else "packaged"
         self.log.info(
-            "%s %s: %s; %s files, %s KiB, digest %s",
+            "%s %s: %s; %s, %s KiB, digest %s",
             packaged.name,
             packaged.version,
             action,
-            f"{packaged.files:,}",
+            number_of(packaged.files, "file"),
             f"{-(-packaged.size // 1024):,}",
             packaged.digest,
         )

@@ -73,7 +73,7 @@ class Launcher:
             outcome = Outcome.because(FailureCause.SERVICE, f"the launcher failed: {error!r}")
         orphans = processes.end_all(self._orphans, 0.0)
         if orphans:
-            log.warning("ended %s processes that the replicas left running", orphans)
+            log.warning("ended processes that the replicas left running: %s", orphans)
         for group in self.gpus.values():
             for it in group:
                 it.give_back()

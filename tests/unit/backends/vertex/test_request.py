@@ -518,6 +518,6 @@ def test_the_schedulers_fields_of_ml_engine_are_mapped_or_noted(
 )
 def test_the_python_that_the_name_of_an_image_says(image: str, python: str | None) -> None:
     spec = parse.load(CUSTOM)
-    assert VertexBackend(**({"image_uri": image} if image else {})).python_of(spec) == python
+    assert VertexBackend(image_uri=image or None).python_of(spec) == python
     if image:
         assert VertexBackend(executor_image_uri=image).python_of(spec) == python
