@@ -115,7 +115,7 @@ class AirflowServer:
                 if 300 <= error.code < 400:
                     raise AirflowError(
                         f"Airflow redirects {method} {url} to {error.headers['Location']} ({error.code})",
-                        hint="the credentials are not sent there; if it is your Airflow, give its URL",
+                        hint="the request is not sent there; if it is your Airflow, give its URL",
                         status=error.code,
                     ) from error
                 reason = error.read().decode(errors="replace")[:2000]
@@ -140,7 +140,11 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
     def redirect_request(  # noqa: PLR0917 urllib's signature
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """``None`` for another server, or for HTTP after HTTPS: the caller gets the response as an error."""
+        """``None`` for another server, or for HTTP after HTTPS: the caller gets the response as an error. Also for a
+        request that changes something: urllib would repeat it as a GET without its body.
+        """
+        if req.get_method() not in {"GET", "HEAD"}:
+            return None
         before, after = _server(req.full_url), _server(newurl)
         encrypts = before[0] == "http" and after == ("https", before[1], 443) and before[2] == 80
         return super().redirect_request(req, fp, code, msg, headers, newurl) if before == after or encrypts else None

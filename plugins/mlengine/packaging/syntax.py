@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import platform
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,53 +34,62 @@ def check_syntax(
     """
     version = platform.python_version()
     notes = []
-    for path in _imported(module, files):
-        try:
-            _parse(path)
-        except (SyntaxError, ValueError) as error:
-            line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            reason = error.msg if isinstance(error, SyntaxError) else error
-            message = f"{path}{line}: not valid for Python {version}: {reason}"
-            if requires_python and accepts(requires_python, version):
-                raise PackageError(
-                    message,
-                    hint=f"correct that line, or requires-python ({requires_python}) if it needs a newer Python",
-                ) from error
-            if python and Version(python).release[:2] <= Version(version).release[:2]:
-                raise PackageError(message, hint=f"correct that line; the trainer runs on Python {python}") from error
-            notes.append(f"{message}; the job fails unless the trainer's Python accepts it")
+    for path, error in _wrong(module, files):
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        message = f"{path}{line}: not valid for Python {version}: {reason}"
+        if requires_python and accepts(requires_python, version):
+            raise PackageError(
+                message,
+                hint=f"correct that line, or requires-python ({requires_python}) if it needs a newer Python",
+            ) from error
+        if python and Version(python).release[:2] <= Version(version).release[:2]:
+            raise PackageError(message, hint=f"correct that line; the trainer runs on Python {python}") from error
+        notes.append(f"{message}; the job fails unless the trainer's Python accepts it")
     return tuple(notes)
 
 
-def _imported(module: str, files: Mapping[str, Path]) -> Iterator[Path]:
-    """The file of the module, and those of the package that it always imports."""
-    main = next(iter(sorted(_found(module, files), key=len)), None)
-    if main is None:
+def _wrong(module: str, files: Mapping[str, Path]) -> Iterator[tuple[Path, SyntaxError | ValueError]]:
+    """Of the module's file, and those of the package that it always imports, the ones that are not valid."""
+    root, main = _found(module, files)
+    if not main:
         return
-    stem = module.replace(".", "/")
-    root = main[: main.rindex(stem)]
     todo, seen = [main, *_parents(module, root)], set[str]()
     while todo:
         path = todo.pop(0)
         if path in seen or path not in files:
             continue
         seen.add(path)
-        yield files[path]
         try:
             tree = _parse(files[path])
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError) as error:
+            yield files[path], error
+            continue
+        except (RecursionError, MemoryError):  # too deeply nested for this Python
             continue
         name = path.removeprefix(root).removesuffix(".py").replace("/", ".")
         package = name.rpartition(".")[0]
         for target in _targets(tree, package):
+            if target.partition(".")[0] in sys.stdlib_module_names:
+                continue  # also if the package has a module of this name, which comes later on Python's path
             place = f"{root}{target.replace('.', '/')}"
             todo += [f"{place}.py", f"{place}/__init__.py", *_parents(target, root)]
 
 
-def _found(module: str, files: Mapping[str, Path]) -> Iterator[str]:
+def _found(module: str, files: Mapping[str, Path]) -> tuple[str, str]:
+    """The directory from which the module is imported, and the module's file in it.
+
+    Both are empty if there is no such file, or if there are several: only the build knows which one it takes.
+    """
     stem = module.replace(".", "/")
-    for ending in (f"{stem}.py", f"{stem}/__main__.py"):
-        yield from (path for path in files if path == ending or path.endswith(f"/{ending}"))
+    places = [
+        (path.removesuffix(ending), path)
+        for ending in (f"{stem}.py", f"{stem}/__main__.py")
+        for path in files
+        if path == ending or path.endswith(f"/{ending}")
+    ]
+    likely = [place for place in places if place[0] in {"", "src/"}] or places
+    return likely[0] if len(likely) == 1 else ("", "")
 
 
 def _parents(module: str, root: str) -> list[str]:

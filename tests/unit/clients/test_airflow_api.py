@@ -17,24 +17,27 @@ class Server:
     """An HTTP server on this machine that answers ``{}``, or redirects.
 
     :ivar to: where it redirects the path ``/api/v2/moved`` to.
+    :ivar status: with which it does so.
     :ivar seen: path and token of each request.
     """
 
     def __init__(self) -> None:
-        self.to = ""
+        self.to, self.status = "", 302
         self.seen: list[tuple[str, str | None]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.seen.append((self.path, self.headers["Authorization"]))
-                moved = self.path == "/api/v2/moved"
-                self.send_response(302 if moved else 200)
+                moved = self.path.endswith("/api/v2/moved")
+                self.send_response(outer.status if moved else 200)
                 if moved:
                     self.send_header("Location", outer.to)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"{}")
+
+            do_POST = do_GET  # noqa: N815 the name of the base class
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -79,3 +82,29 @@ def test_a_redirect_that_is_not_a_url_is_an_error(servers: tuple[Server, Server]
     for airflow.to in ("http://[", "http://host:99999/", "ftp://host/"):
         with pytest.raises(AirflowError):
             AirflowServer(airflow.url, token="secret", direct=True).call("GET", "moved")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_post_is_not_repeated_as_a_get(servers: tuple[Server, Server], status: int) -> None:
+    """urllib would do so, and its answer would be taken for that of the POST."""
+    airflow, _ = servers
+    airflow.to, airflow.status = f"{airflow.url}/api/v2/moved/", status
+    with pytest.raises(AirflowError, match=rf"redirects POST .* to .*/moved/ \({status}\)"):
+        AirflowServer(airflow.url, token="secret", direct=True).call("POST", "moved", {"a": 1})
+    assert len(airflow.seen) == 1
+
+
+def test_a_redirect_through_a_proxy(servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of a request is the one of its URL, below which Airflow may have a path."""
+    proxy, other = servers
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    proxy.to = "/airflow/api/v2/here"
+    assert AirflowServer("http://airflow.test/airflow", token="secret").call("GET", "moved") == {}
+    assert proxy.seen[-1] == ("http://airflow.test/airflow/api/v2/here", "Bearer secret")
+    proxy.to = "http://elsewhere.test/airflow/api/v2/here"
+    with pytest.raises(AirflowError, match="redirects GET"):
+        AirflowServer("http://airflow.test/airflow", token="secret").call("GET", "moved")
+    assert other.seen == []

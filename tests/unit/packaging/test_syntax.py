@@ -77,3 +77,44 @@ def test_a_known_python_that_is_not_newer_does_not_know_it_either(tmp_path: Path
     with pytest.raises(PackageError, match=r"t/task\.py, line 2") as caught:
         check_syntax("t.task", given, None, python)
     assert f"the trainer runs on Python {python}" in caught.value.hint
+
+
+@pytest.mark.parametrize("module", ["a", "py", "main"])
+def test_a_module_whose_name_is_a_part_of_its_files_name(tmp_path: Path, module: str) -> None:
+    given = {f"{module}/{name}.py": tmp_path / f"{name}.py" for name in ("__init__", "__main__", "model")}
+    for path, text in zip(given.values(), ("", "from . import model", WRONG), strict=True):
+        path.write_text(text)
+    with pytest.raises(PackageError, match=r"model\.py, line 2"):
+        check_syntax(module, given, ">=3.8")
+
+
+def test_a_file_of_the_same_name_elsewhere_is_not_read(tmp_path: Path) -> None:
+    """Such as an earlier version of the package, for Python 2."""
+    (tmp_path / "task.py").write_text("import json")
+    (tmp_path / "old.py").write_text(WRONG)
+    given = {
+        "py/t/task.py": tmp_path / "old.py",
+        "src/t/task.py": tmp_path / "task.py",
+        "src/json.py": tmp_path / "old.py",
+    }
+    assert check_syntax("t.task", given, ">=3.8") == ()
+    assert check_syntax("t.task", {**given, "src/t/task.py": tmp_path / "old.py"}, None) != ()
+    given["a/t/task.py"] = given.pop("src/t/task.py")
+    assert check_syntax("t.task", given, ">=3.8") == ()
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+def test_code_that_is_too_deeply_nested_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def parse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ast.parse", parse)
+    assert check_syntax("t.task", files(tmp_path, t__task="x = 1"), ">=3.8") == ()
+
+
+def test_code_in_another_encoding(tmp_path: Path) -> None:
+    given = files(tmp_path, t__task="")
+    given["src/t/task.py"].write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")
+    assert check_syntax("t.task", given, ">=3.8") == ()

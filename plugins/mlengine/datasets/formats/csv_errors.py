@@ -10,11 +10,12 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats.base import NarrowTypeError
-from mlengine.datasets.formats.csv_header import delimiter
+from mlengine.datasets.formats.csv_header import END, delimiter
 from mlengine.datasets.formats.text_encoding import not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
@@ -50,7 +51,7 @@ def _conversion(file: SourceFile, number: int, kind: str, value: str) -> Dataset
     header: list[str] = []
     line = None
     with _rows(file) as rows, suppress(csv.Error):
-        header = next(rows, [])
+        header = next(filter(None, rows), [])
         line = next((rows.line_num for row in rows if len(row) > number and row[number] == value), None)
     name = header[number] if number < len(header) else f"#{number + 1}"
     where = f"{file.where}, line {line:,}" if line else file.where
@@ -65,7 +66,7 @@ def _conversion(file: SourceFile, number: int, kind: str, value: str) -> Dataset
 def _wrong_width(file: SourceFile) -> DatasetError | None:
     """The error for the first row with more or fewer fields than the header; ``None`` if there is none."""
     with _rows(file) as rows, suppress(csv.Error):
-        width = len(next(rows, []))
+        width = len(next(filter(None, rows), []))
         line = rows.line_num + 1
         for number, row in enumerate(rows, 1):
             if row and len(row) != width:
@@ -92,29 +93,28 @@ def _too_long(file: SourceFile) -> DatasetError:
 
 def check_closed(file: SourceFile) -> None:
     """:raises DatasetError: a quote is not closed until the end of the file, so that its last rows are one field."""
-    begin, line, last = 1, 1, ""
-    with uncompressed(file) as stream:
-        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
-        for text in lines:
-            last = text.strip() or last
-    if last.endswith('"'):
-        return
-    with _rows(file) as rows, suppress(csv.Error):
-        for _ in rows:
-            begin, line = line, rows.line_num + 1
-    raise DatasetError(
-        f"{file.where}, line {begin:,}: a quote of the row that begins here is not closed until the end of the file",
-        hint='close it; write a quote in a field as ""',
-    )
+    begin, line, last = 1, 1, [END]
+    with _rows(file, END) as rows, suppress(csv.Error):
+        for row in rows:
+            begin, line, last = line, rows.line_num + 1, row
+    if last != [END]:
+        where = f"{file.where}, line {begin:,}"
+        raise DatasetError(
+            f"{where}: a quote of the row that begins here is not closed until the end of the file",
+            hint='close it; write a quote in a field as ""',
+        )
 
 
 @contextmanager
-def _rows(file: SourceFile) -> Iterator[Any]:
-    """The fields of each row, the header first; ``line_num`` counts the lines."""
+def _rows(file: SourceFile, *more: str) -> Iterator[Any]:
+    """The fields of each row, the header first; ``line_num`` counts the lines.
+
+    :param more: lines after those of the file.
+    """
     with uncompressed(file) as stream:
         lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
         limit = csv.field_size_limit(_LONGEST)
         try:
-            yield csv.reader(lines, delimiter=delimiter(file))
+            yield csv.reader(chain(lines, more), delimiter=delimiter(file))
         finally:
             csv.field_size_limit(limit)

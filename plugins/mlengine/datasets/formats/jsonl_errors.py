@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _INT64 = range(-(2**63), 2**63)
 _JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
+_LONGEST = 16 << 20  # characters of a row that are read
+_NOT_SPACE = re.compile(r"\S")
 _SHOWN = 80  # characters of a row in an error
 
 
@@ -83,43 +86,52 @@ def _rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
 
     :raises DatasetError: a row is not an object, or the file is not UTF-8.
     """
-    held, first = "", 1
+    held, size, tried, first = list[str](), 0, 0, 1
     with uncompressed(file) as stream:
-        lines = enumerate(io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="\n"), 1)
+        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="\n")
         while True:
             try:
-                number, text = next(lines, (0, ""))
+                text = next(lines, "")
             except UnicodeDecodeError as error:
                 raise not_utf8(file) from error
-            held, first = (held + text, first) if held.strip() else (text, number)
-            if not text or text.rstrip().endswith("}"):
-                rows, held = _decoded(held, file, first)
-                yield from ((first, row) for row in rows)
-                first = number if rows and text else first
+            held.append(text)
+            size += len(text)
+            # What was not complete is decoded again only when it is twice as long: else each line would decode it all.
+            if text and size <= _LONGEST and not (text.rstrip().endswith("}") and size >= 2 * tried):
+                continue
+            rows, rest, first = _decoded("".join(held), file, first)
+            yield from rows
+            held, size, tried = [rest], len(rest), len(rest)
+            if rest and (not text or size > _LONGEST):
+                raise _wrong(file, first, "the row is not complete", rest)
             if not text:
-                break
-    if held:
-        raise _wrong(file, first, "the row is not complete", held)
+                return
 
 
-def _decoded(text: str, file: SourceFile, line: int) -> tuple[list[dict[str, Any]], str]:
-    """The rows of ``text``, which begins in ``line``; and the text of a last one that is not complete."""
-    rows: list[dict[str, Any]] = []
+def _decoded(text: str, file: SourceFile, line: int) -> tuple[list[tuple[int, dict[str, Any]]], str, int]:
+    """The rows of ``text``, which begins in ``line``, with their lines; and the text and the line of a last row that is
+    not complete.
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
     at = 0
-    while rest := text[at:].lstrip():
-        at = len(text) - len(rest)
+    while found := _NOT_SPACE.search(text, at):
+        begin = found.start()
+        line += text.count("\n", at, begin)
         try:
-            row, at = _DECODER.raw_decode(text, at)
+            row, at = _DECODER.raw_decode(text, begin)
         except json.JSONDecodeError as error:
-            if error.pos >= len(text.rstrip()):
-                return rows, rest
-            raise _wrong(file, line + text.count("\n", 0, error.pos), error.msg, rest) from error
+            if error.pos >= len(text.rstrip()) and text[begin] != "[":
+                return rows, text[begin:], line
+            if text[begin] == "[":
+                raise _wrong(file, line, "the row is not an object", text[begin:]) from error
+            raise _wrong(file, line + text.count("\n", begin, error.pos), error.msg, text[begin:]) from error
         except (ValueError, RecursionError) as error:
-            raise _wrong(file, line, str(error), rest) from error
+            raise _wrong(file, line, str(error), text[begin:]) from error
         if not isinstance(row, dict):
-            raise _wrong(file, line, "the row is not an object", rest)
-        rows.append(row)
-    return rows, ""
+            raise _wrong(file, line, "the row is not an object", text[begin:])
+        rows.append((line, row))
+        line += text.count("\n", begin, at)
+    return rows, "", line + text.count("\n", at)
 
 
 def _wrong(file: SourceFile, line: int, what: str, text: str) -> DatasetError:

@@ -113,7 +113,7 @@ def one(folder: Path, text: str | bytes) -> list[LocalFile]:
 
 
 def table(files: list[LocalFile], dtypes: dict[str, str] | None = None) -> dict[str, list[Any]]:
-    batches = FORMAT.batches(files, FORMAT.infer(files, dtypes or {}), 64)
+    batches = FORMAT.batches(files, FORMAT.infer(files, dtypes or {}), 64, strict=True)
     found: dict[str, list[Any]] = pa.Table.from_batches(list(batches)).to_pydict()
     return found
 
@@ -224,3 +224,18 @@ def test_a_quote_that_is_not_closed_in_a_large_file(tmp_path: Path, monkeypatch:
 
 def test_a_last_field_with_line_breaks(tmp_path: Path) -> None:
     assert table(one(tmp_path, 'id,x\n1,"a\nb"\n\n')) == {"id": [1], "x": ["a\nb"]}
+
+
+@pytest.mark.parametrize("text", ['x,id\n"a\nb",1\n', 'x,id\n"a\nb",1', '\r\nx,id\r\n"a\nb",1\r\n\r\n'])
+def test_line_breaks_in_another_than_the_last_field_of_the_last_row(tmp_path: Path, text: str) -> None:
+    assert table(one(tmp_path, text)) == {"x": ["a\nb"], "id": [1]}
+
+
+def test_a_quote_that_is_not_closed_before_an_escaped_one(tmp_path: Path) -> None:
+    assert "a quote of the row that begins here is not closed" in refused(one(tmp_path, 'id,x\n1,"a\nb""\n')).message
+
+
+@pytest.mark.parametrize("rows", [5, 50_000])
+def test_a_quote_in_the_header_that_is_not_closed(tmp_path: Path, rows: int) -> None:
+    error = refused(one(tmp_path, '"id,x\n' + "1,abc\n" * rows))
+    assert error.message == f"{tmp_path}/rows.csv, line 1: a quote in the header line is not closed"

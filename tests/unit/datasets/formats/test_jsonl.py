@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,16 @@ def test_a_column_whose_values_begin_late(
     schema = pa.schema([schema.field("id"), schema.field("x"), pa.field("n", pa.string())])
     found = pa.Table.from_batches(list(jsonl.FORMAT.batches(files, schema, 64))).column("x").to_pylist()
     assert [one for one in found if one] == [value]
+
+
+@pytest.mark.parametrize(
+    ("begin", "message"),
+    [("[", "line 1: the row is not an object: ["), ('{"x": [{}', "line 1: the row is not complete: ")],
+)
+def test_a_row_without_an_end_takes_time_in_proportion_to_its_length(tmp_path: Path, begin: str, message: str) -> None:
+    """Also if each of its lines ends as a row does."""
+    line = ',{"a": 1, "b": "' + "x" * 80 + '"}\n'
+    started = time.process_time()
+    error = refused(rows(tmp_path, f"{begin}\n" + line * 100_000))
+    assert message in error.message
+    assert time.process_time() - started < 20  # an hour, if each line is decoded with all before it
