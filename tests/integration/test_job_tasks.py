@@ -32,6 +32,7 @@ from mlengine.core.errors import (
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
+from mlengine.jobs.cancellation import record_cancellation
 from mlengine.jobs.progress import read_progress
 from mlengine.jobs.submission import Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -735,6 +736,25 @@ def test_a_failure_of_the_machines_waits_before_the_next_attempt(
     with pytest.raises(TaskDeferred):
         sensor(job).execute_complete(context("wait"), {"event": "due"})
     assert [live.handle.attempt for live in backend.live] == [2]
+
+
+def test_a_cancellation_while_the_next_attempt_begins_is_not_lost(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(backend, bucket)
+    backend.end(job["name"], JobState.FAILED, FailureCause.PREEMPTED)
+
+    def cancelled_later(*_: object) -> str:
+        record_cancellation(Storage(), backend.jobs[0].handle, by="ann", why="wrong data")
+        return ""
+
+    monkeypatch.setattr("mlengine.sensors.training_job.cancelled_outside", cancelled_later)
+    with pytest.raises(AirflowFailException, match="it was cancelled by ann: wrong data"):
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert len(backend.jobs) == 1
+    with pytest.raises(TaskDeferred):  # a person who clears the task wants it to run
+        sensor(job).execute(context("wait", try_number=2, max_tries=1))
+    assert len(backend.jobs) == 2
 
 
 def test_each_decision_is_a_metric_of_the_same_word(

@@ -80,6 +80,25 @@ def test_the_command_cancels_in_the_pause_too(
     assert "has already ended" in capsys.readouterr().out
 
 
+def test_the_command_says_so_if_the_next_attempt_has_begun(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_dir = failed_attempt(sample_jobs, time.time() - 10)
+    monkeypatch.setattr("mlengine.cli.jobs.cancel.find_job", lambda _: (BACKEND, BACKEND.jobs[-1].handle))
+
+    def begins(_: object) -> bool:
+        record = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim))
+        event = {"event": "attempt", "attempt": 2, "time": time.time()}
+        sample_jobs.storage.write(job_dir.claim, record.with_attempt(2, None, event).to_bytes())
+        return True
+
+    monkeypatch.setattr("mlengine.cli.jobs.cancel._waits_for_next_attempt", begins)
+    assert main(["jobs", "cancel", "mnist_1", "--by", "ann"]) != 0
+    shown = capsys.readouterr()
+    assert "has moved on to attempt 2" in shown.err
+    assert "no other attempt" not in shown.out
+
+
 @pytest.mark.parametrize(("ago", "cause"), [(2 * 3600.0, FailureCause.PREEMPTED), (10.0, FailureCause.TRAINER)])
 def test_a_job_that_is_not_tried_again_cannot_be_cancelled(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], ago: float, cause: FailureCause

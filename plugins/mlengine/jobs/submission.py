@@ -172,19 +172,27 @@ class Submitter:
         for key in intent.earlier:
             self._claims.end_all(key.digest, "its task was cleared and trains again")
 
-    def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
+    def next_attempt(
+        self, status: JobStatus, labels: Mapping[str, str] | None = None, *, wanted: bool = False
+    ) -> Submitted:
         """Submit attempt n+1 of a job that ended without success, in the same directory, from its last checkpoint.
 
         This includes cancelled jobs, because a caller that submits the key wants the job to run. If machines were
         missing and the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
         Restarts by the service itself count as attempts, because each of them is billed.
 
-        :raises JobFailedError: another attempt would fail too, or there were ``max_attempts`` already.
+        :param wanted: also if a person has cancelled the job: the caller's user has asked for another attempt since.
+            So has who submits a job by hand.
+        :raises JobFailedError: another attempt would fail too, there were ``max_attempts`` already, or a person has
+            cancelled the job.
         """
         handle = status.handle
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
         if record.attempt == handle.attempt:
+            # Also a cancellation since the caller has read the record.
+            if not wanted and record.owner.get("dag_id") not in BY_HAND and (why := _cancelled_by_person(record)):
+                raise failed(status, why)
             fallback = self._next_fallback(record, status)
             if fallback is None:
                 self._check_worth(status, record)
@@ -506,16 +514,22 @@ def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
 
     A cancellation on the page is recorded before it is made: the attempt may have ended by another cause since.
     """
-    event = _cancellation(record)
-    if event is not None and event["event"] == CANCELLED_BY_PERSON:
-        reason = f": {event['why']}" if event.get("why") else ""
-        return f"it was cancelled by {event.get('by')}{reason}; clear `submit` to train again"
+    if by_person := _cancelled_by_person(record):
+        return by_person
     if status.state is JobState.CANCELLED and not ended_with_task(record, status):
         return (
             "it was cancelled outside this task, without a recorded name, as in the cloud's console; "
             "clear `submit` to train again"
         )
     return ""
+
+
+def _cancelled_by_person(record: JobRecord) -> str:
+    event = _cancellation(record)
+    if event is None or event["event"] != CANCELLED_BY_PERSON:
+        return ""
+    reason = f": {event['why']}" if event.get("why") else ""
+    return f"it was cancelled by {event.get('by')}{reason}; clear `submit` to train again"
 
 
 def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:

@@ -365,7 +365,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._record_end(status)
             raise _too_late(handle, limit)
         try:
-            submitted = submitter.next_attempt(status)
+            submitted = submitter.next_attempt(status, wanted=cleared)
         except JobFailedError as error:
             self._record_end(status)
             # Without the cause, whose message would be shown twice.

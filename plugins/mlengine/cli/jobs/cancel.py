@@ -29,10 +29,13 @@ def register(commands: Commands) -> None:
 
 
 def _cancel(args: argparse.Namespace) -> int:
+    from mlengine.jobs.cancellation import record_cancellation
+
     backend, handle = find_job(args)
     before = backend.describe([handle])[0]
     if before.state.terminal and _waits_for_next_attempt(before):
-        _record(args, handle)
+        # Nothing else stops the next attempt: if this fails, the command does.
+        record_cancellation(Storage(), handle, by=user(args), why=args.reason or "")
         say(f"{handle.job_id}: {before.state}; its task makes no other attempt")
         return ExitCode.OK
     if before.state.terminal:
