@@ -1,18 +1,21 @@
 """What changed between two versions row by row: rows that came, went, were given another target or other features.
 
 Rows are the same if they have the same key; without a key, if they have the same features. Keys, features and targets
-are compared by hash, wherever the rows stand. Memory: some 600 bytes a row.
+are compared by hash, wherever the rows stand. Memory: about 190 bytes a row.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mlengine.core.dataset import Column, Manifest, Schema
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.reading import SplitReader
 from mlengine.datasets.row_hashes import row_hashes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -57,38 +60,53 @@ def diff_rows(old: SplitReader, new: SplitReader) -> RowDiff:
     """
     if reason := incomparable(old, new):
         raise DatasetError(reason, hint="compare them without their rows: without --rows")
+    import numpy as np
+
     key = old.schema.key if old.schema.key == new.schema.key and new.format != "images" else None
     left_out = {old.schema.target, old.schema.key, new.schema.key}
     features = tuple(column for column in old.schema.columns if column.name not in left_out)
-    before, after = (_rows(reader, old.schema, key, features) for reader in (old, new))
-    both = before.keys() & after.keys()
-    kept = sum(min(before[row].total(), after[row].total()) for row in both)
+    before, after = (_hashes(reader, old.schema, key, features) for reader in (old, new))
+    (ids, counts), (new_ids, new_counts) = (np.unique(one[0], return_counts=True) for one in (before, after))
+    both, at, new_at = np.intersect1d(ids, new_ids, assume_unique=True, return_indices=True)
+    kept = int(np.minimum(counts[at], new_counts[new_at]).sum())
     return RowDiff(
         kept=kept,
-        added=sum(rows.total() for rows in after.values()) - kept,
-        removed=sum(rows.total() for rows in before.values()) - kept,
-        relabelled=sum(_part(before[row], 1) != _part(after[row], 1) for row in both),
-        changed=None if key is None else sum(_part(before[row], 0) != _part(after[row], 0) for row in both),
+        added=after.shape[1] - kept,
+        removed=before.shape[1] - kept,
+        relabelled=_differing(before[[0, 2]], after[[0, 2]], both),
+        changed=None if key is None else _differing(before[[0, 1]], after[[0, 1]], both),
     )
 
 
-def _part(rows: Counter[tuple[int, int]], index: int) -> set[int]:
-    return {row[index] for row in rows}
+def _differing(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], both: np.ndarray[Any, Any]) -> int:
+    """How many rows of both versions do not have the same values in them.
+
+    :param before: what identifies each row, and its value.
+    :param both: what identifies the rows of both versions.
+    """
+    import numpy as np
+
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    pairs = before[0] + before[1] * factor, after[0] + after[1] * factor
+    apart = [
+        ids[np.isin(ids, both) & ~np.isin(mine, others)]
+        for ids, mine, others in ((before[0], *pairs), (after[0], *pairs[::-1]))
+    ]
+    return len(np.union1d(*apart))
 
 
-def _rows(
-    reader: SplitReader, schema: Schema, key: str | None, features: tuple[Column, ...]
-) -> dict[int, Counter[tuple[int, int]]]:
-    """How often each row occurs, as the hashes of its features and of its target, by the hash of what identifies it.
+def _hashes(reader: SplitReader, schema: Schema, key: str | None, features: tuple[Column, ...]) -> np.ndarray[Any, Any]:
+    """Three hashes of each row: of what identifies it, of its features, and of its target.
 
     :param schema: of the older version, whose order of columns the hashes depend on.
     :param key: the column that identifies a row; by default, the features do.
     """
+    import numpy as np
+
     target = tuple(column for column in schema.columns if column.name == schema.target)
-    keys = features if key is None else (schema.column(key),)
-    found: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
-    for batch in reader.batches(1 << 14):
-        hashes = [row_hashes(batch, columns).tolist() for columns in (keys, features, target)]
-        for row, *values in zip(*hashes, strict=True):
-            found[row][values[0], values[1]] += 1
-    return dict(found)
+    identity = features if key is None else (schema.column(key),)
+    found = [
+        np.stack([row_hashes(batch, columns) for columns in (identity, features, target)])
+        for batch in reader.batches(1 << 14)
+    ]
+    return np.concatenate([np.empty((3, 0), np.uint64), *found], axis=1)

@@ -72,7 +72,7 @@ def _lines(bucket: str, manifest: Manifest) -> Iterator[str]:
     yield ""
     yield f"checks:     {len(manifest.checks)} run, {len(failed)} failed and accepted"
     for exception in manifest.exceptions:
-        yield f"{'exception:':<12}{exception.check}: {exception.found} Reason: {exception.reason}"
+        yield f"{'exception:':<12}{exception.check}: {exception.found}. Reason: {exception.reason}"
 
 
 def _columns(manifest: Manifest, split: Split) -> Iterator[str]:

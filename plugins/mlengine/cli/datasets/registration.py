@@ -47,7 +47,9 @@ def _add(args: argparse.Namespace) -> int:
     else:
         say(f"registered {one_line(manifest)}")
         for exception in manifest.exceptions:
-            say(f"  accepted although the check {exception.check} failed: {exception.found} Reason: {exception.reason}")
+            say(
+                f"  accepted although the check {exception.check} failed: {exception.found}. Reason: {exception.reason}"
+            )
     if "AIRFLOW_HOME" in os.environ:  # the trigger form of that Airflow then offers the version
         note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:

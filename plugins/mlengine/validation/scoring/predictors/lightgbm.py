@@ -51,8 +51,16 @@ class LightGBMModel:
 
         data = {name: batch[column] for name, column in zip(self.booster.feature_name(), self.columns)}
         for name, categories in self.categories.items():
-            data[name] = pd.Categorical(data[name], categories)
+            data[name] = with_categories(data[name], categories)
         return pd.DataFrame(data)
+
+
+def with_categories(values: Any, known: list[Any]) -> Any:
+    """The values as categories of pandas. LightGBM takes one that is not known as missing."""
+    import pandas as pd
+
+    codes = pd.Index(known).get_indexer(values)  # -1 for a value that is missing or not known
+    return pd.Categorical.from_codes(codes, known)
 
 
 def categories_of(booster: Any) -> dict[str, list[Any]]:

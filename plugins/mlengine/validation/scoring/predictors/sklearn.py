@@ -90,11 +90,10 @@ def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
     """By feature, what makes categories of its values; for models of LightGBM and XGBoost."""
     framework = _framework(model)
     if framework == "lightgbm":
-        import pandas as pd
+        from . import lightgbm
 
-        from .lightgbm import categories_of
-
-        return {name: partial(pd.Categorical, categories=one) for name, one in categories_of(model.booster_).items()}
+        found = lightgbm.categories_of(model.booster_)
+        return {name: partial(lightgbm.with_categories, known=known) for name, known in found.items()}
     if framework == "xgboost":
         from . import xgboost
 

@@ -50,11 +50,11 @@ class XGBoostModel:
 
 
 def with_categories(values: Any, known: list[Any]) -> Any:
-    """The values as categories of pandas: XGBoost finds the code of each, and refuses one that is not known."""
+    """The values as categories of pandas. XGBoost finds the code of each; it scores or refuses one that is not known."""
     import pandas as pd
 
     found = pd.unique(pd.Series(values).dropna())
-    return pd.Categorical(values, [*known, *(one for one in found if one not in known)])
+    return pd.Categorical(values, list(dict.fromkeys([*known, *found])))
 
 
 def categories_of(booster: Any) -> dict[str, list[Any]]:
