@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from fractions import Fraction
 from math import hypot
@@ -55,6 +56,25 @@ def test_a_module_that_is_missing_is_named(tmp_path: Path) -> None:
     path = stored(tmp_path, {"module": "no_such", "class_name": "Log", "registered_name": "mine>Log", "config": {}})
     with pytest.raises(ValueError, match="the model needs Log of no_such, which cannot be imported: No module named"):
         _custom_objects(path)
+
+
+@pytest.mark.parametrize("name", ["swish2", "mine>swish2"])
+def test_a_function_of_which_the_file_has_only_the_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Keras 3 writes a function and reports it."""
+    function = {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
+    path = stored(tmp_path, {**LAYER, "config": {"activation": function}})
+
+    def load_model(*_: object, **__: object) -> None:
+        raise TypeError(
+            f"<class 'Dense'> could not be deserialized. Exception encountered: Could not locate function '{name}'. "
+            "Make sure custom classes and functions are decorated. Full object config: {}"
+        )
+
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(saving=SimpleNamespace(load_model=load_model)))
+    with pytest.raises(ValueError, match="needs the function swish2, and the file does not say in which module"):
+        KerasModel(path, {}, {})
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """A ``.keras`` file. Its inputs are those of a functional or sequential model, by their names.
 
-The classes and functions of the trainer's package that the model consists of are imported: Keras does not do it.
+The classes of the trainer's package that the model consists of are imported: Keras does not do it. Of a function, such
+as an activation, the file has only the name.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -27,6 +29,11 @@ class KerasModel:
             self.model = keras.saving.load_model(path, custom_objects=objects, compile=False)
         except TypeError as error:  # the message starts with the whole model, and the cause is at its end
             cause = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config:")[0]
+            if function := re.match(r"Could not locate function '(?:.*>)?(.+?)'", cause):
+                raise ValueError(
+                    f"the model needs the function {function[1]}, and the file does not say in which module it is: make"
+                    " it a layer, which is a class, or give a scorer"
+                ) from error
             raise TypeError(cause) from error
         inputs = getattr(self.model, "inputs", None)
         if not inputs:
