@@ -50,7 +50,7 @@ class XGBoostModel:
 
 
 def with_categories(values: Any, known: list[Any]) -> Any:
-    """The values as categories of pandas. XGBoost finds the code of each; it scores or refuses one that is not known."""
+    """The values as categories of pandas. XGBoost finds the code of each, and scores or refuses unknown ones."""
     import pandas as pd
 
     found = pd.unique(pd.Series(values).dropna())
