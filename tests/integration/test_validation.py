@@ -76,7 +76,7 @@ def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -
         (
             "nan",
             ["finite predictions", "accuracy", "worst_class_recall"],
-            "The predictions of 10000 of 10000 rows are not finite",
+            "The predictions of 10,000 of 10,000 rows are not finite",
         ),
         ("swapped_labels", ["accuracy", "worst_class_recall"], "worst_class_recall is 0.0"),
         ("other_signature", ["signature"], "no signature 'serving_default'; it has: predict"),
