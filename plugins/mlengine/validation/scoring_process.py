@@ -102,6 +102,7 @@ class ScoringProcess:
             self._process = subprocess.Popen(
                 [str(self._python), "-I", str(PROCESS), str(work / "scoring.json")],
                 stdin=subprocess.PIPE,
+                bufsize=0,  # a buffer that the process did not read would be written again when the pipe is closed
                 stdout=log,
                 stderr=log,
                 cwd=work,
@@ -115,6 +116,8 @@ class ScoringProcess:
     def __exit__(self, *_: object) -> None:
         self._cancelled.set()
         self._pool.shutdown()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def measure(self) -> Measured:
         """Let the process score the rows, which have been written, and wait for its end.
@@ -127,7 +130,6 @@ class ScoringProcess:
         with contextlib.suppress(OSError):  # the process has ended
             if stdin:
                 stdin.write(b"rows\n")
-                stdin.flush()
         code, kill_reason = self._ended.result()
         return read_measured(self._work, self._model.kind, code, kill_reason)
 
@@ -200,8 +202,6 @@ def _kill(process: subprocess.Popen[bytes], work: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     processes.end_all(lambda: processes.of_job(work), 0.0)
     process.wait()
-    if process.stdin:
-        process.stdin.close()
 
 
 def _environment(work: Path) -> dict[str, str]:

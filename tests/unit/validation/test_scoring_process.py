@@ -231,6 +231,18 @@ def test_the_message_of_a_crash_has_signal_and_stage(scoring: Run) -> None:
     assert measured.error.endswith("at held-out rows.")
 
 
+def test_a_process_that_crashes_before_the_rows_are_written_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SETUP + 'stage("load"); os.abort()')
+    monkeypatch.setattr(scoring_process, "PROCESS", script)
+    (work := tmp_path / "work").mkdir()
+    with process_of(tmp_path, work, Limits(seconds=120)) as process:
+        process._ended.result(60)
+        assert "crashed its process (SIGABRT" in process.measure().error
+
+
 def test_an_error_of_ours_is_reported_in_one_line(scoring: Run) -> None:
     measured = scoring(
         'write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)'
