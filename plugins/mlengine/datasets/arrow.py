@@ -152,6 +152,17 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def _list_of(views: pa.Array) -> pa.Array:
+    """The same values as a list array. The cast of pyarrow 26.0.1 takes wrong offsets from list views."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(views), 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), views.flatten(), mask=views.is_null())
+
+
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -160,8 +171,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if pa.types.is_list_view(array.type):  # Arrow's cast to a list loses values
-        array = array.cast(pa.large_list(array.type.value_type))
+    if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
+        array = _list_of(array)
     if isinstance(kind, pa.FixedShapeTensorType):
         return pa.ExtensionArray.from_storage(kind, array.cast(kind.storage_type))
     # Nanoseconds become microseconds, and a time without zone is taken for UTC.

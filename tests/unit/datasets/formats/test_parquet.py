@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from mlengine.core.dataset import Schema
 from mlengine.core.errors import DatasetError
-from mlengine.datasets.arrow import arrow_schema, column_of
+from mlengine.datasets.arrow import arrow_schema, column_of, conform
 from mlengine.datasets.formats.parquet import FORMAT
 from mlengine.datasets.sources import LocalFile
 
@@ -65,6 +65,17 @@ def read(file: LocalFile, dtypes: Mapping[str, str] | None = None) -> tuple[str,
 )
 def test_types_that_are_read(tmp_path: Path, array: pa.Array, dtype: str, values: list[Any]) -> None:
     assert read(written(tmp_path / "x.parquet", array)) == (dtype, values)
+
+
+@pytest.mark.parametrize("kind", [pa.list_view(pa.int64()), pa.large_list_view(pa.int64())])
+def test_list_views_keep_nulls_and_lengths(kind: pa.DataType) -> None:
+    """The cast of pyarrow 26.0.1 reads wrong offsets, as those of a null are 0."""
+    rows = [[1, 2], [], None, [3], [4, 5, 6], None]
+    schema = pa.schema([pa.field("c", pa.list_(pa.int64()))])
+    for first in range(3):
+        batch = conform(pa.record_batch({"c": pa.array(rows, kind)[first:]}), schema, "x.parquet")
+        batch.validate(full=True)
+        assert batch.column("c").to_pylist() == rows[first:]
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
