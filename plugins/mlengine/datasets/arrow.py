@@ -153,7 +153,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBa
 
 
 def _list_of(views: pa.Array) -> pa.Array:
-    """The same values as a list array. The cast of pyarrow 26.0.1 takes wrong offsets from list views."""
+    """The same values as a list array. The cast of Arrow 26 ignores the sizes of list views (apache/arrow#50994)."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
