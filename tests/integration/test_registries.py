@@ -111,9 +111,11 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
 
 
 class SlowUpload(RestClient):
-    """Hides the end of the second upload, and all versions, until ``done`` is set."""
+    """Hides the end of an upload, and all versions, until ``done`` is set."""
 
     done = False
+    number = 2
+    creates = False  # whether the model is hidden too
 
     def call(self, method: str, url: str, **options: Any) -> dict[str, Any] | None:
         answer = super().call(method, url, **options)
@@ -121,8 +123,10 @@ class SlowUpload(RestClient):
             return answer
         if "/operations" in url:
             for operation in answer.get("operations", [answer]):
-                if operation["name"].endswith("/2"):
+                if operation["name"].endswith(f"/{self.number}"):
                     operation.pop("done", None)
+        if self.creates and method == "GET" and url.endswith("/mnist"):
+            return None
         return {} if url.endswith(":listVersions") else answer
 
 
@@ -141,6 +145,20 @@ def test_an_upload_that_outlives_the_time_limit_is_waited_for_by_the_retry(elsew
     client.sleep = lambda _: setattr(client, "done", True)
     assert register().registered == (Registered("vertex", elsewhere.name, "2", False),)
     assert elsewhere.versions() == {"1": [], "2": ["champion", "default"]}
+
+
+def test_the_first_upload_of_a_model_is_waited_for_by_the_retry(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    client = SlowUpload(AnonymousCredentials(), direct=True, sleep=lambda _: None)  # type: ignore[no-untyped-call]
+    client.number, client.creates = 1, True
+    registry = VertexRegistry(**elsewhere.settings, upload_timeout_seconds="0.1", client=client)
+    register = partial(follow, elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
+    for _ in range(2):
+        with pytest.raises(RegistryError, match=r"operations/1 was not done after 0\.1 s"):
+            register()
+    client.sleep = lambda _: setattr(client, "done", True)
+    assert register().registered == (Registered("vertex", elsewhere.name, "1", False),)
+    assert elsewhere.versions() == {"1": ["champion", "default"]}
 
 
 def test_operations_that_cannot_be_listed_do_not_prevent_an_upload(elsewhere: Elsewhere) -> None:

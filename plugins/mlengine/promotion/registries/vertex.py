@@ -148,8 +148,9 @@ class VertexRegistry:
         remote = self._open(champion)
         exists = remote.exists()
         version = remote.find(champion) if exists else None
-        if exists and version is None and remote.wait_for_uploads():
-            version = remote.find(champion)
+        # The upload that creates a model can run before the model is there.
+        if version is None and remote.wait_for_uploads():
+            exists, version = remote.exists(), remote.find(champion)
         created = version is None
         if version is None:
             version = self._upload(remote, champion, exists=exists)
@@ -252,7 +253,8 @@ class _Model:
         while True:
             params = {"pageToken": token} if token else {}
             try:
-                answer = self.client.call("GET", f"{self.server}/{self.name}/operations", params=params) or {}
+                url = f"{self.server}/{self.name}/operations"
+                answer = self.client.call("GET", url, params=params, missing_ok=True) or {}
             except BackendUnavailableError:
                 raise
             except BackendError as error:
