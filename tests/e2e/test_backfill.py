@@ -173,7 +173,7 @@ def first(lab: Lab) -> Backfilled:
     return found
 
 
-def test_the_others_finish(lab: Lab, first: Backfilled) -> None:
+def test_a_failed_version_does_not_stop_the_others(lab: Lab, first: Backfilled) -> None:
     assert set(first.runs) == set(MONTHS)
     assert {month for month, run in first.runs.items() if run.state == "failed"} == FAILING
     for month in set(MONTHS) - FAILING:
@@ -183,11 +183,11 @@ def test_the_others_finish(lab: Lab, first: Backfilled) -> None:
         assert lab.result(first.runs[month], "dataset")["version"] == month
 
 
-def test_no_more_than_allowed_ran_at_once(first: Backfilled) -> None:
+def test_the_backfill_respects_max_active_runs(first: Backfilled) -> None:
     assert 2 <= first.most_at_once <= AT_ONCE
 
 
-def test_the_failed_ones_say_why(lab: Lab, first: Backfilled) -> None:
+def test_failed_runs_report_the_cause(lab: Lab, first: Backfilled) -> None:
     trained, resolved = first.runs[FILE_LOST], first.runs[MANIFEST_BROKEN]
     assert lab.states(trained)["wait"] == "failed"
     log = lab.log(trained, "wait")
@@ -199,16 +199,16 @@ def test_the_failed_ones_say_why(lab: Lab, first: Backfilled) -> None:
     assert "What to do" in log
 
 
-def test_the_newest_version_is_champion_whatever_came_last(lab: Lab, first: Backfilled) -> None:
+def test_the_newest_version_is_champion_whichever_run_finished_last(lab: Lab, first: Backfilled) -> None:
     assert first.runs
     champion = history.current(lab.storage, lab.stack.bucket, "digits")
     assert champion is not None
     assert champion.version == MONTHS[-1]
     versions = [entry.version for entry in history.history(lab.storage, lab.stack.bucket, "digits")]
-    assert versions == sorted(versions, reverse=True), "no older one ever replaced a newer"
+    assert versions == sorted(versions, reverse=True), "an older version replaced a newer one"
 
 
-def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
+def test_each_job_records_its_inputs_and_usage(lab: Lab, first: Backfilled) -> None:
     run = first.runs[MONTHS[0]]
     job_dir = JobDir(lab.result(run, "submit")["job_dir"])
     record = JobRecord.from_bytes(lab.storage.read(job_dir.claim))
@@ -225,7 +225,7 @@ def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
 
 # This test and the next do not backfill "monthly": meanwhile Airflow, which checks every 30 s whether a backfill is
 # over, can complete the first one.
-def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_announced_version_starts_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version is announced with the CLI, and by a task of another DAG."""
     airflow = lab.stack.airflow
     for name, value in {
@@ -236,7 +236,7 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"MLENGINE_AIRFLOW_{name}", value)
     assert cli.main(["datasets", "announce", "named", "v10", "--bucket", lab.stack.bucket]) == 0
     (one,) = lab.new_runs("on_new_version", [], 1)
-    assert cli.main(["datasets", "announce", "named", "v12", "--bucket", lab.stack.bucket]) == 1, "there is no v12"
+    assert cli.main(["datasets", "announce", "named", "v12", "--bucket", lab.stack.bucket]) == 1, "v12 does not exist"
     (done,) = lab.finish(one)  # otherwise the older version might be published first
     persist(lab.api.trigger, "register", {"version": "v9"})
     (other,) = lab.new_runs("on_new_version", [one], 1)
@@ -252,20 +252,22 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served["champion"] == lab.result(one, "validate")["model_uri"]
 
 
-def test_a_backfill_in_the_ui_over_versions_that_are_no_dates(lab: Lab, tmp_path: Path) -> None:
+def test_a_backfill_in_the_ui_over_versions_whose_names_are_not_dates(lab: Lab, tmp_path: Path) -> None:
     """Uses Airflow's form as a user would, or REST if no browser is installed."""
     try:
         browser = find_browser()
     except StackError:
         lab.backfill("by_name", "2024-02-01", "2024-12-31", at_once=2)
     else:
-        assert in_the_ui(lab, browser, "by_name", "2024-02-01", "2024-12-31", tmp_path) == "2 runs will be triggered."
+        assert (
+            backfill_in_ui(lab, browser, "by_name", "2024-02-01", "2024-12-31", tmp_path) == "2 runs will be triggered."
+        )
     runs = lab.finish(*lab.new_runs("by_name", [], 2))
     assert {run.partition_key: run.state for run in runs} == {"v10": "success", "v11": "success"}
     assert {lab.result(run, "dataset")["version"] for run in runs} == {"v10", "v11"}
 
 
-def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: Path) -> str:
+def backfill_in_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: Path) -> str:
     """Start a backfill in Airflow's own form. Returns the summary that the form shows before it is submitted."""
     airflow = lab.stack.airflow
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or scratch)
@@ -274,7 +276,7 @@ def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: 
     return str(drive("tests.support.backfill_browser", order, scratch)["summary"])
 
 
-def test_a_job_is_run_again_from_its_record(
+def test_a_job_is_rerun_from_its_record(
     lab: Lab, first: Backfilled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(lab.stack.data / "local"))
@@ -299,7 +301,7 @@ def second(lab: Lab, first: Backfilled) -> Backfilled:
     return watch(lab, len(FAILING), before)
 
 
-def test_running_it_again_does_only_what_is_missing(lab: Lab, first: Backfilled, second: Backfilled) -> None:
+def test_repeating_the_backfill_runs_only_the_failed_versions(lab: Lab, first: Backfilled, second: Backfilled) -> None:
     assert set(second.runs) == FAILING
     assert {run.state for run in second.runs.values()} == {"success"}
     assert {lab.result(run, "submit")["decision"] for run in second.runs.values()} == {"fresh_submit"}
@@ -309,7 +311,7 @@ def test_running_it_again_does_only_what_is_missing(lab: Lab, first: Backfilled,
         assert "older_dataset" in lab.log(run, "publish")
 
 
-def test_by_hand(lab: Lab, second: Backfilled) -> None:
+def test_manually_triggered_runs_resolve_their_versions(lab: Lab, second: Backfilled) -> None:
     """Triggers runs with a partition key, with a version in the form, with neither, and with a forced retraining."""
     assert second.runs
     runs = lab.finish(
@@ -325,7 +327,7 @@ def test_by_hand(lab: Lab, second: Backfilled) -> None:
     assert decisions == ["reused", "reused", "reused", "fresh_submit"]
 
 
-def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
+def test_a_scheduled_run_uses_the_newest_version(lab: Lab, second: Backfilled) -> None:
     """Today's date is not a version, so the run uses the newest version as of that date."""
     assert second.runs
     persist(lab.api.set_paused, "each_minute", False)
@@ -337,7 +339,7 @@ def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
     assert lab.result(run, "submit")["decision"] == "reused"
 
 
-def test_what_was_done_is_reused(lab: Lab, second: Backfilled) -> None:
+def test_a_backfill_of_completed_runs_reuses_their_jobs(lab: Lab, second: Backfilled) -> None:
     """Jobs are reused for versions that are complete, even if the backfill reprocesses completed runs."""
     before, jobs = lab.api.runs("monthly"), lab.jobs()
     lab.backfill("monthly", MONTHS[9], MONTHS[11], at_once=AT_ONCE, again="completed")

@@ -86,7 +86,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     os.environ.update(before)
 
 
-def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
+def test_a_champion_event_of_a_model_with_a_templated_name_starts_dags(lab: Lab) -> None:
     """Publishes two models; the second without a comparison, because the DAG turns the comparison off."""
     for serial in (1, 2):
         run = lab.finish(persist(lab.api.trigger, "country_churn", {"country": "de"}))
@@ -114,14 +114,14 @@ def test_each_mapped_publication_is_announced_under_its_models_name(lab: Lab) ->
         assert [extra["job_dir"] for extra in lab.events(f"champion_model_{number}")] == [job]
 
 
-def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) -> None:
+def test_a_publication_killed_before_its_event_is_announced_once(lab: Lab) -> None:
     job = lab.validated("lost", "a")
     before = len(lab.events("own_champion"))
     run = lab.finish(persist(lab.api.trigger, "killed", {"job": job}))
     (publish,) = lab.api.tasks(run.dag_id, run.run_id)
     assert (publish.state, publish.try_number) == ("success", 2)
     decision = lab.api.xcoms(run.dag_id, run.run_id, "publish")["return_value"]["decision"]
-    assert decision == "already_champion", "the first try swapped it"
+    assert decision == "already_champion", "the first try did not publish the champion"
     assert [extra["job_dir"] for extra in lab.events("champion_lost")] == [job]
     assert len(lab.events("own_champion")) == before + 1
     # Neither clearing the task nor another run adds an event.
@@ -146,7 +146,7 @@ def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> N
     persist(lab.api.backfill, dag_id, "2026-06-01", "2026-06-01")
     deadline = time.monotonic() + SECONDS
     while not (older := [run for run in lab.api.runs(dag_id) if run.run_id.startswith("backfill__")]):
-        assert time.monotonic() < deadline, "the backfill made no run"
+        assert time.monotonic() < deadline, "the backfill did not create a run"
         time.sleep(0.5)
     (run,) = older
     assert lab.finish(run).state == "success"

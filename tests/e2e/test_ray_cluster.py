@@ -25,13 +25,13 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
         yield started
 
 
-def test_a_lost_node_costs_no_champion(rounds: Rounds) -> None:
+def test_a_champion_is_published_although_a_node_is_lost(rounds: Rounds) -> None:
     result = rounds.play("node")
     assert result.good, asdict(result)
     assert len(result.attempts) == 1
 
 
-def test_a_head_that_is_lost_during_training_costs_an_attempt(rounds: Rounds) -> None:
+def test_losing_the_head_during_training_uses_one_attempt(rounds: Rounds) -> None:
     result = rounds.play("head", training=True)
     assert result.good, asdict(result)
     assert len(result.attempts) == 2

@@ -51,7 +51,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Run
         os.environ.update(before)
 
 
-def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> None:
+def test_the_mnist_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> None:
     stack, service = cloud
     api = stack.airflow.api
     api.wait_for_dag("mnist_retraining")
@@ -67,7 +67,7 @@ def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> 
     assert service.calls.count("CreateCustomJob") == 1
     asked = "\n".join(api.log(run.dag_id, run.run_id, "retrain.submit", tasks["retrain.submit"].try_number))
     for words in ("workerPoolSpecs:", "machineType:", "imageUri: python:", "at most", "USD"):
-        assert words in asked, "the request as YAML, and what it may cost, are in the task's log"
+        assert words in asked, "the task's log lacks the request or its maximum cost"
     wait = tasks["retrain.wait"]
     log = "\n".join(api.log(run.dag_id, run.run_id, wait.task_id, wait.try_number, wait.map_index))
     for replica in ("chief-0", "worker-0", "worker-1", "ps-0"):

@@ -64,7 +64,7 @@ def frameworks(storage: Storage, bucket: str, validation_state_dir: Path, tmp_pa
         ("bytes", "savedmodel", "label", ("image",), {}),
     ],
 )
-def test_a_model_of_tensorflow(
+def test_a_tensorflow_model_is_validated(
     name: str, kind: str, target: str, columns: tuple[str, ...], signature: dict[str, Any], tensorflow: OwnModels
 ) -> None:
     folder = exported(tensorflow, "any_models_tensorflow.py") / name
@@ -76,7 +76,7 @@ def test_a_model_of_tensorflow(
     assert report.metric_value > 0.99
 
 
-def test_a_model_of_several_outputs_needs_the_one_with_the_predictions(tensorflow: OwnModels) -> None:
+def test_a_model_with_several_outputs_needs_the_name_of_the_predictions_output(tensorflow: OwnModels) -> None:
     folder = exported(tensorflow, "any_models_tensorflow.py") / "outputs"
     report = tensorflow.validate(folder, tensorflow.register("churned", TABLE))
     assert failed(report) == ["runs"]
@@ -99,7 +99,7 @@ def test_a_model_of_several_outputs_needs_the_one_with_the_predictions(tensorflo
         ("xgboost_categories", "open", ("shop", "town", "tenure"), 0.99),
     ],
 )
-def test_a_model_of_another_framework(
+def test_a_model_of_another_framework_is_validated(
     name: str, target: str, columns: tuple[str, ...], least: float, frameworks: OwnModels
 ) -> None:
     folder = exported(frameworks, "any_models_frameworks.py") / name
@@ -114,7 +114,7 @@ def test_a_model_of_another_framework(
     assert len(predictions.values) == 400
 
 
-def test_an_input_that_takes_some_columns_in_its_own_order(frameworks: OwnModels) -> None:
+def test_an_input_can_take_some_columns_in_another_order(frameworks: OwnModels) -> None:
     folder = exported(frameworks, "any_models_frameworks.py") / "onnx_reversed"
     rules = replace(RULES, expected=ServingSignature.from_json({"columns": {"X": ["charges", "tenure"]}}))
     report = frameworks.validate(folder, frameworks.register("churned", CHURN), rules)
@@ -123,7 +123,7 @@ def test_an_input_that_takes_some_columns_in_its_own_order(frameworks: OwnModels
     assert report.metric_value > 0.99
 
 
-def test_a_model_without_its_framework_is_an_error_of_the_environment(tensorflow: OwnModels, tmp_path: Path) -> None:
+def test_a_missing_framework_is_an_environment_error(tensorflow: OwnModels, tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "model.onnx").write_bytes(b"x")
     with pytest.raises(Exception, match=r"cannot load the model \(onnx\): No module named 'onnxruntime'"):

@@ -91,7 +91,7 @@ def bench(storage: Storage, bucket: str) -> Bench:
     return Bench(storage, bucket)
 
 
-def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
+def test_history_records_publisher_time_reason_verdict_and_lineage(bench: Bench) -> None:
     bench.publish(bench.job("a"))
     outcome = bench.publish(bench.job("b", accuracy=0.985))
     assert outcome.decision is PublishDecision.PUBLISHED
@@ -107,13 +107,13 @@ def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
     assert champions.models(bench.storage, bench.bucket) == ["mnist"]
 
 
-def test_a_model_without_champion_has_none(bench: Bench) -> None:
+def test_a_model_without_a_champion_has_an_empty_history(bench: Bench) -> None:
     assert current(bench.storage, bench.bucket, "mnist") is None
     assert history(bench.storage, bench.bucket, "mnist") == []
     assert champions.models(bench.storage, bench.bucket) == []
 
 
-def test_publishing_again_changes_nothing(bench: Bench) -> None:
+def test_publishing_the_same_job_twice_changes_nothing(bench: Bench) -> None:
     report = bench.job("a")
     first = bench.publish(report)
     again = bench.publish(report)
@@ -127,7 +127,7 @@ def test_publishing_again_changes_nothing(bench: Bench) -> None:
     assert bench.serials() == [(1, "a"), (2, "b")]
 
 
-def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_a_new_job_does_not_read_the_history(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcd":
         bench.publish(bench.job(name))
     read: list[str] = []
@@ -159,7 +159,7 @@ def test_a_repeated_task_does_not_undo_a_rollback(bench: Bench) -> None:
     assert bench.serials()[-1] == (3, "good")
 
 
-def test_a_rejected_model_is_not_published_and_says_why(bench: Bench) -> None:
+def test_a_rejected_model_is_not_published_and_the_reason_is_reported(bench: Bench) -> None:
     check = Check("accuracy", 0.4, "≥ 0.97", passed=False, message="Accuracy is 0.4; the minimum is 0.97.")
     rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.message,), (check,)))
     outcome = bench.publish(rejected)
@@ -169,7 +169,7 @@ def test_a_rejected_model_is_not_published_and_says_why(bench: Bench) -> None:
     assert not bench.storage.exists(bench.pointer)
 
 
-def test_force_needs_a_name_and_a_reason_and_keeps_both(bench: Bench) -> None:
+def test_force_requires_and_records_a_name_and_a_reason(bench: Bench) -> None:
     rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, ("No.",)))
     for by, why in (("", "because"), ("anna", "  ")):
         with pytest.raises(PublishError, match="name and a reason"):
@@ -192,7 +192,9 @@ def test_unneeded_force_is_not_recorded(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("older", "newer"), [("2026-10-01", "2026-11-01"), ("v9", "v12")])
-def test_an_older_dataset_version_never_replaces_a_newer_ones_champion(bench: Bench, older: str, newer: str) -> None:
+def test_a_model_of_an_older_dataset_version_does_not_replace_the_champion(
+    bench: Bench, older: str, newer: str
+) -> None:
     bench.publish(bench.job("new", version=newer))
     backfilled = bench.job("old", version=older)
     outcome = bench.publish(backfilled)
@@ -221,7 +223,7 @@ def of_run(key: str = "", at: str = "", claimed: float | None = None) -> dict[st
         (of_run(claimed=1_780_000_000.0), of_run("", "2026-11-01")),
     ],
 )
-def test_without_a_dataset_an_older_run_never_replaces_a_newer_ones_champion(
+def test_without_a_dataset_a_model_of_an_older_run_does_not_replace_the_champion(
     bench: Bench, older: dict[str, Any], newer: dict[str, Any]
 ) -> None:
     bench.publish(bench.job("new", **newer))
@@ -235,13 +237,13 @@ def test_without_a_dataset_an_older_run_never_replaces_a_newer_ones_champion(
     assert bench.serials() == [(1, "new"), (2, "old"), (3, "newer")]
 
 
-def test_versions_of_one_dataset_count_more_than_runs(bench: Bench) -> None:
+def test_dataset_versions_take_precedence_over_run_dates(bench: Bench) -> None:
     june, december = of_run("", "2026-06-01")["lineage"], of_run("", "2026-12-01")["lineage"]
     bench.publish(bench.job("a", version="2026-10-01", lineage=december))
     assert bench.publish(bench.job("b", version="2026-11-01", lineage=june)).published
 
 
-def test_versions_of_different_datasets_have_no_order_and_the_runs_decide(bench: Bench) -> None:
+def test_versions_of_different_datasets_are_ordered_by_run_date(bench: Bench) -> None:
     """A model of another dataset is published. A backfill of the first dataset then does not replace it."""
     bench.publish(bench.job("a", lineage=of_run("2026-11-01", "2026-11-01")["lineage"]))
     other = {"name": "letters", "version": "2020-01-01"}
@@ -270,9 +272,7 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     ],
     ids=["max_regression", "files", "no task"],
 )
-def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(
-    bench: Bench, given: dict[str, Any]
-) -> None:
+def test_of_two_concurrent_first_models_the_second_must_be_compared(bench: Bench, given: dict[str, Any]) -> None:
     """Two concurrent first runs with models that do not run. Neither had a champion to compare with."""
     first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), **given}
     one, other = bench.job("one", **first), bench.job("other", **first)
@@ -290,7 +290,7 @@ def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(
         ({"log_loss": {"max_regression": 0.01}, "accuracy": {"max_regression": 0.01}}, PublishDecision.PUBLISHED),
     ],
 )
-def test_a_metric_without_a_value_is_no_comparison(
+def test_a_metric_without_a_value_does_not_count_as_a_comparison(
     bench: Bench, thresholds: dict[str, Any], decision: PublishDecision
 ) -> None:
     """The champion has changed since the validation, and the stored predictions have classes but no probabilities."""
@@ -319,7 +319,7 @@ def test_a_task_recognises_its_own_publication(bench: Bench) -> None:
     assert (back.decision, back.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
 
 
-def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
+def test_a_champion_published_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
     bench.publish(bench.job("a", accuracy=0.97))
     better, equal, worse = bench.job("b", accuracy=0.99), bench.job("c", accuracy=0.99), bench.job("d", accuracy=0.95)
     assert bench.publish(better).published
@@ -344,7 +344,7 @@ def test_files_that_changed_after_the_validation_are_not_published(bench: Bench)
     assert not bench.storage.exists(bench.pointer)
 
 
-def test_a_job_that_exported_again_may_be_published_again(bench: Bench) -> None:
+def test_a_job_with_a_new_export_can_be_published_again(bench: Bench) -> None:
     bench.publish(bench.job("a"))
     bench.publish(bench.job("b"))
     job_dir = JobDir.of(bench.bucket, "mnist", "a")
@@ -358,7 +358,7 @@ def test_a_job_that_exported_again_may_be_published_again(bench: Bench) -> None:
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=1)
 
 
-def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
+def test_each_rollback_goes_back_one_entry(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.publish(bench.job(name))
     back = rollback(bench.storage, bench.bucket, "mnist", by="anna", why="c is slow")
@@ -377,7 +377,7 @@ def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
     assert bench.publish(bench.job("d")).published
 
 
-def test_a_champion_that_exported_again_is_another_model(bench: Bench) -> None:
+def test_a_champion_with_a_new_export_is_compared_again(bench: Bench) -> None:
     """The champion's job has exported a different model since the validation of the job that is now published."""
     bench.publish(bench.job("champion", accuracy=0.9))
     late = bench.job("late", accuracy=0.9)
@@ -412,7 +412,7 @@ def test_rollback_to_an_earlier_entry_of_the_same_model_is_refused(bench: Bench)
     assert rollback(bench.storage, bench.bucket, "mnist", by="anna", why="a is bad").job_id == "b"
 
 
-def test_rollback_to_a_model_that_is_gone_is_refused(bench: Bench) -> None:
+def test_rollback_to_a_deleted_model_is_refused(bench: Bench) -> None:
     lost = bench.job("a")
     bench.publish(lost)
     bench.publish(bench.job("b"))
@@ -422,7 +422,7 @@ def test_rollback_to_a_model_that_is_gone_is_refused(bench: Bench) -> None:
     assert bench.serials() == [(1, "a"), (2, "b")]
 
 
-def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
+def test_concurrent_publications_leave_one_linear_history(bench: Bench) -> None:
     bench.publish(bench.job("seed"))
     reports = [bench.job(f"job{at}") for at in range(6)]
     start = threading.Barrier(len(reports))
@@ -441,7 +441,7 @@ def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
     assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
 
 
-def test_racing_rollbacks_go_back_one_step_each(bench: Bench) -> None:
+def test_concurrent_rollbacks_go_back_one_entry_each(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.publish(bench.job(name))
     with ThreadPoolExecutor(2) as pool:
@@ -466,7 +466,9 @@ def crash_before_the_swap(bench: Bench, report: Report, monkeypatch: pytest.Monk
             bench.publish(report)
 
 
-def test_a_publication_after_a_crash_before_the_swap(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_before_the_swap_does_not_block_later_publications(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.publish(bench.job("a"))
     report = bench.job("b")
     crash_before_the_swap(bench, report, monkeypatch)
@@ -489,7 +491,7 @@ def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypa
     assert bench.serials() == [(1, "a"), (2, "b")]
 
 
-def test_no_reader_sees_half_a_champion(bench: Bench) -> None:
+def test_readers_always_see_a_complete_champion(bench: Bench) -> None:
     """While other threads publish, every read returns a complete entry whose files exist."""
     bench.publish(bench.job("job0"))
     reports = [bench.job(f"job{at}") for at in range(1, 6)]

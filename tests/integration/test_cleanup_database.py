@@ -75,7 +75,7 @@ print(json.dumps(found))
 """
 
 
-def test_the_job_of_an_old_partition_is_found_although_its_rendered_fields_are_deleted(tmp_path: Path) -> None:
+def test_a_job_is_found_after_its_rendered_fields_were_deleted(tmp_path: Path) -> None:
     job_dir = "gs://bucket/m/j"
     handle = {"backend": "vertex", "name": "n", "job_id": "j", "attempt": 1, "job_dir": job_dir}
     access = {"gcp_conn_id": "training", "project_id": "p", "region": "r", "backend_options": {"endpoint": "e"}}

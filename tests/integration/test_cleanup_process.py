@@ -64,7 +64,9 @@ def test_a_running_job_is_cancelled_and_recorded(storage: Storage, bucket: str, 
     assert ended_with_task(Submitter(storage, backend).record(job_dir))
 
 
-def test_a_request_may_name_the_job_dir(storage: Storage, bucket: str, backend: MemoryBackend, folder: Path) -> None:
+def test_a_request_can_identify_the_job_by_its_dir(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
+) -> None:
     job_dir = submit(storage, bucket)
     write(folder, CancelRequest(job_dir=job_dir.uri, backend="memory"))
     assert cleanup_process.main() == 0
@@ -86,7 +88,7 @@ def test_a_job_of_an_earlier_generation_is_found_by_the_job_dir(
     assert (backend.live == []) is cancelled
 
 
-def test_a_job_dir_without_a_record_does_not_hide_the_key(
+def test_a_request_whose_job_dir_has_no_record_falls_back_to_the_key(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
 ) -> None:
     submit(storage, bucket)
@@ -95,7 +97,7 @@ def test_a_job_dir_without_a_record_does_not_hide_the_key(
     assert backend.live == []
 
 
-def test_requests_of_another_environment_are_handled_when_nobody_else_does(
+def test_old_requests_of_another_environment_are_handled(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The component that wrote the requests was restarted with another environment."""
@@ -114,7 +116,7 @@ def test_requests_of_another_environment_are_handled_when_nobody_else_does(
     assert not (other / "1.json").exists()
 
 
-def test_the_scheduler_s_start_handles_what_was_left(
+def test_leftover_requests_are_handled_when_the_scheduler_starts(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[Path] = []
@@ -130,7 +132,7 @@ def test_the_scheduler_s_start_handles_what_was_left(
     assert started == [cleanup_process._folder()]
 
 
-def test_modules_of_the_present_path_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_process_inherits_the_module_search_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An example is a secrets backend that Airflow's configuration names."""
     commands: list[dict[str, str]] = []
     monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: commands.append(env))
@@ -149,7 +151,7 @@ def test_a_job_that_has_ended_is_left_alone(storage: Storage, bucket: str, backe
     assert "cancel" not in backend.calls
 
 
-def test_a_submission_in_progress_is_found_later(
+def test_a_submission_in_progress_is_cancelled_once_it_completes(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: submit(storage, bucket))
@@ -158,16 +160,19 @@ def test_a_submission_in_progress_is_found_later(
     assert backend.live == []
 
 
-def test_a_request_with_a_job_is_not_repeated(
+def test_a_request_whose_job_was_found_is_not_repeated(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task may have been cleared by then, so that its job continues as attempt 2."""
     submit(storage, bucket)
-    monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr(
+        "mlengine.listeners.cleanup_process.time.sleep",
+        lambda _: pytest.fail("the process waited although all jobs are found"),
+    )
     assert cleanup_process.main() == 0
 
 
-def test_an_attempt_that_began_after_the_wait_had_ended_is_left_alone(
+def test_an_attempt_started_after_the_end_of_the_wait_is_left_alone(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
 ) -> None:
     submit(storage, bucket)
@@ -180,7 +185,7 @@ def test_an_attempt_that_began_after_the_wait_had_ended_is_left_alone(
     assert backend.live == []
 
 
-def test_requests_are_deleted_and_an_unreadable_one_stops_no_other(
+def test_an_unreadable_request_does_not_block_the_others(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
 ) -> None:
     submit(storage, bucket)
@@ -194,18 +199,18 @@ def test_one_process_handles_all_requests(
     storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(storage, bucket)
-    really = cleanup_process.cancel_jobs
+    original = cleanup_process.cancel_jobs
     handled: list[CancelRequest] = []
 
     def cancel_jobs(request: CancelRequest) -> bool:
         if not handled:
             handled.append(request)
             write(folder, CancelRequest("k" * 40, backend="memory"), "2.json")
-            assert cleanup_process.main() == 0, "a second process finds the lock taken"
+            assert cleanup_process.main() == 0, "a second process must not get the lock"
             assert (folder / "2.json").exists()
         else:
             handled.append(request)
-        return bool(really(request)) or True
+        return bool(original(request)) or True
 
     monkeypatch.setattr(cleanup_process, "cancel_jobs", cancel_jobs)
     assert cleanup_process.main() == 0
@@ -213,7 +218,7 @@ def test_one_process_handles_all_requests(
     assert list(folder.glob("*.json")) == []
 
 
-def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starting_the_process_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses real processes, with a local backend's folder that has no jobs."""
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
@@ -223,12 +228,12 @@ def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         cleanup_process.start([CancelRequest("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
         # Without a job, the process repeats its search after 10 s. Right after its start, its command line cannot be
         # read yet.
-        until(lambda: _running(tmp_path), "it did not end before the return", seconds=8.0)
-    assert set(_children()) == children, "there is none to reap"
+        until(lambda: _running(tmp_path), "the process is running after start() has returned", seconds=8.0)
+    assert set(_children()) == children, "the caller has no child process to reap"
     (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()
     assert folder.stat().st_mode & 0o077 == 0
     while list(folder.glob("*.json")):
-        assert time.monotonic() - begun < 60.0, "the requests are not handled"
+        assert time.monotonic() - begun < 60.0, "the requests were not handled"
         time.sleep(0.1)
 
 

@@ -28,7 +28,7 @@ def tried(bucket: str, server: GcsServer, extra: dict[str, Any], **env: str) -> 
     return _said(_TRY, server, extra, bucket, **env)
 
 
-def test_a_server_that_asks_for_no_credentials(
+def test_an_anonymous_connection_needs_no_credentials(
     gcs_server: GcsServer, storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     extra = {"is_anonymous": True, "project": "local"}
@@ -45,7 +45,7 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_empty_connection_is_the_application_default(
+def test_an_empty_connection_uses_application_default_credentials(
     gcs_server: GcsServer, bucket: str, key_file: Path, tmp_path: Path
 ) -> None:
     found = _made(gcs_server, {"extra__google_cloud_platform__project": "p"}, key_file, tmp_path)
@@ -53,7 +53,7 @@ def test_an_empty_connection_is_the_application_default(
     assert bucket
 
 
-def test_a_key_in_the_connection_is_the_providers_to_read(
+def test_a_key_in_the_connection_is_read_by_the_google_provider(
     gcs_server: GcsServer, bucket: str, key_file: Path, tmp_path: Path
 ) -> None:
     found = _made(gcs_server, {"project": "p", "key_path": str(tmp_path / "none.json")}, key_file, tmp_path)

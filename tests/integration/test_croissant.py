@@ -64,7 +64,7 @@ def test_mlcroissant_reads_the_rows_of_tables(storage: Storage, bucket: str, tmp
     assert found["heldout"][0] == {**first, "income": pytest.approx(first["income"])}
 
 
-def test_mlcroissant_reads_pictures_with_their_classes(
+def test_mlcroissant_reads_images_with_their_classes(
     storage: Storage, bucket: str, tmp_path: Path, mlcroissant: Path
 ) -> None:
     for split in ("train", "heldout"):
@@ -112,7 +112,7 @@ def web(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_version_is_made_from_metadata(
+def test_a_version_is_registered_from_metadata(
     storage: Storage, bucket: str, tmp_path: Path, web: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = add(storage, bucket, tables.version(tmp_path / "given", "parquet"), target="left", key="id", task="binary")
@@ -156,7 +156,7 @@ FILE = {"@type": "cr:FileObject", "name": "a.csv", "contentUrl": "a.csv"}
         ({"distribution": [FILE], "recordSet": ["a"]}, "AttributeError"),
     ],
 )
-def test_metadata_of_another_form_is_refused(
+def test_invalid_metadata_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: dict[str, Any], reason: str
 ) -> None:
     (tmp_path / "croissant.json").write_text(json.dumps(metadata))
@@ -165,7 +165,7 @@ def test_metadata_of_another_form_is_refused(
     assert f"croissant.json is not Croissant metadata: {reason}" in capsys.readouterr().err
 
 
-def test_a_single_object_may_stand_for_a_list(tmp_path: Path) -> None:
+def test_a_single_object_is_accepted_in_place_of_a_list(tmp_path: Path) -> None:
     """JSON-LD allows this."""
     field = {"name": "left", "dataType": ["sc:Boolean", "cr:Label"], "source": {"extract": {"column": "left"}}}
     metadata = {"distribution": FILE, "recordSet": {"field": field, "key": {"@id": "people/id"}}}
@@ -183,7 +183,7 @@ def test_a_single_object_may_stand_for_a_list(tmp_path: Path) -> None:
         (["gs://b/x.csv", "gs://b/a/x.csv"], "gs://b/"),
     ],
 )
-def test_files_of_a_bucket_are_registered_from_the_folder_that_has_all(
+def test_files_in_a_bucket_are_registered_from_their_common_folder(
     tmp_path: Path, urls: list[str], prefix: str
 ) -> None:
     files = [{**FILE, "name": str(number), "contentUrl": url} for number, url in enumerate(urls)]
@@ -198,7 +198,7 @@ strict = pa.DataFrameSchema({"age": pa.Column(int, pa.Check.in_range(18, 60))}, 
 """
 
 
-def test_a_pandera_schema_is_a_check(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_pandera_schema_works_as_a_check(storage: Storage, bucket: str, tmp_path: Path) -> None:
     found = packages("pandera==0.35.0", "typing_inspect", "typeguard", "mypy_extensions")
     (tmp_path / "schemas.py").write_text(SCHEMA)
     tables.version(tmp_path / "given", "parquet")

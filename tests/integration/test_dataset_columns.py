@@ -58,7 +58,7 @@ LISTS: dict[str, pa.Array] = {
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_column_of_this_kind_is_registered(storage: Storage, bucket: str, tmp_path: Path, kind: str) -> None:
+def test_a_list_column_is_registered(storage: Storage, bucket: str, tmp_path: Path, kind: str) -> None:
     manifest = add(storage, bucket, write(tmp_path / "data", {"x": X, "c": LISTS[kind]}))
     assert datasets.load_manifest(storage, bucket, "d", "v1") == manifest
     assert datasets.verify(storage, bucket, "d", "v1") == []
@@ -79,7 +79,7 @@ BAD: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_header_that_names_no_column_or_two_is_refused(
+def test_a_header_with_an_empty_or_duplicate_name_is_refused(
     storage: Storage, bucket: str, tmp_path: Path, case: str
 ) -> None:
     """A manifest with an empty column name could not be read, not even to compare the next version with it."""
@@ -89,7 +89,7 @@ def test_a_header_that_names_no_column_or_two_is_refused(
     assert storage.ls(f"{bucket}/") == []
 
 
-def test_two_columns_of_one_name_in_parquet_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_duplicate_column_names_in_parquet_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for split in ("train", "heldout"):
         (tmp_path / split).mkdir()
         pq.write_table(pa.table([X, X], names=["x", "x"]), tmp_path / split / "part.parquet")
@@ -97,16 +97,18 @@ def test_two_columns_of_one_name_in_parquet_are_refused(storage: Storage, bucket
         add(storage, bucket, tmp_path)
 
 
-def test_line_breaks_in_values_are_read_in_files_of_any_size(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_line_breaks_in_values_are_read_in_small_and_large_files(storage: Storage, bucket: str, tmp_path: Path) -> None:
     long = "word " * 20
     text = "x,text\n" + "".join(f'{row},"{long}\n{long}{row}"\n' for row in range(50_000))
-    assert len(text) > 2 * (4 << 20), "of several blocks"
+    assert len(text) > 2 * (4 << 20), "the file must have several blocks"
     manifest = add(storage, bucket, csv(tmp_path / "data", text, 'x,text\n-1,"a\nb"\n'))
     assert manifest.train.rows == 50_000
 
 
 @pytest.mark.parametrize("kind", ["integers", "dates"])
-def test_the_order_of_times(storage: Storage, bucket: str, tmp_path: Path, kind: str) -> None:
+def test_the_time_order_check_accepts_integers_and_dates(
+    storage: Storage, bucket: str, tmp_path: Path, kind: str
+) -> None:
     times = X + 2000 if kind == "integers" else [datetime.fromordinal(738_000 + int(value)) for value in X]
     data = write(tmp_path / "data", {"x": X, "t": pa.array(times)})
     manifest = add(storage, bucket, data, time="t", limits={"duplicates": 1.0})
@@ -115,7 +117,7 @@ def test_the_order_of_times(storage: Storage, bucket: str, tmp_path: Path, kind:
     assert "0 training rows (0.00 %) are newer" in check.message
 
 
-def test_text_has_no_order_of_times(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_text_column_for_time_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     text = "x,day\n" + "".join(f"{row},{1 + row % 28:02}.12.2025\n" for row in range(300))
     with pytest.raises(DatasetError, match="the column 'day' for --time has text") as caught:
         add(storage, bucket, csv(tmp_path / "data", text), time="day")
@@ -125,12 +127,14 @@ def test_text_has_no_order_of_times(storage: Storage, bucket: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("weights", "message"), [(np.where(X == 7, -1.0, 1.0), "from -1 to 1"), (np.zeros(len(X)), "from 0 to 0")]
 )
-def test_weights_are_not_negative(storage: Storage, bucket: str, tmp_path: Path, weights: Any, message: str) -> None:
+def test_negative_or_all_zero_weights_are_refused(
+    storage: Storage, bucket: str, tmp_path: Path, weights: Any, message: str
+) -> None:
     with pytest.raises(DatasetError, match=f"weight 'w' of train is {message}"):
         add(storage, bucket, write(tmp_path / "data", {"x": X, "w": weights}), weight="w")
 
 
-def test_a_sample_is_checked_against_a_sample(
+def test_checks_of_a_sample_use_shares_of_the_sampled_rows(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shares are relative to the rows that were read, not to all rows."""
@@ -161,7 +165,9 @@ def test_a_sample_is_checked_against_a_sample(
 
 
 @pytest.mark.parametrize("rows", [200, 500])
-def test_the_noise_of_a_small_version_is_no_drift(storage: Storage, bucket: str, tmp_path: Path, rows: int) -> None:
+def test_noise_in_a_small_version_is_not_reported_as_drift(
+    storage: Storage, bucket: str, tmp_path: Path, rows: int
+) -> None:
     """Both versions draw 72 ages from the same distribution."""
     random = np.random.default_rng(1)
 

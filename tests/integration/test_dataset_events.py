@@ -21,7 +21,7 @@ class Answers(BaseHTTPRequestHandler):
     """The part of Airflow's API that is called, with the responses that a test provides."""
 
     assets: ClassVar[list[dict[str, Any]]] = []
-    said: ClassVar[list[tuple[str, Any, str | None]]] = []
+    requests: ClassVar[list[tuple[str, Any, str | None]]] = []
     status: ClassVar[int] = 200
 
     def do_GET(self) -> None:
@@ -29,7 +29,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.said.append((self.path, body, self.headers.get("Authorization")))
+        self.requests.append((self.path, body, self.headers.get("Authorization")))
         self._answer({"access_token": "t0ken"} if self.path == "/auth/token" else {"id": 7})
 
     def _answer(self, body: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(Answers, "said", [])
+    monkeypatch.setattr(Answers, "requests", [])
     monkeypatch.setattr(Answers, "assets", [{"id": 3, "name": "dataset_mnist_2"}, {"id": 4, "name": "dataset_mnist"}])
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -56,9 +56,9 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_the_version_is_the_key_of_an_event_of_just_that_dataset(url: str) -> None:
+def test_an_event_has_the_version_as_partition_key_of_its_datasets_asset(url: str) -> None:
     assert announce(AirflowServer(url, user="u", password="p"), "mnist", "v12", {"rows": 3}) == 7
-    (login, event) = Answers.said
+    (login, event) = Answers.requests
     assert login == ("/auth/token", {"username": "u", "password": "p"}, None)
     assert event == (
         "/api/v2/assets/events",
@@ -67,12 +67,12 @@ def test_the_version_is_the_key_of_an_event_of_just_that_dataset(url: str) -> No
     )
 
 
-def test_a_token_needs_no_login(url: str) -> None:
+def test_a_token_is_sent_without_a_login(url: str) -> None:
     announce(AirflowServer(url, token="mine"), "mnist", "v12")
-    assert [said[0] for said in Answers.said] == ["/api/v2/assets/events"]
+    assert [request[0] for request in Answers.requests] == ["/api/v2/assets/events"]
 
 
-def test_a_dataset_that_nobody_waits_for(url: str) -> None:
+def test_a_dataset_without_a_waiting_dag_is_an_error(url: str) -> None:
     with pytest.raises(AnnounceError, match="no DAG waits for versions of 'letters'"):
         announce(AirflowServer(url, token="t"), "letters", "v1")
 
@@ -85,7 +85,7 @@ def test_a_refusal_is_reported_without_the_password(url: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("where", ["http://127.0.0.1:9", "ftp://somewhere", "file:///etc"])
-def test_nobody_there(where: str) -> None:
+def test_an_unreachable_or_invalid_url_is_an_error(where: str) -> None:
     with pytest.raises(AirflowError):
         announce(AirflowServer(where, token="t"), "mnist", "v12")
 

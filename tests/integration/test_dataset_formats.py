@@ -50,7 +50,7 @@ def read(storage: Storage, bucket: str, manifest: Manifest, split: str, cache: P
 
 @pytest.mark.parametrize("by_reference", [False, True])
 @pytest.mark.parametrize("suffix", TABLES)
-def test_a_table_comes_back_as_it_was_given(
+def test_a_table_is_read_back_unchanged(
     storage: Storage, bucket: str, tmp_path: Path, suffix: str, by_reference: bool
 ) -> None:
     folder = tables.version(tmp_path / "given", suffix)
@@ -76,7 +76,7 @@ def test_a_table_comes_back_as_it_was_given(
     assert any(uri.endswith("/train/part-0." + suffix) for uri in stored) != by_reference
 
 
-def test_pictures_in_folders_of_classes(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_images_in_class_folders_are_registered(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for split, count in (("train", 4), ("test", 2)):
         for label in ("cat", "dog"):
             for number in range(count):
@@ -106,7 +106,7 @@ def test_pictures_in_folders_of_classes(storage: Storage, bucket: str, tmp_path:
         add(storage, bucket, tmp_path / "given", "v4", target=None, key=None)
 
 
-def test_opaque_files_have_checksums_and_no_rows(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_opaque_files_are_registered_with_checksums_only(storage: Storage, bucket: str, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "sounds.bin").write_bytes(b"abc")
     manifest = add(storage, bucket, tmp_path / "given", target=None, key=None)
@@ -117,7 +117,7 @@ def test_opaque_files_have_checksums_and_no_rows(storage: Storage, bucket: str, 
     assert (datasets.fetch(storage, root, tmp_path / "cache") / "train/sounds.bin").read_bytes() == b"abc"
 
 
-def test_tensors_and_lists_of_examples(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_tensors_and_lists_in_tfrecord_examples_are_read(storage: Storage, bucket: str, tmp_path: Path) -> None:
     rows = [
         {"pixels": [float(n), 2.0, 3.0], "words": [b"\xff"] * (n % 3 + 1), "n": n - 5, "left": n % 2, "id": str(n)}
         for n in range(10)
@@ -133,7 +133,7 @@ def test_tensors_and_lists_of_examples(storage: Storage, bucket: str, tmp_path: 
     ]
 
 
-def test_rows_of_examples_without_values(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_tfrecord_examples_without_values_are_read_as_null(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """An empty list counts as a missing value, for scalars and for lists of a fixed length."""
     rows: list[dict[str, Any]] = [
         {
@@ -159,7 +159,7 @@ def test_rows_of_examples_without_values(storage: Storage, bucket: str, tmp_path
         add(storage, bucket, tmp_path / "given", "v2", limits={"class-balance": 1}, rows="all")
 
 
-def test_a_replaced_object_is_found_without_reading_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_replaced_object_is_detected_without_reading_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
     prefix = upload(storage, tables.version(tmp_path / "given", "parquet"), f"{bucket}/raw/people")
     manifest = add(storage, bucket, prefix)
     uri = f"{prefix}/heldout/part-0.parquet"
@@ -178,7 +178,7 @@ def test_a_replaced_object_is_found_without_reading_it(storage: Storage, bucket:
     assert [one.reason for one in datasets.verify(storage, bucket, "people", "v1")] == ["is missing"]
 
 
-def test_an_object_replaced_while_it_is_read(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_an_object_replaced_while_it_is_read_is_an_error(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = f"{bucket}/raw/a.bin"
     storage.write(uri, b"a" * 300_000)
     stat = storage.stat(uri)
@@ -191,7 +191,9 @@ def test_an_object_replaced_while_it_is_read(storage: Storage, bucket: str, tmp_
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "tfrecord"])
-def test_an_object_that_differs_from_its_checksum(storage: Storage, bucket: str, tmp_path: Path, suffix: str) -> None:
+def test_an_object_that_differs_from_its_checksum_is_an_error(
+    storage: Storage, bucket: str, tmp_path: Path, suffix: str
+) -> None:
     """The reader's error is raised through pyarrow's own threads."""
     path = tables.write(tables.people(3_000), tmp_path / f"train.{suffix}")
     storage.upload(path, f"{bucket}/raw/{path.name}")
@@ -204,7 +206,7 @@ def test_an_object_that_differs_from_its_checksum(storage: Storage, bucket: str,
             pass
 
 
-def test_idx_files_by_reference(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_idx_files_are_registered_by_reference(storage: Storage, bucket: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for split, rows in (("train", 200), ("t10k", 50)):
         images = random.integers(0, 256, (rows, 3, 4), np.uint8)
@@ -222,7 +224,7 @@ def test_idx_files_by_reference(storage: Storage, bucket: str, tmp_path: Path) -
     assert (pixels == images).all()
 
 
-def test_an_object_that_cloud_storage_would_decompress(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_an_object_with_gzip_content_encoding_is_read_completely(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """If it were read in ranges, an object with ``Content-Encoding: gzip`` would be cut off at its compressed size."""
     for split, rows in (("train", 3_000), ("heldout", 2_000)):
         path = tables.write(tables.people(rows, rows, first=rows * 10), tmp_path / f"{split}.csv.gz")
@@ -234,7 +236,7 @@ def test_an_object_that_cloud_storage_would_decompress(storage: Storage, bucket:
     assert read(storage, bucket, manifest, "train", tmp_path / "cache").num_rows == 3_000
 
 
-def test_by_reference_only_footers_are_read(
+def test_registration_by_reference_reads_only_footers(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "given"
@@ -258,7 +260,7 @@ def test_by_reference_only_footers_are_read(
     assert sum(counted) <= 4 * (64 << 10)
 
 
-def test_held_out_rows_of_another_prefix(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_held_out_rows_can_come_from_another_prefix(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for place, rows, seed in (("all/2026", 500, 1), ("later", 200, 2)):
         path = tables.write(tables.people(rows, seed, first=seed * 1_000), tmp_path / place / "part-0.parquet")
         storage.upload(path, f"{bucket}/{place}/part-0.parquet")
@@ -270,7 +272,9 @@ def test_held_out_rows_of_another_prefix(storage: Storage, bucket: str, tmp_path
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tfrecord"])
-def test_a_field_that_the_first_rows_do_not_have(storage: Storage, bucket: str, tmp_path: Path, suffix: str) -> None:
+def test_a_field_missing_in_the_first_rows_is_refused_without_a_dtype(
+    storage: Storage, bucket: str, tmp_path: Path, suffix: str
+) -> None:
     folder = tables.version(tmp_path / "given", suffix, train=120_000 if suffix == "jsonl" else 1_000)
     row = {**tables.people(1, 5, first=900_000).to_pylist()[0], "nose": 7}
     with (folder / "train" / f"part-0.{suffix}").open("ab") as file:
@@ -326,7 +330,7 @@ def test_a_bad_target_is_refused(storage: Storage, bucket: str, tmp_path: Path, 
     assert storage.ls(f"{bucket}/") == []
 
 
-def test_a_file_with_other_columns(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_file_with_other_columns_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "given", "parquet")
     other = tables.people(10, 5, first=5_000)
     age = other.schema.get_field_index("age")
@@ -340,7 +344,7 @@ def test_a_file_with_other_columns(storage: Storage, bucket: str, tmp_path: Path
     assert add(storage, bucket, folder).train.rows == 1_010, "the order of columns may differ"
 
 
-def test_a_row_with_too_many_fields_late_in_a_csv_file(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_late_csv_row_with_too_many_fields_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "given", "csv", train=150_000)
     with (folder / "train/part-0.csv").open("a") as file:
         file.write('"p",1,2.5,"Bern",0,7\n')
@@ -350,7 +354,7 @@ def test_a_row_with_too_many_fields_late_in_a_csv_file(storage: Storage, bucket:
         add(storage, bucket, folder)
 
 
-def test_a_value_that_does_not_fit_late_in_a_csv_file(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_late_csv_value_of_another_type_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "given", "csv", train=200_000)
     with (folder / "train/part-0.csv").open("a") as file:
         file.write('"p","unknown",2.5,"Bern",0\n')
@@ -360,9 +364,7 @@ def test_a_value_that_does_not_fit_late_in_a_csv_file(storage: Storage, bucket: 
     assert add(storage, bucket, folder, dtypes={"age": "string"}).schema.column("age").dtype == "string"
 
 
-def test_a_column_of_whole_numbers_with_a_fraction_late_in_a_csv_file(
-    storage: Storage, bucket: str, tmp_path: Path
-) -> None:
+def test_a_late_fraction_makes_a_csv_column_float64(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "given", "csv", train=200_000)
     with (folder / "train/part-0.csv").open("a") as file:
         file.write('"p",33.5,2.5,"Bern",0\n')
@@ -377,7 +379,9 @@ def test_a_column_of_whole_numbers_with_a_fraction_late_in_a_csv_file(
     assert add(storage, bucket, later, "v2").schema.column("age").dtype == "float64", "as in the version before"
 
 
-def test_whole_numbers_and_fractions_in_two_splits(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_integers_and_fractions_in_two_splits_give_a_float_column(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     folder = tables.version(tmp_path / "given", "jsonl")
     path = folder / "heldout/part-0.jsonl"
     path.write_text(path.read_text().replace('"age": 3', '"age": 0.5'))
@@ -389,7 +393,7 @@ DAMAGED: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "csv.gz": ("csv.gz", lambda data: data[: len(data) // 2], "Truncated compressed stream"),
     "jsonl": ("jsonl", lambda data: data + b"{oops\n", r"part-0\.jsonl, line 1,001: .*oops"),
     "tfrecord": ("tfrecord", lambda data: data[:-30] + b"x" + data[-29:], "record 999: its checksum differs"),
-    "tfrecord, cut": ("tfrecord", lambda data: data[:-30], "record 999: the file is cut short"),
+    "truncated tfrecord": ("tfrecord", lambda data: data[:-30], "record 999: the file is cut short"),
     "empty file": ("parquet", lambda data: b"", r"part-0\.parquet \(split train\) is empty"),
     "header only": ("csv", lambda data: data.split(b"\n")[0] + b"\n", r"part-0\.csv has no rows, only a header line"),
 }
@@ -435,7 +439,7 @@ def test_the_next_version_is_compared_with_the_one_before(storage: Storage, buck
     assert "classes: target 'left' of train has values that are no class: 2 in 33 rows" in str(caught.value)
 
 
-def test_held_out_rows_fixed_rolling_and_a_share(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_held_out_rows_can_be_fixed_rolling_or_a_share(storage: Storage, bucket: str, tmp_path: Path) -> None:
     add(storage, bucket, tables.version(tmp_path / "v1", "parquet"))
     other = tables.version(tmp_path / "v2", "parquet")
     tables.write(tables.people(300, 7, first=9_000), other / "heldout/part-0.parquet")
@@ -489,7 +493,7 @@ def test_the_next_version_has_the_same_share_by_the_same_key(storage: Storage, b
 
 
 @pytest.mark.parametrize("heldout", ["0.1", "apart"])
-def test_a_field_that_begins_late_is_refused(storage: Storage, bucket: str, tmp_path: Path, heldout: str) -> None:
+def test_a_field_that_first_occurs_late_is_refused(storage: Storage, bucket: str, tmp_path: Path, heldout: str) -> None:
     """Columns are determined from the first 8 MiB; a field that first appears later must not be lost."""
     pad, path = "x" * 1000, tmp_path / "rows.jsonl"
     lines = [json.dumps({"id": row, "pad": pad, "left": row % 2}) for row in range(9_000)]
@@ -547,7 +551,7 @@ def _column(storage: Storage, uri: str, name: str) -> list[Any]:
     return values
 
 
-def test_rows_newer_than_the_held_out_ones(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_training_rows_newer_than_the_held_out_rows_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "v1", "csv")
     for split, day in (("train", 10), ("heldout", 20)):
         path = folder / split / "part-0.csv"
@@ -566,7 +570,7 @@ def short(candidate: Any) -> str | None:
     return f"{rows} rows" if rows < 2_000 else None
 
 
-def test_own_checks(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_custom_checks_are_run(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = tables.version(tmp_path / "v1", "parquet")
     with pytest.raises(DatasetError, match="  - short: 1000 rows"):
         add(storage, bucket, folder, own_checks=[short])
@@ -607,7 +611,7 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
         "removed": 0,
         "relabelled": 513,
         "changed": 1000,
-    }, "by the key"
+    }, "rows are compared by their key"
     assert [one["ok"] for one in json.loads(run("verify", "people", "--json")[1])] == [True, True]
     code, text = run("fetch", "people", "v1", "--to", str(tmp_path / "cache"), "--json")
     assert (Path(json.loads(text)["directory"]) / "heldout/part-0.csv").is_file()

@@ -69,7 +69,7 @@ def test_a_key_is_not_rounded(
     assert sum(split.statistics["id"].distinct or 0 for split in manifest.splits.values()) == ROWS * (2 - bool(heldout))
 
 
-def test_a_key_of_decimals_is_read_as_text(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_decimal_key_requires_dtype_string(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = parquet(tmp_path / "data", id=pa.array(map(Decimal, LONG), pa.decimal128(30, 0)), y=LABELS)
     with pytest.raises(DatasetError, match="--dtype id=string"):
         add(storage, bucket, source, target="y", key="id")
@@ -77,7 +77,7 @@ def test_a_key_of_decimals_is_read_as_text(storage: Storage, bucket: str, tmp_pa
     assert manifest.train.statistics["id"].counts[str(LONG[3])] == 1
 
 
-def test_a_key_of_long_numbers_in_json(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_long_integer_key_in_json_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     lines = "".join(f'{{"id": {value}, "y": {value % 2}}}\n' for value in LONG)
     with pytest.raises(DatasetError, match='write its values as strings: "id": "…"'):
         add(storage, bucket, texts(tmp_path / "data", "jsonl", lines), target="y", key="id")
@@ -90,7 +90,7 @@ def test_a_key_with_a_fraction_late_in_the_file(storage: Storage, bucket: str, t
     assert str(caught.value.hint).endswith("read the keys as strings: --dtype id=string")
 
 
-def test_a_key_of_floats_in_parquet_is_what_the_file_has(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_float_key_in_parquet_is_accepted(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = parquet(tmp_path / "data", id=[float(row) for row in range(ROWS)], y=LABELS)
     assert add(storage, bucket, source, target="y", key="id").schema.key == "id"
 
@@ -104,7 +104,9 @@ NO_TARGETS: dict[str, tuple[list[Any], str]] = {
 
 @pytest.mark.parametrize("task", [None, "multiclass", "regression"])
 @pytest.mark.parametrize("kind", NO_TARGETS)
-def test_a_target_that_no_task_has(storage: Storage, bucket: str, tmp_path: Path, kind: str, task: str | None) -> None:
+def test_a_target_type_without_a_task_is_refused(
+    storage: Storage, bucket: str, tmp_path: Path, kind: str, task: str | None
+) -> None:
     values, message = NO_TARGETS[kind]
     source = parquet(tmp_path / "data", x=list(range(ROWS)), c=pa.array(values))
     with pytest.raises(DatasetError, match=f"the target {message}"):
@@ -120,7 +122,7 @@ def test_a_target_that_no_task_has(storage: Storage, bucket: str, tmp_path: Path
         ("weight", [str(row) for row in range(ROWS)], r"'c' for --weight is string; .*\n.*--dtype c=float64"),
     ],
 )
-def test_a_column_of_another_type_than_its_role(
+def test_a_column_whose_type_does_not_fit_its_role_is_refused(
     storage: Storage, bucket: str, tmp_path: Path, role: str, values: list[Any], message: str
 ) -> None:
     with pytest.raises(DatasetError, match=message):
@@ -128,7 +130,9 @@ def test_a_column_of_another_type_than_its_role(
 
 
 @pytest.mark.parametrize("heldout", [["1.5", "1.5"], ["1.5", "2.5"]])
-def test_few_held_out_values_make_no_classes(storage: Storage, bucket: str, tmp_path: Path, heldout: list[str]) -> None:
+def test_few_distinct_held_out_values_do_not_make_a_classification(
+    storage: Storage, bucket: str, tmp_path: Path, heldout: list[str]
+) -> None:
     """The training rows have more distinct values than are counted."""
     train = table("x", list(range(20_000)), [f"{row}.5" for row in range(20_000)])
     source = texts(tmp_path / "data", "csv", train, table("x", [1, 2], heldout))
@@ -136,7 +140,7 @@ def test_few_held_out_values_make_no_classes(storage: Storage, bucket: str, tmp_
     assert (manifest.task, manifest.schema.classes) == ("regression", None)
 
 
-def test_a_class_for_each_row_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_target_with_a_class_per_row_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     names = [f"customer {row}" for row in range(ROWS)]
     source = parquet(tmp_path / "data", x=list(range(ROWS)), c=names)
     with pytest.raises(DatasetError, match="target 'c' has 60 classes in 60 training rows: each row has its own class"):
@@ -144,7 +148,7 @@ def test_a_class_for_each_row_is_refused(storage: Storage, bucket: str, tmp_path
     assert add(storage, bucket, source, target="c", classes=tuple(names)).task == "multiclass"
 
 
-def test_a_share_with_times_says_how_rows_are_chosen(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_held_out_share_with_a_time_column_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(table("at", [f"2026-01-01 00:{row:02}:00" for row in range(ROWS)]))
     with pytest.raises(
@@ -154,14 +158,14 @@ def test_a_share_with_times_says_how_rows_are_chosen(storage: Storage, bucket: s
 
 
 @pytest.mark.parametrize("option", ["--target", "--key", "--time", "--weight", "--heldout"])
-def test_an_option_for_one_column_is_given_once(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repeated_option_for_one_column_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["datasets", "add", "d", "v1", "data", option, "a", option, "b"])
     assert caught.value.code == ExitCode.USAGE
     assert f"argument {option}: given twice, with a and b; give it once" in capsys.readouterr().err
 
 
-def test_what_is_shown_of_a_column_is_one_line(
+def test_line_breaks_in_column_names_and_values_are_escaped(
     storage: Storage, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The shown values include infinite ones."""
@@ -244,7 +248,7 @@ def pictures(folder: Path, classes: str, first: int = 0) -> Path:
 
 
 @pytest.mark.parametrize("name", ["val", "test", "train"])
-def test_a_class_of_pictures_with_the_name_of_a_split(storage: Storage, bucket: str, tmp_path: Path, name: str) -> None:
+def test_an_image_class_can_have_the_name_of_a_split(storage: Storage, bucket: str, tmp_path: Path, name: str) -> None:
     train, heldout = pictures(tmp_path / "a", f"cat {name}"), pictures(tmp_path / "b", f"cat {name}", 1)
     manifest = add(storage, bucket, train, heldout=str(heldout))
     assert manifest.schema.classes == tuple(sorted(("cat", name)))
@@ -255,7 +259,7 @@ def test_a_class_of_pictures_with_the_name_of_a_split(storage: Storage, bucket: 
     assert sorted(labels) == sorted(["cat"] * 4 + [name] * 4)
 
 
-def test_a_folder_that_may_be_a_class_or_a_split(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_folder_that_could_be_a_class_or_a_split_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     train, heldout = pictures(tmp_path / "a", "cat dog val"), pictures(tmp_path / "b", "cat dog", 1)
     with pytest.raises(
         DatasetError, match=r"the folder 'val' may be a class or a split: only one of .*a and .*b has it"

@@ -58,7 +58,7 @@ def grown(digits: Path, target: Path, rows: int) -> Path:
     return mnist.subset(digits, target, train=rows, heldout=HELDOUT)
 
 
-def test_a_version_comes_back_as_it_was_given(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
+def test_a_version_is_read_back_unchanged(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
     manifest = add(storage, bucket, small)
     assert (manifest.train.rows, manifest.heldout.rows) == (2000, 1000)
     assert str(manifest.schema.column("image")) == "uint8[28x28]"
@@ -80,7 +80,7 @@ def test_a_version_comes_back_as_it_was_given(storage: Storage, bucket: str, sma
     }
 
 
-def test_the_same_again_is_no_error_and_other_content_is(
+def test_registering_a_version_again_fails_only_with_other_content(
     storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path
 ) -> None:
     first = add(storage, bucket, source)
@@ -146,19 +146,19 @@ def _empty(source: Path) -> None:
     (source / TRAIN_LABELS).write_bytes(bytes.fromhex("00000801 00000000"))
 
 
-SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image file is missing": (
         lambda s: (s / HELD_IMAGES).unlink(),
         r"0 IDX files of images in one split, 1 is needed",
     ),
     "no IDX file": (_patch(TRAIN_IMAGES, 0, b"\x89PNG"), r"not an IDX file: it begins with 89 50 4e 47"),
     "an empty file": (_resize(TRAIN_LABELS, -2008), r"train-labels-idx1-ubyte \(split train\) is empty"),
-    "cut in its header": (_resize(TRAIN_LABELS, -2003), r"cut short inside its header"),
+    "truncated in its header": (_resize(TRAIN_LABELS, -2003), r"cut short inside its header"),
     "rows are missing": (_resize(TRAIN_IMAGES, -784 * 100 - 392), r"header says 2000 rows, it has 1899\.5"),
     "bytes are left over": (_resize(TRAIN_LABELS, 1), r"bytes are left after the 2000 rows"),
     "a dimension of 0": (_patch(TRAIN_IMAGES, 8, bytes(4)), r"a dimension is 0"),
-    "the packing is cut": (_cut_gzip, r"gzip compression is damaged or cut short"),
-    "the packing is damaged": (_flip_in_gzip, r"gzip compression is damaged|no IDX|rows|label"),
+    "the compressed file is truncated": (_cut_gzip, r"gzip compression is damaged or cut short"),
+    "the compressed file is damaged": (_flip_in_gzip, r"gzip compression is damaged|no IDX|rows|label"),
     "a label too few": (
         _fewer_labels,
         r"train-images-idx3-ubyte has 2000 images, .*train-labels-idx1-ubyte 1999 labels",
@@ -181,11 +181,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", SPOILT)
-def test_bad_data_is_refused_with_figures_before_anything_is_uploaded(
+@pytest.mark.parametrize("what", INVALID)
+def test_bad_data_is_refused_with_figures_before_the_upload(
     storage: Storage, bucket: str, source: Path, what: str
 ) -> None:
-    spoil, message = SPOILT[what]
+    spoil, message = INVALID[what]
     spoil(source)
     with pytest.raises(DatasetError, match=message):
         add(storage, bucket, source)
@@ -210,7 +210,7 @@ def _few_values(source: Path) -> None:
         (source / name).write_bytes(content)
 
 
-def test_rows_that_are_equal_by_nature_are_registered_with_a_reason(
+def test_duplicate_rows_are_registered_if_a_reason_is_given(
     storage: Storage, bucket: str, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _few_values(source)
@@ -233,7 +233,7 @@ def test_rows_that_are_equal_by_nature_are_registered_with_a_reason(
     assert exception.found.startswith("100.00 % of the 1,000 held-out rows")
 
 
-def test_an_exception_is_from_the_checks_it_names_alone(storage: Storage, bucket: str, source: Path) -> None:
+def test_an_exception_covers_only_the_named_checks(storage: Storage, bucket: str, source: Path) -> None:
     _few_values(source)
     _all_sevens(source)
     with pytest.raises(DatasetError, match=r"1 of \d+ checks failed:\n  - class-balance"):
@@ -244,7 +244,7 @@ def test_an_exception_is_from_the_checks_it_names_alone(storage: Storage, bucket
     assert [item.check for item in manifest.exceptions] == ["duplicates", "class-balance"]
 
 
-def test_a_row_or_two_that_are_equal_by_chance_are_no_obstacle(storage: Storage, bucket: str, source: Path) -> None:
+def test_a_few_duplicate_rows_are_accepted(storage: Storage, bucket: str, source: Path) -> None:
     held = (source / HELD_IMAGES).read_bytes()[16:]
     _patch(TRAIN_IMAGES, 16 + 784 * 7, held[784 * 3 : 784 * 4])(source)
     assert add(storage, bucket, source, allow=["duplicates"], reason="not needed").exceptions == ()
@@ -278,7 +278,7 @@ def proxied(
         yield proxy
 
 
-def test_a_registration_that_died_is_invisible_and_completed_by_the_next(
+def test_a_failed_registration_is_invisible_and_completed_by_the_next(
     storage: Storage, bucket: str, small: Path, proxied: faults.FaultProxy
 ) -> None:
     proxied.strike(faults.status(403), "POST", "/upload/", body=b"manifest.json")
@@ -293,7 +293,7 @@ def test_a_registration_that_died_is_invisible_and_completed_by_the_next(
         datasets.fetch(storage, dataset_dir(bucket, "mnist", "2026-06-01"), small)
     add(storage, bucket, small)
     after = {stat.uri: stat.generation for stat in storage.ls(f"{bucket}/")}
-    assert {uri: after[uri] for uri in left} == left, "files that had arrived are not sent again"
+    assert {uri: after[uri] for uri in left} == left, "files that were already uploaded must not be uploaded again"
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
 
 
@@ -320,7 +320,7 @@ def test_a_registration_killed_while_it_writes_is_completed_by_the_next(
     assert datasets.verify(storage, bucket, "mnist", "v1") == []
 
 
-def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
+def test_files_of_a_failed_registration_are_not_mixed_with_other_data(
     storage: Storage, bucket: str, small: Path, digits: Path, tmp_path: Path
 ) -> None:
     storage.write(f"{bucket}/datasets/mnist/2026-06-01/{TRAIN_IMAGES}.gz", b"of another")
@@ -376,14 +376,14 @@ def test_a_file_that_another_registration_has_replaced_is_not_discarded(
     assert storage.read(uri) == b"of one that is running"
 
 
-def test_racing_registrations_of_the_same_data_all_succeed(storage: Storage, bucket: str, small: Path) -> None:
+def test_concurrent_registrations_of_the_same_data_all_succeed(storage: Storage, bucket: str, small: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         manifests = list(pool.map(lambda _: add(storage, bucket, small), range(4)))
     assert len({manifest.digest for manifest in manifests}) == 1
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
 
 
-def test_racing_registrations_of_different_data_never_mix(
+def test_concurrent_registrations_of_different_data_do_not_mix(
     storage: Storage, bucket: str, digits: Path, tmp_path: Path
 ) -> None:
     sources = [grown(digits, tmp_path / str(rows), rows) for rows in (1_000, 1_001, 1_002)]
@@ -404,7 +404,7 @@ def test_racing_registrations_of_different_data_never_mix(
         assert datasets.list_versions(storage, bucket, "mnist") == []
 
 
-def test_resolve_names_the_version_or_those_there_are(
+def test_resolve_returns_a_version_or_lists_the_available_ones(
     storage: Storage, bucket: str, small: Path, digits: Path, tmp_path: Path
 ) -> None:
     add(storage, bucket, small, "2026-06-01")
@@ -432,7 +432,7 @@ def test_resolve_names_the_version_or_those_there_are(
         datasets.load_manifest(storage, bucket, "mnist", "1")
 
 
-def test_versions_without_dates_count_from_their_registration(storage: Storage, bucket: str, small: Path) -> None:
+def test_versions_without_dates_are_dated_by_their_registration(storage: Storage, bucket: str, small: Path) -> None:
     created = add(storage, bucket, small, "v1").created
     assert datasets.resolve(storage, bucket, "mnist", at=created[:10]) == "v1"
     with pytest.raises(DatasetError, match="no version yet"):
@@ -450,7 +450,7 @@ DAMAGE: dict[str, tuple[Callable[[Storage, str], object], str]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_version_is_found_and_never_handed_out(
+def test_a_damaged_version_is_detected_and_never_fetched(
     storage: Storage, bucket: str, small: Path, tmp_path: Path, how: str
 ) -> None:
     add(storage, bucket, small)
@@ -473,7 +473,7 @@ def test_a_manifest_of_another_version_is_refused(storage: Storage, bucket: str,
         datasets.load_manifest(storage, bucket, "mnist", "2026-07-01")
 
 
-def test_a_copy_damaged_since_is_made_anew(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
+def test_a_damaged_local_copy_is_downloaded_again(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
     add(storage, bucket, small)
     root = dataset_dir(bucket, "mnist", "2026-06-01")
     copy = datasets.fetch(storage, root, tmp_path)
@@ -489,7 +489,7 @@ def _fetch(root: str, cache: str) -> str:
     return str(datasets.fetch(Storage(), root, Path(cache)))
 
 
-def test_many_processes_fetch_once(
+def test_concurrent_processes_download_a_version_once(
     storage: Storage, bucket: str, small: Path, tmp_path: Path, proxied: faults.FaultProxy
 ) -> None:
     add(storage, bucket, small)
@@ -506,7 +506,7 @@ def test_many_processes_fetch_once(
     assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4
 
 
-def test_rows_that_came_went_or_were_relabelled_are_counted(
+def test_added_removed_and_relabelled_rows_are_counted(
     storage: Storage, bucket: str, source: Path, tmp_path: Path
 ) -> None:
     old = add(storage, bucket, source, "v1")
@@ -572,7 +572,7 @@ def test_the_command_line(
     assert "no such directory" in text
 
 
-def test_what_is_no_dataset_or_cannot_be_read_hides_no_other(
+def test_unreadable_versions_do_not_hide_the_others(
     storage: Storage, bucket: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -602,7 +602,7 @@ def test_what_is_no_dataset_or_cannot_be_read_hides_no_other(
 
 
 @pytest.mark.parametrize("arguments", [("nosuch",), ("mnist", "v9"), ("Bad/Name", "v1"), ("nosuch", "v1")])
-def test_what_does_not_exist_is_not_called_damaged(
+def test_a_missing_version_is_not_reported_as_damaged(
     storage: Storage, bucket: str, small: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     add(storage, bucket, small, "v1")
@@ -613,7 +613,7 @@ def test_what_does_not_exist_is_not_called_damaged(
 
 
 @pytest.mark.parametrize("target", ["a file", "a file/below"])
-def test_a_directory_that_cannot_be_written_is_named(
+def test_the_error_names_a_directory_that_cannot_be_written(
     storage: Storage, bucket: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
 ) -> None:
     add(storage, bucket, small, "v1")

@@ -43,7 +43,9 @@ def run(command: str) -> int:
     return cli.main([word for word in given if word != "VERSION"])
 
 
-def test_the_commands(storage: Storage, bucket: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_page_work(
+    storage: Storage, bucket: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     storage.client.create_bucket("warehouse")
     storage.upload(place / "november/heldout/part-0.parquet", "gs://warehouse/churn/2026-12/heldout/part-0.parquet")
     later = tables.write(churn(1_100, 3, 30_000), place / "december.parquet")
@@ -64,7 +66,9 @@ def test_the_commands(storage: Storage, bucket: str, place: Path, capsys: pytest
             assert run(command) == expected, f"{command}: {capsys.readouterr().err}"
 
 
-def test_the_python_samples(storage: Storage, bucket: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_samples_of_the_page_work(
+    storage: Storage, bucket: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples = [block.text for block in BLOCKS if block.language == "python" and PAGE in block.place]
     reader = next(text for text in samples if "for file in manifest" in text)
     check = next(text for text in samples if "def enough_customers" in text)

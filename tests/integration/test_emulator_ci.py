@@ -23,7 +23,7 @@ def section() -> str:
     return text.partition("## Test a DAG in CI\n")[2].partition("\n## ")[0]
 
 
-def test_the_files_and_commands_of_the_document(tmp_path: Path) -> None:
+def test_the_files_and_commands_of_the_page_work(tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(ROOT / "examples" / "hello", project / "hello")
     for name, content in re.findall(r"```python\n# (\S+)\n(.*?)```", section(), re.DOTALL):
@@ -42,4 +42,4 @@ def test_the_files_and_commands_of_the_document(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert "1 passed" in done.stdout
-    assert home.exists() == before, "the user's Airflow is left alone"
+    assert home.exists() == before, "the user's Airflow must not be changed"

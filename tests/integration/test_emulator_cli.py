@@ -67,7 +67,9 @@ def emulator(make_backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         yield started
 
 
-def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say) -> None:
+def test_jobs_train_runs_a_cluster_on_the_local_backend(
+    trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say
+) -> None:
     command = [
         "jobs",
         "train",
@@ -81,10 +83,10 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     ]
     cluster = ["--worker-count", "1", "--region", "us-central1", "--runtime-version", "1.0", "--stream-logs"]
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
-    said = capsys.readouterr().out
-    assert "job mnist_1: fresh_submit" in said
-    assert f"chief-0 | trained 10 steps into {bucket}/jobs/mnist_1 as master" in said
-    assert f"worker-0 | trained 10 steps into {bucket}/jobs/mnist_1 as worker" in said
+    output = capsys.readouterr().out
+    assert "job mnist_1: fresh_submit" in output
+    assert f"chief-0 | trained 10 steps into {bucket}/jobs/mnist_1 as master" in output
+    assert f"worker-0 | trained 10 steps into {bucket}/jobs/mnist_1 as worker" in output
     assert storage.exists(f"{bucket}/jobs/mnist_1/job.json")
     assert main(["jobs", "list", "--bucket", bucket, "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
@@ -104,9 +106,7 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert "args: --max_steps 10 → --max_steps 11" in capsys.readouterr().err
 
 
-def test_a_job_is_called_by_the_name_that_it_was_given(
-    trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say
-) -> None:
+def test_a_job_keeps_its_given_name(trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say) -> None:
     command = ["jobs", "train", "my_job_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     where = ["--job-dir", f"{bucket}/out/run"]
     assert main([*command, *where, "--dry-run"]) == 0
@@ -117,9 +117,9 @@ def test_a_job_is_called_by_the_name_that_it_was_given(
     assert request["displayName"] == "my_job_1"
     assert request["jobSpec"]["baseOutputDirectory"] == {"outputUriPrefix": f"{bucket}/out/run"}
     assert main([*command, *where, "--stream-logs"]) == 0
-    said = capsys.readouterr().out
-    assert "job my_job_1: fresh_submit" in said
-    assert f"trained None steps into {bucket}/out/run as master" in said
+    output = capsys.readouterr().out
+    assert "job my_job_1: fresh_submit" in output
+    assert f"trained None steps into {bucket}/out/run as master" in output
     assert json.loads(storage.read(f"{bucket}/out/run/job.json"))["job_id"] == "my_job_1"
     assert main(["jobs", "status", "my_job_1"]) == 0
     assert f"job dir:    {bucket}/out/run" in capsys.readouterr().out
@@ -166,12 +166,12 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     assert "# chief: complex_model_m is n1-highcpu-16 on Vertex AI" in dry
     assert emulator.calls == []
     assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
-    said = capsys.readouterr().out
-    package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", said)
+    output = capsys.readouterr().out
+    package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", output)
     assert package is not None
     assert package[1] in str(request), "a dry run names the package that is then uploaded"
-    assert f"as {location_name('test-project', 'us-central1')}/customJobs/" in said
-    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
+    assert f"as {location_name('test-project', 'us-central1')}/customJobs/" in output
+    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in output
     cap = ["--set", "cost_cap_usd=0.01", "--set", "prices={n1-highcpu-16: 0.65}"]
     assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], *cap]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
@@ -191,7 +191,7 @@ def with_python(version: str, bucket: str) -> list[str]:
     return [*command, "--staging-bucket", bucket, "--stream-logs", "--python-version", version]
 
 
-def test_a_python_that_is_not_there_is_refused(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+def test_a_missing_python_version_is_refused(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
     assert main(with_python("2.7", bucket)) == 1
     refused = capsys.readouterr().err
     assert "there is no Python 2.7 on this machine" in refused
@@ -199,7 +199,7 @@ def test_a_python_that_is_not_there_is_refused(trainer: Path, state: Path, bucke
     assert list((state / "jobs").glob("*")) == [], "nothing was submitted"
 
 
-def test_another_python_is_used_where_it_is_there(
+def test_another_installed_python_version_is_used(
     trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = another_python()
@@ -225,12 +225,12 @@ def another_python() -> tuple[str, Path] | None:
     return None
 
 
-def test_failures_are_reported(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+def test_failed_jobs_and_invalid_options_are_reported(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
     command = ["jobs", "train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == ExitCode.JOB_FAILED
-    said = capsys.readouterr().out
-    assert "unrecognized arguments: --no_such_flag" in said
-    assert "FAILED" in said
+    output = capsys.readouterr().out
+    assert "unrecognized arguments: --no_such_flag" in output
+    assert "FAILED" in output
     assert main([*command, "--staging-bucket", bucket, "--scale-tier", "BASICC"]) == ExitCode.USAGE
     assert "BASICC" in capsys.readouterr().err
     assert main(["jobs", "train", "1-bad", *command[3:], "--staging-bucket", bucket]) == ExitCode.USAGE
@@ -284,7 +284,7 @@ def start() -> Iterator[Callable[..., Command]]:
             command.stop()
 
 
-def test_the_emulator_as_a_process(
+def test_the_emulator_command_applies_and_reports_faults(
     storage: Storage, bucket: str, tmp_path: Path, start: Callable[..., Command]
 ) -> None:
     faults = tmp_path / "faults.yaml"
@@ -308,7 +308,7 @@ def test_the_emulator_as_a_process(
     assert json.dumps(bucket) not in err
 
 
-def test_two_emulators_share_neither_a_port_nor_a_state_directory(
+def test_two_emulators_cannot_share_a_port_or_a_state_directory(
     storage: Storage, tmp_path: Path, start: Callable[..., Command]
 ) -> None:
     first = start("--state-dir", str(tmp_path / "state"), "--grpc-port", "0")

@@ -49,7 +49,7 @@ def emulator(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
         yield started
 
 
-def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+def test_the_generated_client_runs_a_job(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     from google.api_core import exceptions
 
     client = job_client(emulator)
@@ -95,7 +95,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
         list(client.list_custom_jobs(request={"parent": PARENT, "filter": "colour=blue"}))
 
 
-def test_our_console_links_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_links_equal_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     from google.cloud.aiplatform.utils import console_utils  # noqa: TID251 - Google's client
 
     name = "projects/test-project/locations/europe-west1/customJobs/1234"
@@ -107,7 +107,7 @@ def test_our_console_links_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch)
     assert tensorboard_url(instance, name) == console_utils.custom_job_tensorboard_console_uri(instance, name)
 
 
-def test_the_high_level_sdk(emulator: RunningEmulator, bucket: str) -> None:
+def test_the_high_level_sdk_runs_jobs(emulator: RunningEmulator, bucket: str) -> None:
     """``aiplatform.CustomJob`` with a container whose command is Python. No image is pulled."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
@@ -141,7 +141,7 @@ def installed(folders: list[Path]) -> set[str]:
     return {str(path) for folder in folders if folder.exists() for path in folder.iterdir()}
 
 
-def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
+def test_a_local_script_of_the_sdk_does_not_change_the_users_python(
     emulator: RunningEmulator, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SDK's command is ``pip install --upgrade pip && pip3 install --user /gcs/… && python3 -m …``."""
@@ -178,10 +178,12 @@ def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
     assert installed(folders) == before
     assert {path.name for path in home.iterdir()} <= {".cache"}  # uv's cache, for the job's environment
     assert list(tmp_path.glob("host-*-was-used")) == []
-    assert not list(emulator.server.engine.objects_dir(("x", "", "", "")).parent.iterdir()), "copies are removed"
+    assert not list(emulator.server.engine.objects_dir(("x", "", "", "")).parent.iterdir()), (
+        "the job's copies were not removed"
+    )
 
 
-def test_the_google_provider_s_operator_and_hook(
+def test_the_google_providers_operator_and_hook_run_a_job(
     emulator: RunningEmulator, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
@@ -208,7 +210,7 @@ def test_the_google_provider_s_operator_and_hook(
     assert "by the provider" in lines
 
 
-def test_the_google_provider_s_trigger_over_grpc(
+def test_the_google_providers_trigger_works_over_grpc(
     emulator: RunningEmulator, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deferred ``CreateCustomJobOperator`` waits with this trigger, which supports only gRPC."""
@@ -261,7 +263,7 @@ def test_the_google_provider_s_trigger_over_grpc(
         client.get_custom_job(name=made.name)
 
 
-def test_a_client_built_from_discovery(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_client_built_from_discovery_runs_a_job(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     """ML Engine's former Python client: ``discovery.build("ml", "v1")``."""
     import httplib2  # type: ignore[import-untyped,unused-ignore]
     from googleapiclient import discovery, errors  # type: ignore[import-untyped,unused-ignore]
@@ -360,7 +362,9 @@ trainingInput:
 
 
 @needs_gcloud
-def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket: str, tmp_path: Path) -> None:
+def test_gcloud_ml_engine_commands_of_old_articles_work(
+    gcloud: Callable[..., str], bucket: str, tmp_path: Path
+) -> None:
     """``gcloud ml-engine jobs submit training``, as it was typed in 2017."""
     package = tmp_path / "trainer"
     package.mkdir()
@@ -385,7 +389,7 @@ def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket
 
 
 @needs_gcloud
-def test_ready_made_packages_and_the_other_commands(
+def test_gcloud_accepts_built_packages_and_the_other_job_commands(
     gcloud: Callable[..., str], emulator: RunningEmulator, bucket: str, tmp_path: Path
 ) -> None:
     """Tests ``--packages``, and the other commands for jobs: list, update, cancel."""
@@ -413,7 +417,7 @@ STREAM = ("--region", "us-central1", "--polling-interval", "2")
 
 
 @needs_gcloud
-def test_gcloud_ai_custom_jobs(
+def test_gcloud_ai_custom_jobs_commands_work(
     gcloud: Callable[..., str], emulator: RunningEmulator, actor: str, bucket: str, tmp_path: Path
 ) -> None:
     do = "say('to stdout'); print('to stderr', file=sys.stderr, flush=True); until('/nowhere')"
@@ -429,8 +433,8 @@ def test_gcloud_ai_custom_jobs(
     gcloud("ai", "custom-jobs", "cancel", name)
     client = job_client(emulator)
     until_ended(lambda: client.get_custom_job(name=name))
-    said = [line.split() for line in gcloud("ai", "custom-jobs", "stream-logs", name, *STREAM).splitlines()]
-    lines = [(line[0], line[4], " ".join(line[5:])) for line in said if len(line) > 5]
+    messages = [line.split() for line in gcloud("ai", "custom-jobs", "stream-logs", name, *STREAM).splitlines()]
+    lines = [(line[0], line[4], " ".join(line[5:])) for line in messages if len(line) > 5]
     assert ("INFO", "service", "Job is running.") in lines
     assert ("INFO", "workerpool0-0", "to stdout") in lines
     assert ("ERROR", "workerpool0-0", "to stderr") in lines

@@ -45,10 +45,10 @@ def test_an_ml_engine_job_runs_on_vertex_ai(
             assert job["state"] == "SUCCEEDED", job
         assert cloud.calls.count("CreateCustomJob") == 2
         records = {record.id: record for record in old.server.engine.store.all()}
-        said = {
+        output = {
             name: [e["jsonPayload"]["message"] for e in all_entries(old.server.engine.journal, records[name])]
             for name in records
         }
-        assert f"dir {bucket}/out" in said["with_dir"]
-        assert "dir None" in said["without_dir"]
+        assert f"dir {bucket}/out" in output["with_dir"]
+        assert "dir None" in output["without_dir"]
         assert all(record.handle and "/locations/europe-west1/" in record.handle.name for record in records.values())

@@ -120,7 +120,7 @@ def test_a_script_of_the_sdk_trains_two_versions_of_a_model(
     assert second.version_aliases == ["candidate"]
 
 
-def test_a_package_of_the_sdk_without_a_model(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_package_job_of_the_sdk_without_a_model_succeeds(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     """``CustomPythonPackageTrainingJob``, with a worker."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
@@ -145,7 +145,7 @@ def test_a_package_of_the_sdk_without_a_model(emulator: RunningEmulator, actor: 
     assert aiplatform.CustomPythonPackageTrainingJob.list() == []
 
 
-def test_a_container_of_the_sdk_that_saves_no_model_or_fails(emulator: RunningEmulator, bucket: str) -> None:
+def test_a_container_job_of_the_sdk_reports_a_missing_model_and_errors(emulator: RunningEmulator, bucket: str) -> None:
     """``CustomContainerTrainingJob``: the error of the upload, the error of the job, and a model."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
@@ -171,7 +171,7 @@ def test_a_container_of_the_sdk_that_saves_no_model_or_fails(emulator: RunningEm
     assert saved.get_model().resource_name == model.resource_name
 
 
-def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+def test_the_generated_client_runs_a_pipeline(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     from google.api_core import exceptions
 
     client = pipeline_client(emulator)
@@ -260,7 +260,7 @@ def connect(emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", emulator.connection)
 
 
-def test_the_google_provider_s_operators(
+def test_the_google_providers_operators_run_pipelines(
     emulator: RunningEmulator,
     actor: str,
     bucket: str,
@@ -326,7 +326,7 @@ def test_the_google_provider_s_operators(
     assert len(list(job_client(emulator).list_custom_jobs(parent=PARENT))) == 2
 
 
-def test_a_deferred_operator_of_the_provider(
+def test_a_deferred_operator_of_the_google_provider_runs_a_pipeline(
     emulator: RunningEmulator, bucket: str, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator waits with a trigger that supports only gRPC."""
@@ -374,7 +374,7 @@ def test_a_deferred_operator_of_the_provider(
     assert context["pushed"]["model_id"] == model["name"].rpartition("/")[2]
 
 
-def test_the_methods_over_grpc(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+def test_the_pipeline_methods_work_over_grpc(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     import grpc  # type: ignore[import-untyped,unused-ignore]
     from google.api_core import exceptions
     from google.cloud.aiplatform_v1 import PipelineServiceClient  # noqa: TID251 - Google's client

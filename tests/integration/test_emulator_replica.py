@@ -73,7 +73,7 @@ def own_python() -> set[str]:
     return {str(path) for folder in folders for path in folder.iterdir()}
 
 
-def test_pip_changes_the_replica_s_own_python_alone(host: Path, scratch: Path, tmp_path: Path) -> None:
+def test_pip_changes_only_the_replicas_own_python(host: Path, scratch: Path, tmp_path: Path) -> None:
     wheel = local_jobs.thing_wheel(tmp_path)
     installs = [
         f"pip install -q --user {wheel}",
@@ -94,19 +94,19 @@ def test_a_restarted_replica_gets_a_new_python(host: Path, scratch: Path, tmp_pa
         assert start(host, scratch, "sh", "-c", script, str(local_jobs.thing_wheel(tmp_path))) == "installed\n"
 
 
-def test_an_absolute_path_of_the_image_s_python_or_pip_is_replaced(host: Path, scratch: Path) -> None:
+def test_absolute_paths_of_the_images_python_or_pip_are_replaced(host: Path, scratch: Path) -> None:
     for program, args in (("/usr/bin/python3", ("-m", "pip")), (f"{host}/bin/pip3", ()), ("/opt/conda/bin/pip", ())):
         assert f"from {scratch}/.container/python/" in start(host, scratch, program, *args, "--version")
 
 
-def test_the_host_s_pythons_are_not_on_the_path(host: Path, scratch: Path) -> None:
+def test_the_hosts_pythons_are_not_on_the_path(host: Path, scratch: Path) -> None:
     names = "python3.12 pip3.9 conda easy_install other-tool shim"
     found = start(host, scratch, "sh", "-c", f"which {names}; which python3 pip tool sh")
     assert re.findall(r"\.container/(\S+)", found) == ["python/bin/python3", "python/bin/pip", "bin/tool", "bin/sh"]
     assert not list(host.glob("used-*"))
 
 
-def test_home_and_user_base_are_the_replica_s_own(host: Path, scratch: Path) -> None:
+def test_home_and_user_base_are_the_replicas_own(host: Path, scratch: Path) -> None:
     show = f"{SHOW}; import site; assert site.getuserbase().startswith(os.environ['HOME'])"
     shown = start(host, scratch, "python3", "-c", show, PYTHONUSERBASE="/root/.local", PATH="/usr/bin", PYTHONHOME="/x")
     env = json.loads(shown)[1]
@@ -115,11 +115,11 @@ def test_home_and_user_base_are_the_replica_s_own(host: Path, scratch: Path) -> 
     assert env["PIP_CONFIG_FILE"] == f"{host}/home/.config/pip/pip.conf"
 
 
-def test_packages_of_the_job_s_environment_can_be_imported(host: Path, scratch: Path) -> None:
+def test_packages_of_the_jobs_environment_can_be_imported(host: Path, scratch: Path) -> None:
     assert start(host, scratch, "python3", "-c", "import yaml; print(yaml.__file__)").startswith(sys.prefix)
 
 
-def test_user_options_of_other_programs_stay(host: Path, scratch: Path, tmp_path: Path) -> None:
+def test_user_options_of_other_programs_are_kept(host: Path, scratch: Path, tmp_path: Path) -> None:
     script = tmp_path / "pipeline.py"
     script.write_text("import sys; print(sys.argv[1:])")
     assert start(host, scratch, "python3", str(script), "pip", "--user") == "['pip', '--user']\n"

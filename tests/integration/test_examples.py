@@ -87,7 +87,7 @@ def test_the_page_shows_the_job_file(title: str) -> None:
     assert shown.text == (ROOT / example).read_text()
 
 
-def test_a_script_with_a_dataset(mlengine: Command, bucket: str, storage: Storage, digits: Path) -> None:
+def test_a_script_trains_with_a_dataset(mlengine: Command, bucket: str, storage: Storage, digits: Path) -> None:
     for version in ("2026-10-01", "2026-11-01"):
         manifest = mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
     train, *rest = documented_commands("A script")
@@ -130,7 +130,9 @@ def test_a_dataset_is_a_name_a_version_or_a_uri(mlengine: Command, bucket: str, 
         assert message in mlengine(train.replace("mnist ", f"{given} "), code=1)
 
 
-def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Storage, tmp_path: Path) -> None:
+def test_a_scikit_learn_model_of_a_table_is_validated(
+    mlengine: Command, bucket: str, storage: Storage, tmp_path: Path
+) -> None:
     upload_table(bucket, tmp_path)
     train, *rest = documented_commands("A table and scikit-learn")
     assert "accuracy" in mlengine(train)
@@ -143,9 +145,9 @@ def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Stor
     # The DAG's extra check reads the metrics that the trainer wrote.
     group, names = documented_group("A table and scikit-learn")
     assert group.validate.extra_checks == [names["accurate"]]  # type: ignore[attr-defined]
-    assert judged(storage, job_dir, names["accurate"]).verdict.decision is Decision.ACCEPTED
+    assert validate_with(storage, job_dir, names["accurate"]).verdict.decision is Decision.ACCEPTED
     storage.write(f"{job_dir.model}metrics.json", b'{"accuracy": 0.5}')
-    worse = judged(storage, job_dir, names["accurate"])
+    worse = validate_with(storage, job_dir, names["accurate"])
     assert worse.verdict.reasons == ("Cross-validation gives an accuracy of 0.500.",)
 
 
@@ -160,7 +162,7 @@ def upload_table(bucket: str, folder: Path) -> None:
         subprocess.run([sys.executable, *script], check=True, cwd=folder, capture_output=True)
 
 
-def judged(storage: Storage, job_dir: JobDir, check: Any) -> Report:
+def validate_with(storage: Storage, job_dir: JobDir, check: Any) -> Report:
     rules = Rules(scope=Scope.FILES, extra_checks=(check,), require_comparison=False)
     nowhere: Any = None  # not used, as nothing of the model runs
     return validate(

@@ -109,7 +109,7 @@ def test_a_failed_airflow_leaves_its_jobs_running(
     assert "make run again" in printed
     assert f"triggerer ended with code 1 after 5 restarts in 10 minutes:\nmany lines before\n{LOG}" in printed
     assert training.state is JobState.RUNNING
-    assert gcs.answers(stack.server.url), "the job needs its bucket"
+    assert gcs.answers(stack.server.url), "the storage server must keep running for the job"
 
     # The next start replaces the server and does not affect the job.
     reached = training.step
@@ -127,7 +127,7 @@ def test_a_failed_airflow_leaves_its_jobs_running(
             again.server.stop()
 
 
-def test_without_a_job_nothing_is_left(training: Training) -> None:
+def test_without_a_job_everything_is_stopped(training: Training) -> None:
     training.end_file.write_text("0")
     until(lambda: training.state is JobState.SUCCEEDED)
     fail(training.stack.airflow, "scheduler")
@@ -136,7 +136,7 @@ def test_without_a_job_nothing_is_left(training: Training) -> None:
     assert not (training.stack.data / "running.json").exists()
 
 
-def test_ctrl_c_ends_the_jobs_as_ever(
+def test_ctrl_c_cancels_the_jobs(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_: Any) -> None:

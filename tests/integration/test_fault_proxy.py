@@ -71,7 +71,7 @@ def _ask(
         connection.close()
 
 
-def test_the_server_is_seen_through_it_under_its_own_address(echo: type[_Echo]) -> None:
+def test_the_proxy_replaces_the_servers_address_in_responses(echo: type[_Echo]) -> None:
     with faults.before(echo.url) as proxy:
         code, headers, body = _ask(proxy.url, "POST", "/a%20b?x=1", b"hello")
         assert (code, json.loads(body)) == (200, {"body": "hello", "next": f"{proxy.url}/next"})
@@ -82,7 +82,7 @@ def test_the_server_is_seen_through_it_under_its_own_address(echo: type[_Echo]) 
     assert echo.seen[0] == ("POST", "/a%20b?x=1", b"hello")
 
 
-def test_it_strikes_what_matches_as_often_as_it_says(echo: type[_Echo]) -> None:
+def test_a_fault_applies_to_matching_requests_the_given_number_of_times(echo: type[_Echo]) -> None:
     with faults.before(echo.url) as proxy:
         proxy.strike(faults.status(503, b"no", {"Retry-After": "1"}), "POST", "^/jobs", body=b"name.*x", times=2)
         asked = [("GET", "/jobs", b"name x"), ("POST", "/other/jobs", b"name x"), ("POST", "/jobs", b"name y")]
@@ -98,7 +98,7 @@ def test_it_strikes_what_matches_as_often_as_it_says(echo: type[_Echo]) -> None:
 @pytest.mark.parametrize(
     ("action", "arrived"), [(faults.reset(), 0), (faults.lose_answer(), 1), (faults.stall(0.01), 0)]
 )
-def test_the_connection_is_reset_before_or_after_the_server_acted(
+def test_a_connection_is_reset_before_or_after_the_server_handles_the_request(
     echo: type[_Echo], action: faults.Action, arrived: int
 ) -> None:
     with faults.before(echo.url) as proxy:
@@ -110,7 +110,7 @@ def test_the_connection_is_reset_before_or_after_the_server_acted(
         assert _ask(proxy.url)[0] == 200
 
 
-def test_a_cut_answer_has_its_beginning_only(echo: type[_Echo]) -> None:
+def test_a_truncated_response_has_only_its_beginning(echo: type[_Echo]) -> None:
     with faults.before(echo.url) as proxy:
         whole = _ask(proxy.url, "POST", "/", b"x" * 100)[2]
         proxy.strike(faults.cut_body(20))
@@ -138,7 +138,7 @@ def test_a_delayed_request_is_released(echo: type[_Echo]) -> None:
             assert answer.result()[0] == 200
 
 
-def test_its_end_ends_a_stall(echo: type[_Echo]) -> None:
+def test_stopping_the_proxy_ends_a_stall(echo: type[_Echo]) -> None:
     started = time.monotonic()
     with faults.before(echo.url) as proxy:
         proxy.strike(faults.stall(300))
@@ -150,7 +150,7 @@ def test_its_end_ends_a_stall(echo: type[_Echo]) -> None:
     assert time.monotonic() - started < 100
 
 
-def test_a_fault_that_never_struck_is_an_error(echo: type[_Echo]) -> None:
+def test_a_fault_that_was_not_triggered_is_an_error(echo: type[_Echo]) -> None:
     def use(proxy_strict: bool, failure: Exception | None = None) -> None:
         with faults.before(echo.url, strict=proxy_strict) as proxy:
             proxy.strike(faults.reset(), "GET", "/never-requested")
@@ -164,6 +164,6 @@ def test_a_fault_that_never_struck_is_an_error(echo: type[_Echo]) -> None:
         use(proxy_strict=True, failure=ZeroDivisionError())
 
 
-def test_a_server_that_is_gone_is_a_bad_gateway() -> None:
+def test_a_stopped_server_gives_bad_gateway() -> None:
     with faults.before("http://127.0.0.1:9") as proxy:
         assert _ask(proxy.url)[0] == 502

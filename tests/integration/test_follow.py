@@ -98,13 +98,13 @@ def test_the_next_attempt_is_submitted_after_an_outage(
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_job_that_waits_too_long_is_cancelled_after_an_outage(storage: Storage, bucket: str) -> None:
+def test_a_job_that_exceeds_max_wait_seconds_is_cancelled_after_an_outage(storage: Storage, bucket: str) -> None:
     backend = Unavailable(verb="cancel", outages=2)
     assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
     assert backend.live == []
 
 
-def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_outage_is_an_error(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(BackendUnavailableError, match="does not respond"):
         run(storage, bucket, Unavailable(outages=10**9))
@@ -133,7 +133,7 @@ class CancelsSlowly(Unavailable):
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_job_that_waits_too_long_is_cancelled_once(
+def test_a_job_that_exceeds_max_wait_seconds_is_cancelled_once(
     storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend = CancelsSlowly(verb="none")
@@ -159,14 +159,14 @@ class StartsMeanwhile(CancelsSlowly):
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_person_s_cancellation_is_final_though_an_earlier_one_had_failed(storage: Storage, bucket: str) -> None:
+def test_a_users_cancellation_after_a_failed_one_is_final(storage: Storage, bucket: str) -> None:
     backend = StartsMeanwhile(verb="cancel", outages=1)
     assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
-    assert len(backend.jobs) == 1, "no job is billed after it"
+    assert len(backend.jobs) == 1, "no job is submitted after the cancellation"
     submitter, handle = Submitter(storage, backend), backend.jobs[0].handle
     record, (status,) = submitter.record(JobDir(handle.job_dir)), backend.describe([handle])
-    assert ended_with_task(record), "the reason of the earlier one is recorded"
-    assert not ended_with_task(record, status), "so the task takes it as a person's, too"
+    assert ended_with_task(record), "the reason of the earlier cancellation is recorded"
+    assert not ended_with_task(record, status), "the task also attributes the cancellation to a user"
 
 
 @dataclass
@@ -183,7 +183,7 @@ class CancelledByAPerson(CancelsSlowly):
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_person_s_cancellation_is_not_taken_for_the_wait_s(
+def test_a_users_cancellation_is_not_reported_as_a_timeout(
     storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend = CancelledByAPerson(verb="none")
@@ -199,7 +199,7 @@ def test_a_person_s_cancellation_is_not_taken_for_the_wait_s(
         (FailureCause.NO_QUOTA, "or other machines; then train under another job id\n"),
     ],
 )
-def test_a_failed_job_is_explained_for_the_command_line(
+def test_a_failed_job_is_explained_on_the_command_line(
     storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str], cause: FailureCause, text: str
 ) -> None:
     assert run(storage, bucket, Unavailable(), cause) == ExitCode.JOB_FAILED
@@ -208,7 +208,7 @@ def test_a_failed_job_is_explained_for_the_command_line(
     assert "clear" not in printed
 
 
-def test_a_job_without_attempts_left_is_explained_for_the_command_line(
+def test_a_job_without_attempts_left_is_explained_on_the_command_line(
     storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(storage, bucket, Unavailable(), FailureCause.LOST, attempts=1) == ExitCode.JOB_FAILED
@@ -238,13 +238,13 @@ class Started(Unavailable):
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_job_that_has_started_during_an_outage_is_not_cancelled(storage: Storage, bucket: str) -> None:
+def test_a_job_that_started_during_an_outage_is_not_cancelled(storage: Storage, bucket: str) -> None:
     backend = Started(verb="none")
     assert run(storage, bucket, backend) == ExitCode.OK
     assert backend.jobs[0].state is JobState.SUCCEEDED
 
 
-def test_a_cancelled_job_is_waited_for_through_an_outage(
+def test_waiting_for_a_cancelled_job_survives_an_outage(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend = CancelsSlowly(verb="none")
@@ -290,7 +290,7 @@ def test_a_job_is_cancelled_even_if_that_cannot_be_recorded(
     assert backend.jobs[0].state is JobState.CANCELLED
 
 
-def test_the_command_says_how_to_go_on_after_an_outage(
+def test_the_error_after_an_outage_says_how_to_resume(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.05)
@@ -300,7 +300,7 @@ def test_the_command_says_how_to_go_on_after_an_outage(
 
 
 @pytest.mark.usefixtures("overdue")
-def test_a_cancellation_that_a_person_recorded_first_is_not_taken_for_the_wait_s(storage: Storage, bucket: str) -> None:
+def test_a_recorded_user_cancellation_is_not_attributed_to_the_wait(storage: Storage, bucket: str) -> None:
     """The user used the page's button, and the service does not show the cancellation yet."""
     backend = CancelsSlowly(verb="none")
     handle = submit(storage, bucket, backend).handle

@@ -146,9 +146,9 @@ def test_an_example_survives_kills_and_is_validated(
         assert f"replica {rank} of 2: 1000 rows" in log
     starts = sorted(int(step) for step in re.findall(r"starting after (?:step|round) (\d+)", log))
     assert starts[:2] == [0, 0]
-    assert len(starts) >= 6, "both started again, twice"
-    assert starts[2] > 0, "from the checkpoint"
-    assert starts[-2:] == [int(arguments[1])] * 2, "also the worker started again, only to store the model"
+    assert len(starts) >= 6, "both replicas were restarted twice"
+    assert starts[2] > 0, "training resumes from the checkpoint"
+    assert starts[-2:] == [int(arguments[1])] * 2, "the worker was also restarted, only to store the model"
     losses = [float(loss) for loss in re.findall(r"'loss': ([\d.e-]+)", log)]
     assert losses[-1] < 0.7 * losses[0]
     ends = ENDS.findall(log)
@@ -175,7 +175,7 @@ print(f"replica {rank} of {options['num_machines']}: {zlib.crc32(trees.encode())
 """
 
 
-def test_lightgbm_joins_the_world_by_the_page_s_parameters(
+def test_lightgbm_forms_a_cluster_with_the_parameters_of_the_page(
     backend: LocalBackend, storage: Storage, bucket: str
 ) -> None:
     block = next(block.text for block in blocks(PAGE) if "def lightgbm_cluster" in block.text)

@@ -22,7 +22,7 @@ print(files.cat(sys.argv[1]).decode(), files.exists(sys.argv[1] + "-not"))
 """
 
 
-def test_gcsfs_uses_the_server_at_once(gcs_server: GcsServer, bucket: str) -> None:
+def test_gcsfs_uses_the_emulator_from_the_environment(gcs_server: GcsServer, bucket: str) -> None:
     pytest.importorskip("gcsfs")
     env = {name: value for name, value in os.environ.items() if name not in gcs_server.env} | gcs_server.env
     command = [sys.executable, "-c", USE, f"{bucket}/gcsfs.txt"]

@@ -39,7 +39,7 @@ def archive(*members: tuple[str, str]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["up", "link", "absolute"])
-def test_an_sdist_that_writes_elsewhere_is_no_environment(
+def test_an_sdist_with_paths_outside_its_folder_is_refused(
     storage: Storage, bucket: str, tmp_path: Path, kind: str
 ) -> None:
     outside = tmp_path / "outside"
@@ -58,7 +58,7 @@ def test_an_sdist_that_writes_elsewhere_is_no_environment(
     assert list((state / "envs").iterdir()) == []
 
 
-def test_a_wheel_that_writes_elsewhere_does_not(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_wheel_cannot_write_outside_its_environment(storage: Storage, bucket: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     buffer = io.BytesIO(local.wheel("print('hello')"))

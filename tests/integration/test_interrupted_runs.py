@@ -70,7 +70,7 @@ def started(run: subprocess.Popen[bytes], notes: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "main process interrupted", "main process killed"])
-def test_no_process_is_left(run: subprocess.Popen[bytes], tmp_path: Path, how: str) -> None:
+def test_an_interrupted_test_run_leaves_no_process(run: subprocess.Popen[bytes], tmp_path: Path, how: str) -> None:
     processes = started(run, tmp_path / "notes")
     assert len(processes) >= 6
     if how == "ctrl-c":

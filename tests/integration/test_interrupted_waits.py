@@ -121,7 +121,7 @@ EVENTS: dict[str, tuple[Callable[[Wait], None], dict[str, float]]] = {
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
-def test_the_job_ends_with_its_task(
+def test_the_job_ends_when_its_wait_ends(
     job: JobXCom, event: str, state: JobState, deferrable: bool, backend: MemoryBackend
 ) -> None:
     happens, limits = EVENTS[event]
@@ -131,7 +131,7 @@ def test_the_job_ends_with_its_task(
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_cleared_wait_goes_on_from_the_checkpoint(
+def test_a_cleared_wait_resumes_from_the_checkpoint(
     job: JobXCom, state: JobState, deferrable: bool, backend: MemoryBackend
 ) -> None:
     Wait(backend, job, state, deferrable=deferrable).killed()
@@ -176,7 +176,7 @@ async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
     return dict((await anext(trigger.run())).payload)
 
 
-def test_a_bucket_that_hangs_before_the_first_poll_does_not_stop_a_deadline(
+def test_a_bucket_that_hangs_before_the_first_poll_does_not_delay_a_deadline(
     job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging_bucket(training_job, "read_cursor")
@@ -188,7 +188,7 @@ def test_a_bucket_that_hangs_before_the_first_poll_does_not_stop_a_deadline(
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_bucket_that_hangs_stops_neither_the_end_nor_a_deadline(
+def test_a_bucket_that_hangs_delays_neither_the_end_nor_a_deadline(
     job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None], ends: bool
 ) -> None:
     hanging_bucket(log_forwarding, "write_cursor")
@@ -227,7 +227,7 @@ def test_a_bucket_that_hangs_does_not_delay_a_kill(
     assert asyncio.run(main()) < 3.0
 
 
-def test_a_job_that_has_ended_in_an_unknown_way_is_not_asked_for_without_pause(
+def test_a_job_with_an_unknown_outcome_is_polled_with_pauses(
     job: JobXCom, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Vertex AI a job can be failed while its error is not available yet."""

@@ -86,7 +86,7 @@ def prepare_task(bucket: str) -> dict[str, Any]:
     return dict(operator.execute(context("prepare")))
 
 
-def test_mlengine_train_trains_into_a_folder_and_leaves_what_lies_there(
+def test_jobs_train_keeps_existing_files_in_its_job_dir(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files, tmp_path: Path
 ) -> None:
     there = files(f"{bucket}/proj")
@@ -97,7 +97,7 @@ def test_mlengine_train_trains_into_a_folder_and_leaves_what_lies_there(
     assert not record.found_empty, "prune must know that not all of it is the job's"
 
 
-def test_so_does_a_job_dir_of_a_job_file(
+def test_a_job_dir_in_a_job_file_keeps_its_existing_files(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files, tmp_path: Path
 ) -> None:
     there = files(f"{bucket}/proj")
@@ -106,7 +106,9 @@ def test_so_does_a_job_dir_of_a_job_file(
     assert [job.submission.job_dir for job in backend.jobs] == [f"{bucket}/proj"]
 
 
-def test_so_does_a_rerun_under_a_name(storage: Storage, bucket: str, backend: MemoryBackend, files: Files) -> None:
+def test_a_rerun_keeps_existing_files_in_its_job_dir(
+    storage: Storage, bucket: str, backend: MemoryBackend, files: Files
+) -> None:
     intent = Intent(JobKey("dag", "r", "submit"), "m", JobDir.of(bucket, "m", "old"), TrainingSpec("trainer.task"))
     submitted = Submitter(storage, backend).submit(intent)
     backend.end(submitted.handle.name, JobState.SUCCEEDED)
@@ -116,7 +118,7 @@ def test_so_does_a_rerun_under_a_name(storage: Storage, bucket: str, backend: Me
     assert backend.jobs[1].submission.job_dir == f"{bucket}/m/new"
 
 
-def test_so_does_a_task_that_is_given_a_dir(
+def test_a_task_with_a_given_dir_keeps_its_existing_files(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files
 ) -> None:
     there = files(f"{bucket}/proj")
@@ -125,7 +127,7 @@ def test_so_does_a_task_that_is_given_a_dir(
     assert job["job_dir"] == f"{bucket}/proj"
 
 
-def test_a_prepared_dir_is_clean_and_what_lies_under_its_name_stays(
+def test_prepare_skips_a_dir_that_already_has_files(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files
 ) -> None:
     name = JobDir(prepare_task(bucket)["job_dir"])
@@ -134,14 +136,14 @@ def test_a_prepared_dir_is_clean_and_what_lies_under_its_name_stays(
     there = files(name.uri)
     job = prepare_task(bucket)
     assert job["job_dir"] == f"{name.uri}_2"
-    assert prepare_task(bucket) == job, "a retry is given the same dir"
+    assert prepare_task(bucket) == job, "a retry must get the same dir"
     submitted = submit(job)
     assert submitted["job_dir"] == job["job_dir"]
     assert untouched(storage, there)
     assert JobRecord.from_bytes(storage.read(f"{name.uri}_2/job.json")).found_empty
 
 
-def test_a_dir_that_filled_since_it_was_prepared_is_passed_over(
+def test_submit_skips_a_prepared_dir_that_now_has_files(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files
 ) -> None:
     """For example, a trainer that still runs after its dir was pruned may write checkpoints of another job there."""
@@ -153,7 +155,7 @@ def test_a_dir_that_filled_since_it_was_prepared_is_passed_over(
     assert submit(job, try_number=2) == {**submitted, "decision": "reattached"}
 
 
-def test_a_cleared_task_takes_no_dir_in_which_something_lies(
+def test_a_cleared_task_skips_a_dir_that_has_files(
     storage: Storage, bucket: str, backend: MemoryBackend, files: Files
 ) -> None:
     job = prepare_task(bucket)
@@ -167,10 +169,10 @@ def test_a_cleared_task_takes_no_dir_in_which_something_lies(
     assert first["job_dir"] == job["job_dir"]
 
 
-def test_preparing_writes_marks_and_nothing_else(storage: Storage, bucket: str) -> None:
+def test_prepare_writes_only_placeholders(storage: Storage, bucket: str) -> None:
     job_dir = JobDir(f"{bucket}/m/j")
     assert prepare(storage, job_dir)
-    assert not prepare(storage, job_dir), "safe to repeat"
+    assert not prepare(storage, job_dir), "prepare must be idempotent"
     assert [stat.uri for stat in storage.ls(job_dir.uri + "/")] == [
         f"{job_dir.uri}/{d}/.keep" for d in ("model", "train")
     ]
@@ -179,7 +181,7 @@ def test_preparing_writes_marks_and_nothing_else(storage: Storage, bucket: str) 
 KEY = JobKey("dag", "r", "prepare").digest
 
 
-def test_only_empty_marks_of_a_dir_of_our_own_are_taken_back(storage: Storage, bucket: str) -> None:
+def test_discard_deletes_the_placeholders_of_an_unused_dir(storage: Storage, bucket: str) -> None:
     job_dir, made = prepare_clean(storage, JobDir(f"{bucket}/m/m_v1_{KEY[:8]}"))
     assert made
     assert discard(storage, job_dir, KEY)
@@ -197,7 +199,7 @@ def test_only_empty_marks_of_a_dir_of_our_own_are_taken_back(storage: Storage, b
         (f"m_v1_{KEY[:8]}", KEY, {"train/.keep": b"not empty"}),
     ],
 )
-def test_the_marks_of_other_dirs_stay(
+def test_discard_keeps_the_placeholders_of_other_dirs(
     storage: Storage, bucket: str, folder: str, key: str, more: dict[str, bytes]
 ) -> None:
     job_dir = JobDir(f"{bucket}/m/{folder}")
@@ -210,7 +212,7 @@ def test_the_marks_of_other_dirs_stay(
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_whole_bucket_is_refused_in_every_way_in(
+def test_a_bucket_without_a_path_is_refused_as_job_dir(
     storage: Storage,
     bucket: str,
     backend: MemoryBackend,
@@ -240,19 +242,19 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "x/", "1st"])
-def test_a_rerun_is_given_one_name(bucket: str, backend: MemoryBackend, storage: Storage, name: str) -> None:
+def test_an_invalid_rerun_name_is_refused(bucket: str, backend: MemoryBackend, storage: Storage, name: str) -> None:
     intent = Intent(JobKey("dag", "r", "submit"), "m", JobDir.of(bucket, "m", "old"), TrainingSpec("trainer.task"))
     Submitter(storage, backend).submit(intent)
     assert main(["jobs", "rerun", f"{bucket}/m/old", "--as", name]) == ExitCode.USAGE
     assert len(backend.jobs) == 1
 
 
-def test_a_job_json_of_somebody_else_is_left_alone(
+def test_a_foreign_job_json_is_left_alone(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     storage.write(f"{bucket}/proj/job.json", b'{"mine": true}')
     assert train(tmp_path, bucket, "--job-dir", f"{bucket}/proj") == 1
-    said = capsys.readouterr().err
-    assert "not the record of a job" in said
-    assert "remove" not in said, "no hint says to delete what may be the user's"
+    output = capsys.readouterr().err
+    assert "not the record of a job" in output
+    assert "remove" not in output, "no hint says to delete what may be the user's"
     assert storage.read(f"{bucket}/proj/job.json") == b'{"mine": true}'

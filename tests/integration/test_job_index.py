@@ -92,7 +92,7 @@ def without_times(row: Row) -> Row:
     return row._replace(seen=0.0)
 
 
-def test_the_first_list_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
+def test_the_first_list_of_a_new_server_reads_no_jobs(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
     """The list is complete without any earlier server: the tasks that ended and validated the jobs wrote the rows."""
     for at, state in enumerate((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)):
         job_dir = sample_jobs.job(f"mnist_{at}", state=state)
@@ -116,7 +116,7 @@ def test_the_first_list_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs
     assert list(map(without_times, read.rows)) == list(map(without_times, view.rows)), "a writer and a reader differ"
 
 
-def test_requests_of_the_writers(sample_jobs: SampleJobs, requests_sent: list[str]) -> None:
+def test_writing_a_row_takes_few_requests(sample_jobs: SampleJobs, requests_sent: list[str]) -> None:
     job_dir = sample_jobs.job("mnist_1")
     record = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim))
     report, status = load_report(sample_jobs.storage, job_dir), BACKEND.describe([record.handle(job_dir.uri)])[0]  # type: ignore[list-item]
@@ -172,7 +172,7 @@ class DiesAt(Storage):
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_writer_that_dies_at_any_request_leaves_a_correct_list(sample_jobs: SampleJobs, after: bool) -> None:
+def test_a_writer_killed_at_any_request_leaves_a_correct_list(sample_jobs: SampleJobs, after: bool) -> None:
     began = time.time() - 30 * DAY  # long ago, so that no row is read again because it may change
     died = 0
     for writer, calls in ((end, 4), (validated, 3)):
@@ -196,7 +196,7 @@ def test_a_writer_that_dies_at_any_request_leaves_a_correct_list(sample_jobs: Sa
     assert len(stored(sample_jobs)) == 7
 
 
-def test_many_jobs_end_together(sample_jobs: SampleJobs) -> None:
+def test_concurrent_ends_of_many_jobs_are_all_indexed(sample_jobs: SampleJobs) -> None:
     dirs = [sample_jobs.job(f"mnist_{at:02}") for at in range(48)]
     with ThreadPoolExecutor(24) as pool:
         list(pool.map(lambda job_dir: end(sample_jobs, job_dir), dirs))
@@ -209,7 +209,7 @@ def test_many_jobs_end_together(sample_jobs: SampleJobs) -> None:
     assert sorted(stored(sample_jobs)) == [f"mnist_{at:02}" for at in range(48)]
 
 
-def test_no_write_of_a_busy_object_is_lost(sample_jobs: SampleJobs) -> None:
+def test_concurrent_updates_of_one_object_are_not_lost(sample_jobs: SampleJobs) -> None:
     row = Row("m", "", "local", 1, "SUCCEEDED", NOW)
     ids = [job_id for at in range(2000) if shards.number_of("m", job_id := f"m_{at}") == 0]
 
@@ -227,9 +227,7 @@ def test_no_write_of_a_busy_object_is_lost(sample_jobs: SampleJobs) -> None:
     assert len(done) > 12
 
 
-def test_a_running_server_learns_of_a_new_validation_from_the_index(
-    sample_jobs: SampleJobs, dirs_read: list[str]
-) -> None:
+def test_a_running_server_reads_new_validations_from_the_index(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
     job_dir = sample_jobs.job("mnist_1")
     server = new_server(sample_jobs)
     assert server.refresh().rows[0].metric_value == 0.98
@@ -240,7 +238,7 @@ def test_a_running_server_learns_of_a_new_validation_from_the_index(
     assert dirs_read == []
 
 
-def test_a_change_that_nobody_wrote_to_the_index_is_found_from_a_listing(
+def test_a_change_missing_in_the_index_is_found_by_listing(
     sample_jobs: SampleJobs, dirs_read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for at in range(5):
@@ -256,7 +254,9 @@ def test_a_change_that_nobody_wrote_to_the_index_is_found_from_a_listing(
     assert {row.metric_value for row in running.refresh().rows} == {0.98, 0.99}
 
 
-def test_deleted_jobs_leave_the_list_and_the_index(sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_jobs_are_removed_from_the_list_and_the_index(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bucket_rows, "WRITE_INTERVAL", 0.0)
     gone, unclaimed = sample_jobs.job("mnist_1"), sample_jobs.job("mnist_2")
     sample_jobs.job("mnist_3")
@@ -272,7 +272,7 @@ def test_deleted_jobs_leave_the_list_and_the_index(sample_jobs: SampleJobs, monk
 
 
 @pytest.mark.parametrize("deleted", ["claim", "report"])
-def test_a_row_of_a_deleted_object_does_not_come_back(
+def test_a_row_of_a_deleted_object_does_not_reappear(
     sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, deleted: str
 ) -> None:
     """Another server that has not noticed the deletion writes the row again."""
@@ -309,7 +309,7 @@ def test_the_newest_jobs_of_all_models_are_read_first(
     assert {job_id[-10:-3] for job_id in dirs_read[:2]} == {"2026_10"}
 
 
-def test_a_part_of_the_index_that_is_gone_is_read_from_the_jobs(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
+def test_a_missing_part_of_the_index_is_rebuilt_from_the_jobs(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
     """A lifecycle rule deletes the object of the index that has been unchanged for longest."""
     ids = [f"mnist_{at:02}" for at in range(20)]
     for job_id in ids:
@@ -322,7 +322,7 @@ def test_a_part_of_the_index_that_is_gone_is_read_from_the_jobs(sample_jobs: Sam
     assert sorted(stored(sample_jobs)) == ids
 
 
-def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
+def test_an_unclaimed_dir_is_not_read_with_every_refresh(
     sample_jobs: SampleJobs, dirs_read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_jobs.storage.write(f"{sample_jobs.bucket}/mnist/mnist_1/train/.keep", b"")
@@ -331,7 +331,7 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     monkeypatch.setattr("mlengine.job_index.bucket_rows.time.time", lambda: now[0])
     server.refresh()
     server.refresh()
-    assert len(dirs_read) == 2, "a job claims its dir soon"
+    assert len(dirs_read) == 2, "a new dir is read again because a job may claim it soon"
     for _ in range(60):
         now[0] += 20
         server.refresh()
@@ -354,14 +354,14 @@ def test_users_are_searched_for_again_after_a_failed_query(
 
     server = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND, people)
     assert [row.by for row in server.refresh().rows] == [""]
-    assert len(queries) == 1, "the database is left alone for a while"
+    assert len(queries) == 1, "the database is not queried again immediately"
     monkeypatch.setattr(bucket_rows, "_USERS_PAUSE", 0.0)
     assert [row.by for row in server.refresh().rows] == ["ann"]
     server.refresh()
     assert len(queries) == 2
 
 
-def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:
+def test_rows_are_written_immediately_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:
     """Otherwise the rows would be lost if the server or the command ended before the interval is over."""
     server = new_server(sample_jobs)
     server.refresh()
@@ -395,7 +395,7 @@ def forge(sample_jobs: SampleJobs, row: Row, number: int | None = None) -> None:
         {"claim_generation": -1, "report_generation": -1},
     ],
 )
-def test_a_forged_row_does_not_stay(sample_jobs: SampleJobs, change: dict[str, Any], elsewhere: bool) -> None:
+def test_a_forged_row_is_corrected(sample_jobs: SampleJobs, change: dict[str, Any], elsewhere: bool) -> None:
     """The row claims to be newer than the job's own objects: the job is read, and its row is corrected."""
     job_dir = sample_jobs.job("mnist_1")
     end(sample_jobs, job_dir)

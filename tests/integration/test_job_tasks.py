@@ -104,7 +104,7 @@ async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
     raise AssertionError("a trigger without an event")
 
 
-def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_retry_reattaches_and_a_clear_submits_a_new_job(bucket: str, backend: ScriptedBackend) -> None:
     first = submit(backend, bucket)
     again = submit(backend, bucket, try_number=2)
     assert (first["decision"], again["decision"]) == ("fresh_submit", "reattached")
@@ -123,7 +123,7 @@ def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: S
         ("tiny.tsak", {"masterConfig": {"imageUri": "example/mine:1"}}, False),
     ],
 )
-def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_paid_for(
+def test_a_module_named_only_in_the_job_file_is_checked_before_the_submission(
     bucket: str, storage: Storage, backend: ScriptedBackend, module: str, more: dict[str, Any], refused: bool
 ) -> None:
     """Jobs with an image are not checked, as the image may contain the module.
@@ -149,13 +149,13 @@ def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_pai
     assert len(backend.live) == (0 if refused else 1)
 
 
-def test_what_travels_by_xcom_is_small_and_plain(bucket: str, backend: ScriptedBackend) -> None:
+def test_the_xcom_of_a_submission_is_small_and_plain(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     assert set(job) == {"backend", "name", "job_id", "attempt", "job_dir", "decision"}
     assert all(isinstance(value, str | int) for value in job.values())
 
 
-def test_a_bad_job_file_costs_nothing(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_bad_job_file_is_refused_before_the_submission(bucket: str, backend: ScriptedBackend) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
@@ -178,13 +178,13 @@ def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: ScriptedBackend
     assert (result["state"], result["job_dir"]) == ("SUCCEEDED", job["job_dir"])
 
 
-def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_wait_for_a_finished_job_does_not_defer(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job).execute(context("wait"))["state"] == "SUCCEEDED"
 
 
-def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_lost_job_is_restarted_as_the_next_attempt(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.PREEMPTED)
     with pytest.raises(TaskDeferred) as caught:
@@ -194,10 +194,10 @@ def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: ScriptedBa
     assert (handle.attempt, handle.job_dir) == (2, job["job_dir"])
     backend.end(handle.name, JobState.SUCCEEDED)
     result = sensor(job).execute_complete(context("wait"), {"event": "ended"})
-    assert result["attempt"] == 2, "the submission's XCom names attempt 1; the truth is read again"
+    assert result["attempt"] == 2, "the XCom names attempt 1; the current attempt is read from the record"
 
 
-def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_trainer_error_fails_the_task_without_retries(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.TRAINER)
     with pytest.raises(AirflowFailException, match="ended by trainer"):
@@ -238,7 +238,7 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
         sensor(job).execute(context("wait", try_number=2))
-    assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
+    assert [one.handle.attempt for one in backend.live] == [2], "clearing the wait starts another attempt"
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -251,7 +251,7 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
     ],
     ids=["the triggerer restarts", "Airflow retries the task", "Airflow retries the task after a clear"],
 )
-def test_an_interruption_after_a_limit_makes_no_attempt(
+def test_an_interruption_after_a_limit_starts_no_attempt(
     bucket: str, backend: ScriptedBackend, limit: str, goes_on: Callable[[TrainingJobSensor], object]
 ) -> None:
     """The interruption occurs between the job's cancellation and the task's end.
@@ -267,11 +267,11 @@ def test_an_interruption_after_a_limit_makes_no_attempt(
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
         again.execute(context("wait", try_number=3, max_tries=4))
-    assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
+    assert [one.handle.attempt for one in backend.live] == [2], "clearing the wait starts another attempt"
 
 
 @pytest.mark.parametrize("limit", ["queued_timeout_seconds", "running_timeout_seconds"])
-def test_an_interruption_after_a_limit_makes_no_attempt_without_a_triggerer(
+def test_an_interruption_after_a_limit_starts_no_attempt_without_a_triggerer(
     bucket: str, backend: ScriptedBackend, limit: str
 ) -> None:
     job = submit(backend, bucket)
@@ -284,7 +284,7 @@ def test_an_interruption_after_a_limit_makes_no_attempt_without_a_triggerer(
     assert [one.state for one in backend.jobs] == [JobState.CANCELLED]
 
 
-def test_a_limit_is_the_reason_although_the_response_to_the_cancellation_was_lost(
+def test_a_limit_is_reported_although_the_response_to_the_cancellation_was_lost(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(backend, bucket)
@@ -327,7 +327,7 @@ def test_a_job_that_ends_at_its_deadline_keeps_its_result(
     assert [one.state for one in backend.jobs] == [state]
 
 
-def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
+def test_a_job_that_starts_at_its_queue_deadline_keeps_running(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(backend, bucket)
@@ -349,7 +349,7 @@ def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
     assert event["limit"] == "running_timeout_seconds"
 
 
-def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_reported(
+def test_a_failed_cancellation_is_retried_before_the_deadline_is_reported(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(backend, bucket)
@@ -368,7 +368,7 @@ def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_re
     assert backend.live == []
 
 
-def test_a_deadline_is_reported_even_if_nobody_answers(
+def test_a_deadline_is_reported_even_if_the_service_is_unavailable(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_job, "CANCEL_RETRY_SECONDS", 0.0)
@@ -383,7 +383,7 @@ def test_a_deadline_is_reported_even_if_nobody_answers(
     assert backend.live == [], "the worker cancels what the trigger could not"
 
 
-def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_trigger_serialized_by_an_older_version_still_runs(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     _, arguments = deferred(job).serialize()
     older = {name: arguments[name] for name in ("handle", "gcp_conn_id", "backend_options", "poll_interval_seconds")}
@@ -392,7 +392,7 @@ def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: Scripted
     assert asyncio.run(first_event(trigger))["event"] == "ended"
 
 
-def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: ScriptedBackend) -> None:
+def test_killing_a_deferred_wait_cancels_the_job(bucket: str, backend: ScriptedBackend) -> None:
     trigger = deferred(submit(backend, bucket))
     asyncio.run(trigger.on_kill())
     assert backend.live == []
@@ -422,7 +422,7 @@ def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: Scripte
         ("Trigger failure", 3, 0),
     ],
 )
-def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
+def test_a_failed_deferral_cancels_the_job_if_the_task_is_not_retried(
     bucket: str, backend: ScriptedBackend, error: str, try_number: int, live: int
 ) -> None:
     job = submit(backend, bucket)
@@ -454,7 +454,7 @@ ENDINGS: dict[str, tuple[JobState, FailureCause | None]] = {
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("noticed", [_first_leg, _resumed, _poked])
-def test_soft_fail_skips_whenever_the_failure_is_noticed(
+def test_soft_fail_skips_wherever_the_failure_is_noticed(
     bucket: str, backend: ScriptedBackend, noticed: Callable[[TrainingJobSensor], None], ending: str, option: str
 ) -> None:
     job = submit(backend, bucket)
@@ -478,7 +478,7 @@ def test_soft_fail_skips_at_a_deadline_and_the_job_is_cancelled(
     assert backend.live == []
 
 
-def test_soft_fail_hides_no_error_that_a_retry_or_a_person_can_mend(
+def test_soft_fail_does_not_hide_errors_that_can_be_fixed(
     bucket: str, backend: ScriptedBackend, storage: Storage
 ) -> None:
     job = submit(backend, bucket)
@@ -488,7 +488,7 @@ def test_soft_fail_hides_no_error_that_a_retry_or_a_person_can_mend(
             noticed(sensor(job, soft_fail=True))
 
 
-def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_skip_for_soft_fail_cancels_the_job(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     with pytest.raises(AirflowSkipException):
         sensor(job, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context("wait"))
@@ -499,7 +499,7 @@ def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: ScriptedBac
 @pytest.mark.parametrize(
     ("option", "error"), [("never_fail", RuntimeError("unexpected")), ("soft_fail", AirflowTaskTimeout("too long"))]
 )
-def test_a_skip_with_tries_left_ends_the_job_too(
+def test_a_skip_with_tries_left_cancels_the_job(
     bucket: str,
     backend: ScriptedBackend,
     monkeypatch: pytest.MonkeyPatch,
@@ -523,7 +523,7 @@ def test_a_skip_with_tries_left_ends_the_job_too(
     ("limits", "name"),
     [({"execution_timeout": timedelta(seconds=7)}, "execution_until"), ({"timeout": 7.0}, "wait_until")],
 )
-def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
+def test_the_trigger_enforces_airflows_limits_before_airflow_does(
     bucket: str, limits: dict[str, Any], name: str, backend: ScriptedBackend
 ) -> None:
     with pytest.raises(TaskDeferred) as caught:
@@ -534,16 +534,16 @@ def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
     assert caught.value.timeout.total_seconds() == pytest.approx(607.0, abs=5.0)
 
 
-def test_what_a_trigger_is_made_of_is_json(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_serialized_trigger_is_valid_json(bucket: str, backend: ScriptedBackend) -> None:
     """Airflow's API would convert infinity to null."""
     limits = {"queued_timeout_seconds": float("inf"), "running_timeout_seconds": float("inf")}
     _, arguments = deferred(submit(backend, bucket), **limits).serialize()
     json.dumps(arguments, allow_nan=False)
     assert arguments["running_until"] is None
-    assert arguments["wait_until"] is not None, "without a limit of ours, Airflow's default counts"
+    assert arguments["wait_until"] is not None, "without a limit of mlengine, Airflow's default applies"
 
 
-def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_job_that_ends_as_its_deadline_passes_succeeds(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     late = {"event": "deadline", "limit": "running_timeout_seconds"}
@@ -572,7 +572,7 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("cancel", [by_command, on_the_page])
-def test_a_job_that_a_person_cancelled_stays_so_until_the_wait_is_cleared(
+def test_a_job_cancelled_by_a_user_is_restarted_only_after_a_clear(
     bucket: str,
     storage: Storage,
     backend: ScriptedBackend,
@@ -580,10 +580,10 @@ def test_a_job_that_a_person_cancelled_stays_so_until_the_wait_is_cleared(
     wait: str,
 ) -> None:
     job = submit(backend, bucket)
-    said = cancel(storage, backend, job)
-    with pytest.raises(AirflowFailException, match=said):
+    message = cancel(storage, backend, job)
+    with pytest.raises(AirflowFailException, match=message):
         WAITS[wait](job)
-    with pytest.raises(AirflowFailException, match=said):
+    with pytest.raises(AirflowFailException, match=message):
         submit(backend, bucket, try_number=2)
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
@@ -591,19 +591,19 @@ def test_a_job_that_a_person_cancelled_stays_so_until_the_wait_is_cleared(
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_job_that_a_person_cancelled_while_its_machine_was_lost_stays_so(
+def test_a_job_cancelled_by_a_user_while_its_machine_was_lost_is_not_restarted(
     bucket: str, storage: Storage, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancellation was recorded, but the job had ended before it took effect."""
     job = submit(backend, bucket)
     with monkeypatch.context() as patch:
         patch.setattr(backend, "cancel", lambda _: None)
-        said = on_the_page(storage, backend, job)
+        message = on_the_page(storage, backend, job)
     backend.end(job["name"], JobState.FAILED, FailureCause.LOST)
     backend.jobs[0].ended = time.time() - 3600
-    with pytest.raises(AirflowFailException, match=said):
+    with pytest.raises(AirflowFailException, match=message):
         sensor(job, retries=2).execute_complete(context("wait"), {"event": "ended"})
-    with pytest.raises(AirflowFailException, match=said):
+    with pytest.raises(AirflowFailException, match=message):
         submit(backend, bucket, try_number=2)
     assert len(backend.jobs) == 1
 
@@ -617,7 +617,7 @@ def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: 
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_task_that_continues_after_its_kill_submits_no_job(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     wait = sensor(job, deferrable=False)
     wait.on_kill()
@@ -627,7 +627,7 @@ def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backen
 
 
 @pytest.mark.parametrize("wait", [60.0, None])
-def test_a_log_that_cannot_be_read_does_not_delay_a_sensor_without_triggerer(
+def test_an_unreadable_log_does_not_delay_a_sensor_without_a_triggerer(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, wait: float | None
 ) -> None:
     job = submit(backend, bucket)
@@ -642,11 +642,11 @@ def test_a_log_that_cannot_be_read_does_not_delay_a_sensor_without_triggerer(
     assert not sensor(job, deferrable=False).poke(context("wait")).is_done
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job, deferrable=False).poke(context("wait")).is_done
-    assert time.monotonic() - began < 40.0, "not the 60 s"
+    assert time.monotonic() - began < 40.0, "the wait must not take the full 60 s"
 
 
 @pytest.mark.parametrize("failures", [1, 10**9])
-def test_the_last_lines_are_read_again_after_a_failure_without_triggerer(
+def test_reading_the_last_log_lines_is_retried_without_a_triggerer(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     job, calls, logged = submit(backend, bucket), iter(range(10**10)), []
@@ -672,7 +672,7 @@ def test_the_last_lines_are_read_again_after_a_failure_without_triggerer(
     )
 
 
-def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
+def test_a_job_submitted_during_the_kill_of_its_task_is_cancelled(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator = SubmitTrainingJobOperator(
@@ -682,11 +682,11 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
         backend=backend.name,
         gcp_conn_id=None,
     )
-    really = backend.submit
+    original = backend.submit
 
     def killed_just_before(*arguments: Any) -> JobHandle:
         operator.on_kill()
-        return really(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(backend, "submit", killed_just_before)
     with pytest.raises(AirflowFailException, match="killed while"):
@@ -695,7 +695,7 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     assert backend.live == []
 
 
-def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: ScriptedBackend) -> None:
+def test_clearing_prepare_and_submit_cancels_the_previous_job(bucket: str, backend: ScriptedBackend) -> None:
     """The cleared run's job dir has another name; the previous job is found by its key."""
     first = submit(backend, bucket)
 
@@ -716,7 +716,7 @@ def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend:
     assert [job.handle.name for job in backend.live] == [second["name"]]
 
 
-def test_a_failure_of_the_machines_waits_before_the_next_attempt(
+def test_the_next_attempt_after_a_machine_failure_is_delayed(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(backend, bucket)
@@ -724,13 +724,15 @@ def test_a_failure_of_the_machines_waits_before_the_next_attempt(
     backend.jobs[0].ended = time.time()
     with pytest.raises(TaskDeferred) as caught:
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
-    assert len(backend.jobs) == 1, "not yet"
+    assert len(backend.jobs) == 1, "the next attempt must not start yet"
     trigger = caught.value.trigger
     assert isinstance(trigger, TrainingJobTrigger)
     assert 5 < trigger.not_before - time.time() < 11
     trigger.not_before = time.time() + 0.1
     assert asyncio.run(first_event(trigger))["event"] == "due"
-    assert not sensor(job, deferrable=False).poke(context("wait")), "nor without a triggerer"
+    assert not sensor(job, deferrable=False).poke(context("wait")), (
+        "the next attempt must not start yet without a triggerer either"
+    )
     assert len(backend.jobs) == 1
     backend.jobs[0].ended = time.time() - 11
     with pytest.raises(TaskDeferred):
@@ -757,7 +759,7 @@ def test_a_cancellation_while_the_next_attempt_begins_is_not_lost(
     assert len(backend.jobs) == 2
 
 
-def test_each_decision_is_a_metric_of_the_same_word(
+def test_each_decision_is_counted_as_a_metric_of_that_name(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
@@ -774,13 +776,13 @@ def test_each_decision_is_a_metric_of_the_same_word(
     ]
 
 
-def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: ScriptedBackend) -> None:
+def test_killing_a_wait_in_the_worker_cancels_the_job(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     sensor(job).on_kill()
     assert backend.live == []
 
 
-def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_submission_killed_before_its_response_is_cancelled_by_its_key(bucket: str, backend: ScriptedBackend) -> None:
     backend.lose_answers = 1
     operator = SubmitTrainingJobOperator(
         task_id="submit",
@@ -791,12 +793,12 @@ def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: s
     )
     with pytest.raises(BackendUnavailableError):
         operator.execute(context("submit"))
-    assert len(backend.live) == 1, "it has tries left, and will find it"
+    assert len(backend.live) == 1, "the task has tries left, and will reattach to the job"
     operator.on_kill()
     assert backend.live == []
 
 
-def test_a_wait_without_a_triggerer_tells_each_line_once(
+def test_a_wait_without_a_triggerer_logs_each_line_once(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(backend, bucket)
@@ -820,7 +822,7 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
     assert (done.xcom_value or {})["state"] == "SUCCEEDED"
 
 
-def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: ScriptedBackend) -> None:
+def test_a_wait_without_a_triggerer_enforces_the_deadline(bucket: str, backend: ScriptedBackend) -> None:
     job = submit(backend, bucket)
     wait = sensor(job, deferrable=False, queued_timeout_seconds=0.0)
     with pytest.raises(AirflowFailException):
@@ -828,7 +830,7 @@ def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Scr
     assert backend.live == []
 
 
-def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: str) -> None:
+def test_prepare_reuses_the_dir_for_a_retry_but_not_for_a_clear(bucket: str) -> None:
     def prepared(max_tries: int, hint: str = "2026-11-01") -> str:
         operator = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint=hint, bucket=bucket, gcp_conn_id=None
@@ -864,7 +866,7 @@ def test_a_failed_poll_cancels_no_job(bucket: str, backend: ScriptedBackend) -> 
     assert len(backend.live) == 1
 
 
-def test_a_job_whose_record_is_gone_is_ended_with_its_task(
+def test_a_job_whose_record_was_deleted_is_cancelled_with_its_task(
     bucket: str, backend: ScriptedBackend, storage: Storage
 ) -> None:
     job = submit(backend, bucket)
@@ -907,7 +909,7 @@ def test_the_dataset_is_added_to_the_arguments(
     assert record.spec["args"] == expected
 
 
-def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: ScriptedBackend) -> None:
+def test_arguments_given_as_one_string_are_refused_before_the_submission(bucket: str, backend: ScriptedBackend) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
@@ -921,7 +923,7 @@ def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str,
     assert backend.jobs == []
 
 
-def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str, backend: ScriptedBackend) -> None:
+def test_airflows_default_timeout_does_not_shorten_the_running_timeout(bucket: str, backend: ScriptedBackend) -> None:
     days = 24 * 3600.0
     with pytest.raises(TaskDeferred) as caught:
         sensor(submit(backend, bucket), running_timeout_seconds=20 * days).execute(context("wait"))
@@ -932,14 +934,14 @@ def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str
 @pytest.mark.parametrize(
     "progress", [b"[" * 200_000, b'{"step": -1, "of": 9}', b'{"step": 1' + b"0" * 400 + b', "of": 9}']
 )
-def test_progress_that_no_trainer_writes_counts_as_none(bucket: str, storage: Storage, progress: bytes) -> None:
+def test_invalid_progress_is_ignored(bucket: str, storage: Storage, progress: bytes) -> None:
     job_dir = JobDir(f"{bucket}/m/j")
     storage.write(job_dir.progress, progress)
     assert read_progress(storage, job_dir) is None
 
 
 @pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
-def test_progress_that_is_no_number_hurts_nobody(bucket: str, storage: Storage, number: str) -> None:
+def test_non_finite_numbers_in_progress_are_ignored(bucket: str, storage: Storage, number: str) -> None:
     job_dir = JobDir(f"{bucket}/m/j")
     storage.write(job_dir.progress, f'{{"step": 1, "of": 9, "loss": {number}, "eta_seconds": {number}}}'.encode())
     assert str(read_progress(storage, job_dir)) == "step 1 of 9 (11 %)"

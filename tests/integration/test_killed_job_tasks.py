@@ -182,15 +182,17 @@ def _starts(backend: LocalBackend, handle: JobHandle) -> int:
 
 
 @pytest.mark.parametrize(("mode", "number"), CASES)
-def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], Seen], mode: str, number: int) -> None:
+def test_a_task_killed_before_a_side_effect_is_completed_by_its_retry(
+    seen: dict[tuple[str, int], Seen], mode: str, number: int
+) -> None:
     case = seen[mode, number]
-    wanted = EFFECTS[mode]
-    if number > len(wanted):
+    expected = EFFECTS[mode]
+    if number > len(expected):
         assert case.exit_code == 0
-        assert case.effects == wanted, "docs/architecture.md and this test number the side effects"
+        assert case.effects == expected, "docs/architecture.md and this test number the side effects"
     else:
         assert case.exit_code == -signal.SIGKILL
-        assert case.effects == wanted[: number - 1]
+        assert case.effects == expected[: number - 1]
     attempts = [(one.handle.attempt, one.state) for one in case.attempts]
     if mode == "submit":
         assert attempts == [(1, JobState.SUCCEEDED)], case.attempts
@@ -198,5 +200,5 @@ def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], S
         assert case.result["attempt"] == 1
     else:
         assert attempts == [(1, JobState.FAILED), (2, JobState.SUCCEEDED)], case.attempts
-        assert case.starts == (0, 1), "attempt 1 is of the past"
+        assert case.starts == (0, 1), "attempt 1 must not be started again"
         assert (case.result["attempt"], case.result["state"]) == (2, "SUCCEEDED")

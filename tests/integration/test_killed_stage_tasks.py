@@ -121,7 +121,9 @@ def _finished(storage: Storage, bucket: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("mode", "number"), CASES)
-def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], Seen], mode: str, number: int) -> None:
+def test_a_task_killed_before_a_side_effect_is_completed_by_its_retry(
+    seen: dict[tuple[str, int], Seen], mode: str, number: int
+) -> None:
     case, undisturbed = seen[mode, number], seen[mode, len(EFFECTS[mode]) + 1]
     assert undisturbed.exit_code == 0
     assert undisturbed.effects == EFFECTS[mode], "docs/architecture.md and this test number the side effects"
@@ -132,14 +134,18 @@ def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], S
 
 
 @pytest.mark.parametrize("number", [number for mode, number in CASES if mode == "validate"])
-def test_the_verdict_is_given(seen: dict[tuple[str, int], Seen], storage: Storage, number: int) -> None:
+def test_a_killed_validation_reaches_its_verdict(
+    seen: dict[tuple[str, int], Seen], storage: Storage, number: int
+) -> None:
     case = seen["validate", number]
     assert case.result["verdict"] == "first"
     assert load_report(storage, JobDir.of(case.bucket, "m", "j")).verdict.decision.publishable
 
 
 @pytest.mark.parametrize("number", [number for mode, number in CASES if mode == "publish"])
-def test_one_publication_takes_effect(seen: dict[tuple[str, int], Seen], storage: Storage, number: int) -> None:
+def test_a_killed_publication_takes_effect_once(
+    seen: dict[tuple[str, int], Seen], storage: Storage, number: int
+) -> None:
     case = seen["publish", number]
     assert case.result["published"]
     assert [(entry.serial, entry.job_id) for entry in history.history(storage, case.bucket, "m")] == [(1, "j")]

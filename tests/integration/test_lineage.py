@@ -95,7 +95,7 @@ def named(datasets: list[Mapping[str, Any]]) -> list[str]:
     return [f"{dataset['namespace']}/{dataset['name']}" for dataset in datasets]
 
 
-def test_a_run_tells_its_lineage(runs: Runs, bucket: str) -> None:
+def test_runs_emit_their_lineage(runs: Runs, bucket: str) -> None:
     first, rejected, again = runs.tasks
     _good_model(first, bucket)
     _bad_model(rejected, first, bucket)

@@ -34,7 +34,7 @@ def assert_cancelled(backend: LocalBackend, handle: JobHandle) -> None:
     assert local.describe(backend, handle) == status
 
 
-def test_while_running_with_a_replica_that_ignores_sigterm(make_backend: Make, actor: str, bucket: str) -> None:
+def test_cancel_a_running_job_with_a_replica_that_ignores_sigterm(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(termination_grace_seconds=1.0)
     spec = local.spec(actor, worker=1, args=local.acts(chief=DEAF, worker=DEAF))
     handle = backend.submit(local.submission(bucket, spec))
@@ -44,7 +44,7 @@ def test_while_running_with_a_replica_that_ignores_sigterm(make_backend: Make, a
     assert_cancelled(backend, handle)
 
 
-def test_while_queued(make_backend: Make, actor: str, bucket: str) -> None:
+def test_cancel_a_queued_job(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=1)
     first = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=DEAF)), key="a" * 40))
     second = backend.submit(local.submission(bucket, local.spec(actor), key="b" * 40))
@@ -56,7 +56,7 @@ def test_while_queued(make_backend: Make, actor: str, bucket: str) -> None:
     assert_cancelled(backend, first)
 
 
-def test_while_its_environment_is_built(make_backend: Make, storage: Storage, bucket: str) -> None:
+def test_cancel_a_job_while_its_environment_is_built(make_backend: Make, storage: Storage, bucket: str) -> None:
     backend = make_backend()
     uri = local.put(storage, bucket, local.sdist("", extra=ENDLESS))
     handle = backend.submit(local.submission(bucket, local.spec(uri)))
@@ -66,7 +66,7 @@ def test_while_its_environment_is_built(make_backend: Make, storage: Storage, bu
     assert_cancelled(backend, handle)
 
 
-def test_a_finished_job_stays_as_it_ended(make_backend: Make, actor: str, bucket: str) -> None:
+def test_cancelling_a_finished_job_changes_nothing(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     handle, status = local.run(backend, bucket, local.spec(actor))
     assert status.state is JobState.SUCCEEDED
@@ -74,18 +74,18 @@ def test_a_finished_job_stays_as_it_ended(make_backend: Make, actor: str, bucket
     assert local.describe(backend, handle) == status
 
 
-def test_with_the_launcher_dead(make_backend: Make, actor: str, bucket: str) -> None:
+def test_cancel_a_job_whose_launcher_has_died(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     handle = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=DEAF))))
     local.until(lambda: "chief-0: training" in local.texts(backend, handle), "training")
     os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
-    local.until(lambda: not local.launcher_pid(backend, handle), "the launcher is gone")
+    local.until(lambda: not local.launcher_pid(backend, handle), "the launcher has ended")
     assert local.alive(backend, handle)
     backend.cancel(handle)
     assert_cancelled(backend, handle)
 
 
-def test_before_its_launcher_came(make_backend: Make, actor: str, bucket: str) -> None:
+def test_cancel_a_job_before_its_launcher_starts(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     submission = local.submission(bucket, local.spec(actor))
     job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
@@ -98,5 +98,5 @@ def test_before_its_launcher_came(make_backend: Make, actor: str, bucket: str) -
     assert_cancelled(backend, handle)
 
 
-def test_a_job_nobody_knows(make_backend: Make) -> None:
+def test_cancelling_an_unknown_job_is_ignored(make_backend: Make) -> None:
     make_backend().cancel(JobHandle("local", "unknown-1", "job", 1, "gs://bbb/m/job"))

@@ -35,14 +35,16 @@ def mlengine(make_backend: Make, capsys: pytest.CaptureFixture[str]) -> Callable
 Command = Callable[..., tuple[int, str, str]]
 
 
-def test_a_job_is_followed_shown_and_cancelled(mlengine: Command, make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_job_can_be_followed_shown_and_cancelled(
+    mlengine: Command, make_backend: Make, actor: str, bucket: str
+) -> None:
     assert mlengine("jobs", "list", "--backend", "local")[1].startswith("no jobs in ")
     backend = make_backend()
     chief = "say('one'); until(scratch.parent.parent / 'go'); say('two')"
     spec = local.spec(actor, worker=1, args=local.acts(chief=chief, worker="time.sleep(3600)"))
     handle = backend.submit(local.submission(bucket, spec))
     root = backend._job(handle.name).root
-    local.until(lambda: "chief-0: one" in local.texts(backend, handle), "the chief is at work")
+    local.until(lambda: "chief-0: one" in local.texts(backend, handle), "the chief is training")
     code, out, _ = mlengine("jobs", "list", "--backend", "local")
     assert code == 0
     assert re.search(rf"/{handle.job_id}  RUNNING  ", out)
@@ -84,7 +86,7 @@ def test_a_failure_is_reported_with_its_cause_and_last_lines(
     assert out.endswith("last lines of chief-0:\n  chief-0 restart 0\n  no such file: x.csv\n")
 
 
-def test_a_job_nobody_knows_is_said(mlengine: Command) -> None:
+def test_an_unknown_job_is_reported(mlengine: Command) -> None:
     for verb in ("status", "logs", "cancel"):
         code, _, err = mlengine("jobs", verb, "unknown")
         assert code == 1

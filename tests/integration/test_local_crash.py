@@ -58,7 +58,7 @@ def starts(backend: LocalBackend, handle: JobHandle) -> int:
     return sum(" restart " in text for text in local.texts(backend, handle))
 
 
-def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, actor: str, bucket: str) -> None:
+def test_killing_the_launcher_loses_the_job_and_leaves_no_process(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, worker=1, ps=1, args=local.acts(chief=DEAF, worker=SAVES, ps=FOR_EVER))
     backend = make_backend()
     handle = training(backend, local.submission(bucket, spec), 3)
@@ -66,7 +66,9 @@ def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, a
     assert len(started) == 3
     os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
     # Replicas get time to save. Until they have ended, the job is not lost: no other attempt may begin.
-    ending = local.until(lambda: local.describe(backend, handle).detail.startswith("the launcher died; "), "the end")
+    ending = local.until(
+        lambda: local.describe(backend, handle).detail.startswith("the launcher died; "), "the replicas are ending"
+    )
     assert ending
     status = local.until_ended(backend, handle)
     assert "worker-0: saved" in local.texts(backend, handle)
@@ -81,9 +83,7 @@ def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, a
     assert local.describe(backend, handle) == status
 
 
-def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
-    make_backend: Make, actor: str, bucket: str
-) -> None:
+def test_a_reboot_loses_the_job_and_keeps_its_files(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     spec = local.spec(actor, ps=1, args=local.acts(chief=FOR_EVER, ps=FOR_EVER))
     handle = training(backend, local.submission(bucket, spec), 2)
@@ -91,7 +91,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
     for process in reversed(everyone):
         assert process is not None
         process.signal(signal.SIGKILL)
-    local.until(lambda: not any(process.alive() for process in everyone if process), "all have ended")
+    local.until(lambda: not any(process.alive() for process in everyone if process), "all processes have ended")
     # After a reboot, other processes have the recorded PIDs; they must not be killed.
     bystander = subprocess.Popen(["sleep", "60"])
     try:
@@ -112,7 +112,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
     assert backend.find("k" * 40) == [handle, again]
 
 
-def test_a_poll_while_the_launcher_starts_starts_no_other(
+def test_a_poll_during_the_launchers_start_starts_no_second_launcher(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job must run in the environment that submitted it, not in that of a process that polls it a moment later."""
@@ -120,7 +120,7 @@ def test_a_poll_while_the_launcher_starts_starts_no_other(
     chief = "print('started by', os.environ['TF_STARTED_BY'])"
     monkeypatch.setenv("TF_STARTED_BY", "its submitter")
     handle = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=chief))))
-    assert held(job_of(backend, handle).lock_file), "from before the launcher starts"
+    assert held(job_of(backend, handle).lock_file), "the lock must be held before the launcher starts"
     monkeypatch.setenv("TF_STARTED_BY", "another process")
     while not local.describe(backend, handle).state.terminal:
         assert backend.find("k" * 40) == [handle]
@@ -128,7 +128,7 @@ def test_a_poll_while_the_launcher_starts_starts_no_other(
     assert starts(backend, handle) == 1
 
 
-def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
+def test_a_launcher_killed_at_any_time_leaves_one_finished_job_and_no_process(
     make_backend: Make, actor: str, bucket: str
 ) -> None:
     """The kills are spread over the whole lifetime of a job: start, preparation, training, end."""
@@ -155,7 +155,7 @@ def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
     assert set(job_states) <= {JobState.FAILED, JobState.SUCCEEDED}
 
 
-def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bucket: str) -> None:
+def test_concurrent_identical_submissions_start_one_job(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     spec = local.spec(actor, args=local.acts(chief="time.sleep(1)"))
     submissions = [local.submission(bucket, spec)] * 6
@@ -171,7 +171,7 @@ def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bu
     local.until(lambda: not Queue(backend.state_dir).tickets(), "the queue is empty")
 
 
-def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: str, bucket: str) -> None:
+def test_an_interrupted_submission_is_completed(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=4)
     handles = []
     for step, key in (("folder", "a"), ("ticket", "b"), ("submission", "c"), ("submission", "d")):
@@ -208,7 +208,7 @@ def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: 
     assert starts(backend, stored.handle) == 0
 
 
-def test_a_state_nobody_can_read_is_a_lost_job(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_job_with_an_unreadable_state_is_lost(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     handle = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=FOR_EVER))), 1)
     os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
@@ -234,7 +234,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_fails_the_job_and_says_so(
+def test_a_full_disk_fails_the_job_and_blocks_submissions(
     small_disk: Path, shared_environments: Path, actor: str, bucket: str
 ) -> None:
     (small_disk / "envs").symlink_to(shared_environments / "envs")
@@ -253,7 +253,7 @@ def test_a_full_disk_fails_the_job_and_says_so(
         backend.submit(local.submission(bucket, local.spec(actor), key="f" * 40))
 
 
-def test_a_job_of_another_version_keeps_no_other_waiting(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_job_of_another_version_does_not_block_the_queue(make_backend: Make, actor: str, bucket: str) -> None:
     """The launcher of the old job has died, and its submission.json cannot be read."""
     backend = make_backend()
     old = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=FOR_EVER))), 1)
@@ -271,7 +271,7 @@ def test_a_job_of_another_version_keeps_no_other_waiting(make_backend: Make, act
     backend.cancel(old)
 
 
-def test_a_setting_that_is_not_valid_any_more_hides_no_job(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_setting_that_has_become_invalid_does_not_hide_a_job(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     handle = local.submission(bucket, local.spec(actor))
     old = backend.submit(handle)
@@ -294,30 +294,30 @@ def test_a_job_whose_directory_is_deleted_ends(make_backend: Make, actor: str, b
     job = job_of(backend, handle)
     shutil.rmtree(job.root)
     status = local.describe(backend, handle)
-    assert status.state is JobState.UNKNOWN, "it is lost when nothing of it is left"
+    assert status.state is JobState.UNKNOWN, "the job is lost only once all its processes have ended"
     assert "was deleted" in (status.detail or "")
-    local.until(lambda: local.describe(backend, handle).state.terminal, "it ends")
+    local.until(lambda: local.describe(backend, handle).state.terminal, "the job ends")
     assert processes.of_job(job.root) == []
     status = local.describe(backend, handle)
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
-    local.until(lambda: not launcher.alive(), "its launcher ends")
+    local.until(lambda: not launcher.alive(), "the launcher ends")
 
 
-def test_a_job_starts_although_its_state_is_read_meanwhile(
+def test_a_job_starts_while_its_state_is_read(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading the state may hold the file lock for a moment."""
     backend = make_backend()
     submission = local.submission(bucket, local.spec(actor))
     job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
-    really = backend._launch
+    original = backend._launch
 
     def launch(one: Job) -> None:
         lock = FileLock.take(job.lock_file)
         assert lock is not None
         threading.Timer(0.3, lock.give_back).start()
-        really(one)
+        original(one)
 
     monkeypatch.setattr(backend, "_launch", launch)
     handle = backend.submit(submission)
@@ -325,7 +325,7 @@ def test_a_job_starts_although_its_state_is_read_meanwhile(
     assert starts(backend, handle) == 1
 
 
-def test_a_state_directory_that_cannot_be_written_says_what_to_do(
+def test_an_unwritable_state_directory_is_an_error_with_a_hint(
     tmp_path: Path, make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend()

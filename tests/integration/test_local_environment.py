@@ -31,11 +31,13 @@ WHEEL = "tiny-1.0-py3-none-any.whl"
 def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp_path: Path) -> None:
     data = local.wheel(SAY)
     uris = [local.put(storage, place, data, WHEEL) for place in (bucket, f"{bucket}/elsewhere")]
-    said: list[str] = []
+    messages: list[str] = []
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda uri: build_environment([uri], storage, tmp_path, say=said.append), [*uris, *uris]))
+        made = list(
+            pool.map(lambda uri: build_environment([uri], storage, tmp_path, say=messages.append), [*uris, *uris])
+        )
     assert len({it.digest for it in made}) == 1
-    assert sum("building environment" in text for text in said) == 1
+    assert sum("building environment" in text for text in messages) == 1
     assert made[0].lock == ["tiny==1.0"]
     done = subprocess.run([made[0].python, "-m", "tiny.task"], capture_output=True, text=True, check=True)
     assert done.stdout == "hello\n"
@@ -45,7 +47,9 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
-def test_a_package_gets_the_extra_of_its_accelerator(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_package_is_installed_with_the_extra_of_its_accelerator(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
     uri = local.put(storage, bucket, local.sdist(SAY, dependencies=extras), "extras/tiny-1.0.tar.gz")
     made = {
@@ -57,7 +61,7 @@ def test_a_package_gets_the_extra_of_its_accelerator(storage: Storage, bucket: s
     assert build_environment([uri], storage, tmp_path).digest == made[""].digest
 
 
-def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python(
+def test_pip_in_a_shared_environment_fails_instead_of_changing_the_users_python(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
@@ -70,7 +74,9 @@ def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python
         assert "jobs share this environment" in done.stderr
 
 
-def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_waiting_for_a_build_does_not_wait_until_the_environment_is_unused(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     """The builder keeps a shared lock while its job runs, so an exclusive lock is unavailable during that time."""
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
@@ -87,7 +93,7 @@ def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucke
         assert build_environment([uri], storage, tmp_path, say=is_built, seconds=60).digest == made.digest
 
 
-def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_broken_build_reports_the_output_of_uv_and_is_not_kept(storage: Storage, bucket: str, tmp_path: Path) -> None:
     broken = local.sdist(SAY, extra={"setup.py": "raise RuntimeError('setup is broken')"})
     uri = local.put(storage, bucket, broken)
     with pytest.raises(EnvironmentBuildError, match="setup is broken"):
@@ -97,7 +103,7 @@ def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket
     assert build_environment([uri], storage, tmp_path).python.exists()
 
 
-def test_a_broken_build_fails_the_job_as_the_trainers(
+def test_a_broken_build_is_a_trainer_error(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str
 ) -> None:
     uri = local.put(storage, bucket, local.sdist(SAY, dependencies='["no-such-package-anywhere-here==1.0"]'))
@@ -112,7 +118,7 @@ def test_a_broken_build_fails_the_job_as_the_trainers(
     assert "no package at" in status.detail
 
 
-def test_an_index_that_does_not_answer_is_not_the_trainers_fault(
+def test_an_unreachable_index_is_not_a_trainer_error(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -126,13 +132,13 @@ def test_an_index_that_does_not_answer_is_not_the_trainers_fault(
     assert str(port) in status.failure.message
 
 
-def test_constraints_of_the_sdist_pin_what_it_needs(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_constraints_in_the_sdist_pin_its_dependencies(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = local.sdist(SAY, dependencies='["iniconfig"]', extra={"constraints.txt": "iniconfig==2.0.0\n"})
     made = build_environment([local.put(storage, bucket, source)], storage, tmp_path)
     assert made.lock == ["iniconfig==2.0.0", "tiny==1.0"]
 
 
-def test_the_constraints_of_each_sdist_count(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_the_constraints_of_every_sdist_apply(storage: Storage, bucket: str, tmp_path: Path) -> None:
     extra = local.sdist(SAY, name="extra", dependencies='["six"]', extra={"constraints.txt": "six==1.16.0\ntiny==9\n"})
     own = {"constraints.txt": "iniconfig==2.0.0\n-e .\n"}
     uris = [
@@ -147,16 +153,14 @@ def test_the_constraints_of_each_sdist_count(storage: Storage, bucket: str, tmp_
     ]
 
 
-def test_constraints_that_cannot_be_used_are_refused_before_anything_is_built(
-    storage: Storage, bucket: str, tmp_path: Path
-) -> None:
+def test_invalid_constraints_are_refused_before_the_build(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"constraints.txt": "six==1.16.0\n-r base.txt\n"}))
     with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz: constraints\.txt:2 includes another file"):
         build_environment([uri], storage, tmp_path)
     assert not (tmp_path / "envs").exists()
 
 
-def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_is_built(
+def test_a_package_for_another_python_is_refused_before_the_build(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     """uv checks only the lower bound and would install the package."""
@@ -172,7 +176,7 @@ def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_i
     assert "requires Python >=3.7,<3.11, but the environment would have 3." in status.failure.message
 
 
-def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_bytecode_is_reused_for_identical_sources(storage: Storage, bucket: str, tmp_path: Path) -> None:
     needs = '["iniconfig==2.0.0"]'
     uris = [
         local.put(
@@ -190,7 +194,7 @@ def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, b
         assert done.stdout == said
 
 
-def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_an_incomplete_environment_is_not_used(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
     # As after a power failure: the files exist, but not the one that is written last.
@@ -202,7 +206,9 @@ def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_pa
     assert not (made.root / "rubbish").exists()
 
 
-def test_a_builder_that_is_killed_leaves_the_lock_to_its_uv(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_after_a_kill_of_the_builder_its_uv_process_keeps_the_lock(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     pid_file = tmp_path / "pid"
     setup = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(3600)"
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
@@ -224,11 +230,11 @@ build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
         build_environment([uri], storage, tmp_path, seconds=0.2)
     for process in processes.of_job(tmp_path):
         os.killpg(os.getpgid(process.pid), signal.SIGKILL)
-    with FileLock.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock is not given back"):
+    with FileLock.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock was not released"):
         assert find_environment(tmp_path, digest) is None
 
 
-def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_build_that_hangs_is_killed(storage: Storage, bucket: str, tmp_path: Path) -> None:
     setup = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
     with pytest.raises(EnvironmentBuildError, match="local_build_timeout_seconds"):
@@ -238,12 +244,12 @@ def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Pa
     assert FileLock.take(tmp_path / "locks" / f"{digest}.lock", wait=10.0) is not None
 
 
-def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_the_least_recently_used_environments_are_deleted(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uris = [local.put(storage, bucket, local.wheel(f"print({n})"), f"{n}/{WHEEL}") for n in range(3)]
     first, second = (build_environment([uri], storage, tmp_path) for uri in uris[:2])
     for age, made in ((3, first), (2, second)):
         os.utime(made.root / "ready.json", (age, age))
-    with FileLock.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("free"):
+    with FileLock.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("the lock is taken"):
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job is using it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
@@ -251,10 +257,10 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
     mine.mkdir()
     assert venv.prune(tmp_path, 1) == [first.digest]
     assert not lock_path(tmp_path, first.digest).exists()
-    assert mine.is_dir(), "it is not of our naming"
+    assert mine.is_dir(), "a folder of the user must not be deleted"
 
 
-def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     with pytest.raises(EnvironmentBuildError, match=r"/no/python does not run.*\n.*local_python_path"):
         build_environment([uri], storage, tmp_path, python="/no/python")

@@ -81,7 +81,7 @@ def test_each_replica_sees_its_own_gpu(make_backend: Make, actor: str, bucket: s
             len(found := dict(text.split(": ", 1) for text in local.texts(backend, handle) if "{" in text)) == 3
             and found
         ),
-        "all replicas have said what they see",
+        "all replicas have printed their variables",
     )
     chief, worker, server = (json.loads(seen[name]) for name in ("chief-0", "worker-0", "ps-0"))
     assert [chief[names[0]], worker[names[0]], server[names[0]]] == [*uuids, "-1"]
@@ -94,7 +94,9 @@ def test_each_replica_sees_its_own_gpu(make_backend: Make, actor: str, bucket: s
     assert f"GPU 0 (NVIDIA L4), {uuids[0]}" in log
 
 
-def test_the_job_files_own_variables_win(make_backend: Make, actor: str, bucket: str, uuids: list[str]) -> None:
+def test_variables_of_the_job_file_take_precedence(
+    make_backend: Make, actor: str, bucket: str, uuids: list[str]
+) -> None:
     own = {"CUDA_VISIBLE_DEVICES": "1", "TF_FORCE_GPU_ALLOW_GROWTH": "false"}
     show = f"say(*[os.environ[name] for name in {[*own]}])"
     backend = make_backend()
@@ -103,20 +105,22 @@ def test_the_job_files_own_variables_win(make_backend: Make, actor: str, bucket:
     assert uuids
 
 
-def test_two_jobs_on_one_gpu_run_one_after_the_other(
+def test_two_jobs_for_one_gpu_run_one_after_the_other(
     make_backend: Make, actor: str, bucket: str, tmp_path: Path, uuids: list[str]
 ) -> None:
     backend = make_backend(max_concurrent_jobs=4, gpus="1")
     go = tmp_path / "go"
     first = submit(backend, bucket, on_gpus(actor, {"chief": f"until({str(go)!r})"}), 1)
-    local.until(lambda: "on GPU 0" in local.describe(backend, first).detail, "the first runs")
+    local.until(lambda: "on GPU 0" in local.describe(backend, first).detail, "the first job runs")
     second = submit(backend, bucket, on_gpus(actor, {"chief": ""}), 2)
     reason = f"waiting for 1 GPU, 0 free: GPU 0 is used by {first.job_id}"
-    local.until(lambda: local.describe(backend, second).detail == reason, "the second says why it waits")
+    local.until(lambda: local.describe(backend, second).detail == reason, "the second job reports why it waits")
     # A job without GPUs does not wait for one.
     assert local.run(backend, bucket, local.spec(actor), key="c" * 40)[1].state is JobState.SUCCEEDED
     third = submit(backend, bucket, on_gpus(actor, {"chief": ""}), 3)
-    local.until(lambda: f"after {second.job_id}" in local.describe(backend, third).detail, "the third is behind it")
+    local.until(
+        lambda: f"after {second.job_id}" in local.describe(backend, third).detail, "the third job is queued behind it"
+    )
     backend.cancel(third)
     assert local.until_ended(backend, third).state is JobState.CANCELLED
     assert local.describe(backend, second).state is JobState.QUEUED
@@ -125,7 +129,7 @@ def test_two_jobs_on_one_gpu_run_one_after_the_other(
     assert uuids
 
 
-def test_a_job_that_does_not_fit_is_refused_before_anything_is_written(
+def test_a_job_that_needs_too_many_gpus_is_refused_before_anything_is_written(
     make_backend: Make, actor: str, bucket: str, tmp_path: Path, uuids: list[str]
 ) -> None:
     backend = make_backend()
@@ -148,7 +152,7 @@ def test_the_same_job_runs_on_a_machine_without_gpus(make_backend: Make, actor: 
     assert "chief-0: -1" in local.texts(backend, handle)
 
 
-def test_replicas_with_and_without_a_gpu_have_the_extra_for_it(
+def test_replicas_with_and_without_a_gpu_get_different_extras(
     make_backend: Make, storage: Storage, bucket: str, uuids: list[str]
 ) -> None:
     extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
@@ -160,7 +164,7 @@ def test_replicas_with_and_without_a_gpu_have_the_extra_for_it(
     assert uuids
 
 
-def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
+def test_a_gpu_is_never_assigned_twice_while_launchers_are_killed(
     make_backend: Make, other_backend: LocalBackend, actor: str, bucket: str, tmp_path: Path, uuids: list[str]
 ) -> None:
     """Two state dirs share one GPU. The trainers of killed launchers ignore SIGTERM and do not exit on their own."""
@@ -182,7 +186,7 @@ def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
         jobs.append((other_backend, submit(other_backend, bucket, on_gpus(actor, {"chief": train}), 20 + number)))
     card = Gpu(uuids[0], "GPU 0")
     for backend, handle in jobs[::2]:
-        local.until(partial(_contains, ran, handle.job_id), f"{handle.job_id} trains")
+        local.until(partial(_contains, ran, handle.job_id), f"{handle.job_id} is training")
         os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
         local.until(partial(_free, backend._job(handle.name).lock_file), "its launcher has ended")
         # While the replica runs, it holds the GPU.

@@ -44,7 +44,9 @@ def seen(backend: LocalBackend, handle: JobHandle) -> dict[str, dict[str, Any]]:
     return {path.stem.removeprefix("seen-"): json.loads(path.read_text()) for path in root.glob("seen-*.json")}
 
 
-def test_hello_trains_on_a_cluster(make_backend: Make, storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_the_hello_example_trains_on_a_cluster(
+    make_backend: Make, storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     shutil.copytree(HELLO, tmp_path / "hello")
     subprocess.run([find_uv_bin(), "build", "-q", "--sdist", "-o", tmp_path / "dist", tmp_path / "hello"], check=True)
     uri = local.put(storage, bucket, (tmp_path / "dist" / "hello-1.0.0.tar.gz").read_bytes(), "hello-1.0.0.tar.gz")
@@ -52,17 +54,17 @@ def test_hello_trains_on_a_cluster(make_backend: Make, storage: Storage, bucket:
     backend = make_backend(linger_seconds=60.0)  # workers may start later than the chief
     handle, status = local.run(backend, bucket, spec)
     assert status.state is JobState.SUCCEEDED
-    said = local.texts(backend, handle)
-    assert "chief-0: step 1: Hallo, Anna & Bob!" in said
-    assert "worker-1: step 3: こんにちは, Anna & Bob!" in said
-    assert "ps-0: ps-0 of 4 says:" in said
+    lines = local.texts(backend, handle)
+    assert "chief-0: step 1: Hallo, Anna & Bob!" in lines
+    assert "worker-1: step 3: こんにちは, Anna & Bob!" in lines
+    assert "ps-0: ps-0 of 4 says:" in lines
     result = json.loads(storage.read(f"{handle.job_dir}/model/result.json"))
     sizes = {name: len(found) for name, found in result["cluster"]["cluster"].items()}
     assert sizes == {"chief": 1, "worker": 2, "ps": 1}
     assert json.loads(storage.read(f"{handle.job_dir}/train/progress.json"))["step"] == 3
 
 
-def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: str, bucket: str) -> None:
+def test_every_replica_gets_the_same_cluster_and_its_own_task(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(
         actor,
         worker=2,
@@ -99,7 +101,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
     assert ranks == {"chief-0": "0", "worker-0": "1", "worker-1": "2"}
     assert {views[name]["env"]["WORLD_SIZE"] for name in ranks} == {"3"}
     contacts = [contacts_of(views[name]["env"]) for name in ranks]
-    assert contacts[1:] == contacts[:2], "the same for all"
+    assert contacts[1:] == contacts[:2], "all processes must get the same rendezvous addresses"
     assert len({*contacts[0], *addresses}) == 7
     assert views["worker-1"]["env"]["LIGHTGBM_MACHINES"].split(",") == [*clusters[0]["master"], *clusters[0]["worker"]]
 
@@ -110,20 +112,22 @@ def contacts_of(env: dict[str, str]) -> list[str]:
     return [":".join(torch), env["JAX_COORDINATOR_ADDRESS"], ":".join(xgboost)]
 
 
-def test_a_chief_alone_is_a_world_of_one_and_keeps_the_job_s_variables(
+def test_a_single_replica_has_world_size_1_and_keeps_the_jobs_variables(
     make_backend: Make, actor: str, bucket: str
 ) -> None:
     backend = make_backend()
     spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), env={"MASTER_PORT": "4711", "RANK": ""})
     handle, _ = local.run(backend, bucket, spec)
     env = seen(backend, handle)["chief-0"]["env"]
-    assert (env["MASTER_PORT"], env["RANK"]) == ("4711", ""), "the job file's"
+    assert (env["MASTER_PORT"], env["RANK"]) == ("4711", ""), "variables of the job file must be kept"
     assert (env["MASTER_ADDR"], env["WORLD_SIZE"], env["LOCAL_RANK"]) == ("127.0.0.1", "1", "0")
-    assert 20000 <= int(env["JAX_COORDINATOR_ADDRESS"].split(":")[1]) < 32000, "reserved"
+    assert 20000 <= int(env["JAX_COORDINATOR_ADDRESS"].split(":")[1]) < 32000, (
+        "the port must be reserved by the backend"
+    )
 
 
 @pytest.mark.parametrize("which", ["MASTER_PORT", "DMLC_TRACKER_PORT"])
-def test_a_taken_port_of_the_chief_restarts_the_cluster_on_others(
+def test_a_taken_port_of_the_chief_restarts_the_cluster_on_other_ports(
     make_backend: Make, actor: str, bucket: str, which: str
 ) -> None:
     """Another program binds the port after it was released and before the chief binds it."""
@@ -140,12 +144,12 @@ def test_a_taken_port_of_the_chief_restarts_the_cluster_on_others(
     backend = make_backend(max_chief_restarts=0)
     handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=hold)))
     assert status.state is JobState.SUCCEEDED, local.texts(backend, handle)
-    said = local.texts(backend, handle)
-    assert len({text for text in said if text.startswith("chief-0: port ")}) == 2
-    assert any("another program uses port" in text for text in said)
+    lines = local.texts(backend, handle)
+    assert len({text for text in lines if text.startswith("chief-0: port ")}) == 2
+    assert any("another program uses port" in text for text in lines)
 
 
-def test_arguments_arrive_as_written_and_the_job_dir_last(make_backend: Make, actor: str, bucket: str) -> None:
+def test_arguments_are_passed_unchanged_with_the_job_dir_last(make_backend: Make, actor: str, bucket: str) -> None:
     odd = ("--worker", "a b 'c' \"d\" $HOME ; # ü\n*")
     backend = make_backend()
     handle, _ = local.run(backend, bucket, local.spec(actor, args=(*local.acts(chief=PRINT_CLUSTER), *odd)))
@@ -153,7 +157,7 @@ def test_arguments_arrive_as_written_and_the_job_dir_last(make_backend: Make, ac
     assert args[2:] == [*odd, "--job-dir", handle.job_dir]
 
 
-def test_a_chief_alone_has_no_tf_config(
+def test_a_single_replica_has_no_tf_config(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["elsewhere:1"]}}')
@@ -162,7 +166,7 @@ def test_a_chief_alone_has_no_tf_config(
     assert "TF_CONFIG" not in seen(backend, handle)["chief-0"]["env"]
 
 
-def test_a_chief_alone_gets_ml_engine_s_cluster_of_one(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_single_replica_can_get_the_tf_config_of_ml_engine(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     spec = local.spec(
         actor, args=local.acts(chief=PRINT_CLUSTER), single_replica_tf_config=True, primary_name="master", region="r"
@@ -176,7 +180,7 @@ def test_a_chief_alone_gets_ml_engine_s_cluster_of_one(make_backend: Make, actor
 
 
 @pytest.mark.parametrize("expands", [True, False])
-def test_variables_in_arguments_are_expanded_in_vertex_s_format_only(
+def test_variables_in_arguments_are_expanded_only_in_vertex_ais_format(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch, expands: bool
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
@@ -193,7 +197,7 @@ def test_variables_in_arguments_are_expanded_in_vertex_s_format_only(
     assert view["env"]["OWN"] == (own if expands else env["OWN"])
 
 
-def test_the_environment_of_a_replica_holds_no_secret(
+def test_the_environment_of_a_replica_contains_no_secrets(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = {
@@ -237,7 +241,7 @@ def test_the_environment_of_a_replica_holds_no_secret(
                 assert b"hush" not in path.read_bytes(), path
 
 
-def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
+def test_logs_and_package_versions_are_uploaded(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
     backend = make_backend(log_upload_timeout_seconds=60)
     spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last line of the chief')"))
     handle, _ = local.run(backend, bucket, spec)
@@ -258,7 +262,7 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(urllib.request
 """
 
 
-def test_a_chief_that_succeeds_at_once_and_writes_nothing_is_reported(
+def test_a_chief_that_succeeds_immediately_without_output_is_reported(
     make_backend: Make, actor: str, storage: Storage, bucket: str
 ) -> None:
     backend = make_backend(empty_output_warning_seconds=30)
@@ -272,10 +276,12 @@ def test_a_chief_that_succeeds_at_once_and_writes_nothing_is_reported(
     _, wrote = local.run(backend, bucket, replace(spec, args=local.acts(chief=WRITE)), key="w" * 40)
     assert wrote.detail == "the chief ended with exit code 0"
     _, slow = local.run(make_backend(empty_output_warning_seconds=0.001), bucket, spec, key="s" * 40)
-    assert slow.detail == "the chief ended with exit code 0", "it took longer than that"
+    assert slow.detail == "the chief ended with exit code 0", (
+        "there must be no warning if the chief ran longer than the limit"
+    )
 
 
-def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
+def test_a_failed_log_upload_does_not_fail_the_job(
     make_backend: Make, actor: str, storage: Storage, bucket: str
 ) -> None:
     backend = make_backend(log_upload_timeout_seconds=60)
@@ -291,14 +297,16 @@ def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
         (TrainingSpec(module="tiny.task", package_uris=("gs://bbb/p",), pools=()), "one chief"),
     ],
 )
-def test_what_cannot_run_is_refused_at_once(make_backend: Make, bucket: str, spec: TrainingSpec, word: str) -> None:
+def test_an_invalid_spec_is_refused_at_submission(
+    make_backend: Make, bucket: str, spec: TrainingSpec, word: str
+) -> None:
     backend = make_backend()
     with pytest.raises(BackendError, match=word):
         backend.submit(local.submission(bucket, spec))
     assert backend.jobs() == []
 
 
-def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
+def test_an_unknown_job_is_lost(make_backend: Make) -> None:
     backend = make_backend()
     unknown = JobHandle("local", "unknown-1", "job", 1, "gs://bbb/m/job")
     assert backend.logs(unknown, {}).lines == ()
@@ -312,7 +320,7 @@ def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     assert status.failure.cause is FailureCause.LOST
 
 
-def test_stderr_is_kept_apart_if_the_backend_is_set_to(make_backend: Make, actor: str, bucket: str) -> None:
+def test_stderr_is_stored_separately_if_configured(make_backend: Make, actor: str, bucket: str) -> None:
     do = "say('out'); sys.stderr.write('no end of line'); sys.exit(1 if restarts else 75)"
     spec = local.spec(actor, args=local.acts(chief=do))
     backend = make_backend(max_chief_restarts=1)

@@ -32,7 +32,9 @@ def failure_of(make_backend: Make, bucket: str, spec: TrainingSpec, **settings: 
     return status.failure
 
 
-def test_the_chief_decides_and_the_rest_is_ended(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
+def test_the_job_ends_with_its_chief_and_other_replicas_are_stopped(
+    make_backend: Make, actor: str, bucket: str, tmp_path: Path
+) -> None:
     ready = tmp_path / "ready"
     chief = f"until({str(ready / 'ps-0')!r}); until({str(ready / 'evaluator-0')!r})"
     mark = f"Path({str(ready)!r}, me).touch(); "
@@ -44,11 +46,11 @@ def test_the_chief_decides_and_the_rest_is_ended(make_backend: Make, actor: str,
     handle, status = local.run(backend, bucket, spec)
     assert status.state is JobState.SUCCEEDED
     assert not local.alive(backend, handle)
-    said = local.texts(backend, handle)
-    assert any("evaluator-0 did not end within 1 s of SIGTERM: sending SIGKILL" in text for text in said)
+    lines = local.texts(backend, handle)
+    assert any("evaluator-0 did not end within 1 s of SIGTERM: sending SIGKILL" in text for text in lines)
 
 
-def test_the_scratch_of_a_job_goes_with_it_and_what_it_links_to_stays(
+def test_scratch_is_deleted_but_not_the_targets_of_its_symlinks(
     make_backend: Make, actor: str, bucket: str, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -58,12 +60,12 @@ def test_the_scratch_of_a_job_goes_with_it_and_what_it_links_to_stays(
     handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=chief)))
     assert status.state is JobState.SUCCEEDED
     job = backend._job(handle.name)
-    local.until(lambda: not (job.root / "work").exists(), "the scratch is gone")
+    local.until(lambda: not (job.root / "work").exists(), "the scratch is deleted")
     assert job.log("chief-0").exists()
     assert (tmp_path / "data" / "mine.csv").exists()
 
 
-def test_workers_may_finish_what_they_do(make_backend: Make, actor: str, bucket: str) -> None:
+def test_workers_can_finish_after_the_chief_within_linger_seconds(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, worker=1, ps=1, args=local.acts(worker="time.sleep(1); say('finished')", ps=FOR_EVER))
     backend = make_backend(linger_seconds=30.0)
     handle, status = local.run(backend, bucket, spec)
@@ -71,7 +73,7 @@ def test_workers_may_finish_what_they_do(make_backend: Make, actor: str, bucket:
     assert "worker-0: finished" in local.texts(backend, handle)
 
 
-def test_a_chiefs_error_is_the_trainers_and_reported_with_its_last_lines(
+def test_an_error_of_the_chief_is_a_trainer_error_with_its_last_log_lines(
     make_backend: Make, actor: str, bucket: str
 ) -> None:
     spec = local.spec(actor, ps=1, args=local.acts(chief="raise ValueError('no such column')", ps=FOR_EVER))
@@ -86,9 +88,9 @@ def test_a_missing_module_is_reported(make_backend: Make, actor: str, bucket: st
     assert "No module named tiny.missing" in failure.log_tail[-1]
 
 
-@pytest.mark.parametrize(("end", "said"), [("sys.exit(1)", 1), ("os.kill(os.getpid(), 9)", -9)])
-def test_a_worker_is_started_again_in_its_place(
-    make_backend: Make, actor: str, bucket: str, end: str, said: int
+@pytest.mark.parametrize(("end", "reported"), [("sys.exit(1)", 1), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_failed_worker_is_restarted_as_the_same_task(
+    make_backend: Make, actor: str, bucket: str, end: str, reported: int
 ) -> None:
     worker = f"say('address', config['cluster']['worker'][0])\nif restarts < 2: print('cut', end='', flush=True); {end}"
     chief = "until(scratch.parent / 'worker-0' / 'restart-2'); time.sleep(0.5)"
@@ -100,10 +102,10 @@ def test_a_worker_is_started_again_in_its_place(
     texts = [line.text for line in local.lines(backend, handle) if line.replica == "worker-0"]
     assert [text for text in texts if " restart " in text] == [f"worker-0 restart {number}" for number in range(3)]
     assert len({text for text in texts if "address" in text}) == 1
-    assert any(f"worker-0 ended with exit code {said}:" in text for text in local.texts(backend, handle))
+    assert any(f"worker-0 ended with exit code {reported}:" in text for text in local.texts(backend, handle))
 
 
-def test_a_worker_that_never_stays_up_fails_the_job(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_worker_that_keeps_failing_fails_the_job(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, worker=1, args=local.acts(chief=FOR_EVER, worker="sys.exit('broken')"))
     failure = failure_of(make_backend, bucket, spec, max_restarts=2)
     assert (failure.cause, failure.replica) == (FailureCause.TRAINER, "worker-0")
@@ -111,14 +113,14 @@ def test_a_worker_that_never_stays_up_fails_the_job(make_backend: Make, actor: s
     assert failure.log_tail[-1] == "broken"
 
 
-def test_training_goes_on_without_an_evaluator(make_backend: Make, actor: str, bucket: str) -> None:
+def test_training_continues_without_its_evaluator(make_backend: Make, actor: str, bucket: str) -> None:
     chief = "until(scratch.parent / 'evaluator-0' / 'restart-1'); time.sleep(0.5)"
     spec = local.spec(actor, evaluator=1, args=local.acts(chief=chief, evaluator="sys.exit(3)"))
     _, status = local.run(make_backend(max_restarts=1), bucket, spec)
     assert status.state is JobState.SUCCEEDED
 
 
-def test_a_chief_that_was_stopped_goes_on_where_it_was(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_stopped_chief_is_restarted_in_its_scratch(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=4)
     chief = "if restarts == 0: (scratch / 'saved').write_text('step 7'); {}\nsay((scratch / 'saved').read_text())"
     ends = ["sys.exit(75)", "sys.exit(143)", "os.kill(os.getpid(), 9)", "os.abort()"]
@@ -137,7 +139,7 @@ def test_a_chief_that_was_stopped_goes_on_where_it_was(make_backend: Make, actor
     ("end", "cause"),
     [("sys.exit(75)", FailureCause.PREEMPTED), ("os.abort()", FailureCause.TRAINER)],
 )
-def test_a_chief_that_is_always_stopped_fails(
+def test_a_chief_that_keeps_being_stopped_fails_the_job(
     make_backend: Make, actor: str, bucket: str, end: str, cause: FailureCause
 ) -> None:
     failure = failure_of(make_backend, bucket, local.spec(actor, args=local.acts(chief=end)), max_chief_restarts=1)
@@ -159,14 +161,14 @@ def test_grandchildren_do_not_outlive_the_job(make_backend: Make, actor: str, bu
         assert Process.of(int(pid)) is None, handle
 
 
-def test_the_deadline_ends_a_job(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_job_that_exceeds_its_deadline_fails(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, ps=1, max_running_seconds=1, args=local.acts(chief=FOR_EVER, ps=DEAF))
     failure = failure_of(make_backend, bucket, spec, termination_grace_seconds=0.5)
     assert failure.cause is FailureCause.DEADLINE
     assert "more than 1 s" in failure.message
 
 
-def test_a_launcher_that_gets_sigterm_lets_the_trainer_save(make_backend: Make, actor: str, bucket: str) -> None:
+def test_sigterm_to_the_launcher_lets_the_trainer_save(make_backend: Make, actor: str, bucket: str) -> None:
     chief = """
         def stop(*_):
             say('saved')
@@ -185,7 +187,9 @@ def test_a_launcher_that_gets_sigterm_lets_the_trainer_save(make_backend: Make, 
     assert "chief-0: saved" in local.texts(backend, handle)
 
 
-def test_a_stolen_port_begins_the_cluster_anew(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
+def test_a_port_taken_by_another_process_restarts_the_cluster(
+    make_backend: Make, actor: str, bucket: str, tmp_path: Path
+) -> None:
     stolen = tmp_path / "stolen"
     serve = f"""
         host, port = config['cluster'][task['type']][0].split(':')
@@ -213,7 +217,7 @@ def serve_name(block: str) -> str:
     return "\n".join(line.strip() for line in block.strip().splitlines())
 
 
-def test_who_a_cluster_waits_for_is_named(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
+def test_missing_replicas_are_named(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
     chief = f"""
         host, port = config['cluster']['chief'][0].split(':')
         server = socket.create_server((host, int(port)))
@@ -227,7 +231,7 @@ def test_who_a_cluster_waits_for_is_named(make_backend: Make, actor: str, bucket
     assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
 
 
-def test_times_are_recorded(make_backend: Make, actor: str, bucket: str) -> None:
+def test_start_and_end_times_are_recorded(make_backend: Make, actor: str, bucket: str) -> None:
     before = time.time()
     _, status = local.run(make_backend(), bucket, local.spec(actor))
     assert status.created is not None

@@ -23,7 +23,9 @@ def submit(backend: LocalBackend, bucket: str, actor: str, number: int, act: str
     )
 
 
-def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
+def test_the_queue_runs_two_jobs_at_a_time_in_order(
+    make_backend: Make, actor: str, bucket: str, tmp_path: Path
+) -> None:
     start_file, order = tmp_path / "start_file", tmp_path / "order"
     backend = make_backend(max_concurrent_jobs=2)
     act = f"""
@@ -31,12 +33,12 @@ def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket
         until({str(start_file)!r})
     """
     handles = [submit(backend, bucket, actor, 100 + number, act) for number in range(20)]
-    local.until(lambda: order.exists() and len(order.read_text().split()) == 2, "two run")
+    local.until(lambda: order.exists() and len(order.read_text().split()) == 2, "two jobs run")
     local.until(
         lambda: all(
             f"place {place} in" in status.detail for place, status in enumerate(backend.describe(handles[2:]), 1)
         ),
-        "every place is shown",
+        "every queued job shows its place",
     )
     states = [status.state for status in backend.describe(handles)]
     assert states == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 18
@@ -63,13 +65,13 @@ def _kilobytes(pid: int) -> int:
     return 0
 
 
-def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_lost_job_frees_its_slot(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=1)
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sleep(3600)"
     first = submit(backend, bucket, actor, 1, deaf)
     local.until(lambda: "chief-0: training" in local.texts(backend, first), "training")
     second = submit(backend, bucket, actor, 2, "")
-    local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second waits")
+    local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second job is queued")
     pid = local.launcher_pid(backend, first)
     os.kill(pid, signal.SIGKILL)
     # Nothing polls the first job: the second one reaps its processes and takes its place.
@@ -80,7 +82,7 @@ def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket:
     assert failure.cause is FailureCause.LOST
 
 
-def test_waiting_too_long_is_a_failure(make_backend: Make, actor: str, bucket: str) -> None:
+def test_a_job_that_exceeds_max_wait_seconds_fails(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=1)
     submit(backend, bucket, actor, 1, "time.sleep(3600)")
     spec = local.spec(actor, max_wait_seconds=1)

@@ -42,11 +42,11 @@ def test_a_cursor_is_read_as_it_was_saved(storage: Storage, handle: JobHandle) -
     ],
     ids=str,
 )
-def test_a_damaged_cursor_counts_as_none(storage: Storage, handle: JobHandle, damage: dict[str, Any]) -> None:
+def test_a_damaged_cursor_is_ignored(storage: Storage, handle: JobHandle, damage: dict[str, Any]) -> None:
     storage.write(JobDir(handle.job_dir).cursor, json.dumps({"attempt": 2, **damage}).encode())
     assert read_cursor(storage, handle) == LogCursor(2)
 
 
-def test_a_cursor_that_is_nested_too_deep_counts_as_none(storage: Storage, handle: JobHandle) -> None:
+def test_a_too_deeply_nested_cursor_is_ignored(storage: Storage, handle: JobHandle) -> None:
     storage.write(JobDir(handle.job_dir).cursor, b"[" * 200_000)
     assert read_cursor(storage, handle) == LogCursor(2)

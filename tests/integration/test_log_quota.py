@@ -96,7 +96,7 @@ def use_up(service: RunningEmulator) -> None:
     service.server.script.match(LOGS, service.project)
 
 
-def test_the_end_is_known_at_once_though_others_use_the_quota(
+def test_a_job_end_is_noticed_promptly_while_others_use_up_the_log_quota(
     service: RunningEmulator, memory: Talking, bucket: str
 ) -> None:
     handle = submit(service, memory, bucket)
@@ -112,11 +112,13 @@ def test_the_end_is_known_at_once_though_others_use_the_quota(
 
     event, seconds = asyncio.run(main())
     assert event["state"] == "SUCCEEDED"
-    assert seconds < 20.0, "not the minute of the quota"
+    assert seconds < 20.0, "the wait must not last until the quota is refilled"
     assert service.calls.count(LOGS) <= 3, "a 429 without Retry-After is backed off from"
 
 
-def test_jobs_with_different_options_share_one_call(service: RunningEmulator, memory: Talking, bucket: str) -> None:
+def test_jobs_with_different_options_share_one_log_request(
+    service: RunningEmulator, memory: Talking, bucket: str
+) -> None:
     handles = [submit(service, memory, bucket, number) for number in range(len(OPTIONS))]
     memory.lines = ("one", "two")
 
@@ -132,14 +134,14 @@ def test_jobs_with_different_options_share_one_call(service: RunningEmulator, me
     before = len(service.calls)
     assert asyncio.run(main()) == 1
     made = service.calls[before:]
-    assert made.count(LOGS) <= made.count("ListCustomJobs") + 4, "not one for each set of options"
+    assert made.count(LOGS) <= made.count("ListCustomJobs") + 4, "there must not be a request for each set of options"
     for handle in handles:
         cursor = read_cursor(Storage(), handle)
         assert cursor.state == "SUCCEEDED"
-        assert len(cursor.logs["window"]) >= 2, "its own lines, and the emulator's"
+        assert len(cursor.logs["window"]) >= 2, "the job's own lines and the emulator's are expected"
 
 
-def test_the_configured_budget_holds_for_all_readers(
+def test_the_configured_request_budget_applies_to_all_readers(
     service: RunningEmulator, memory: Talking, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The readers are a poller, and two followers in separate processes."""
@@ -169,7 +171,7 @@ def test_the_configured_budget_holds_for_all_readers(
 
 
 @pytest.mark.parametrize("empty", [1, 12])
-def test_unfinished_searches_lose_and_repeat_nothing(
+def test_incomplete_log_searches_neither_lose_nor_repeat_lines(
     service: RunningEmulator, memory: Talking, bucket: str, empty: int
 ) -> None:
     handle = submit(service, memory, bucket)

@@ -159,17 +159,17 @@ def train(folder: Path, backend: str, bucket: str, program: str, config: str) ->
     return main([*command, f"--job-dir={bucket}/mnist/mnist_1", "--backend", backend, "--stream-logs"])
 
 
-def test_the_one_line_job_file_trains_the_cluster(
+def test_a_one_line_job_file_trains_a_cluster(
     folder: Path, backend: str, storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(folder, backend, bucket, DISTRIBUTED, "trainingInput:\n  scaleTier: STANDARD_1\n") == 0
-    said = capsys.readouterr().out
-    assert "chief-0 | I am master 0" in said
-    assert "worker-0 | I am worker 0" in said
-    assert "ps-0 | I am ps 0" in said
+    output = capsys.readouterr().out
+    assert "chief-0 | I am master 0" in output
+    assert "worker-0 | I am worker 0" in output
+    assert "ps-0 | I am ps 0" in output
     assert json.loads(storage.read(f"{bucket}/mnist/mnist_1/model/export.json"))["step"] >= 20
     assert any("/train/model.ckpt-" in stat.uri for stat in storage.ls(f"{bucket}/mnist/mnist_1/train/"))
-    assert "wrote nothing" not in said
+    assert "wrote nothing" not in output
 
 
 def test_a_job_of_one_replica_finds_its_tf_config(
@@ -180,15 +180,15 @@ def test_a_job_of_one_replica_finds_its_tf_config(
     assert json.loads(storage.read(f"{bucket}/mnist/mnist_1/model/export.json")) == {"step": 1}
 
 
-def test_a_master_that_is_called_chief_is_reported(
+def test_a_chief_that_writes_nothing_is_reported_with_its_name_in_tf_config(
     folder: Path, backend: str, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = "trainingInput:\n  scaleTier: STANDARD_1\n  useChiefInTfConfig: true\n"
     assert train(folder, backend, bucket, DISTRIBUTED, config) == 0
-    said = capsys.readouterr().out
-    assert "chief-0 | I am chief 0" in said
+    output = capsys.readouterr().out
+    assert "chief-0 | I am chief 0" in output
     warning = r"the chief ended with exit code 0( after [\d.]+ s)?, but wrote nothing below model/ or train/"
-    assert re.search(rf"launcher \| {warning}; TF_CONFIG calls it \"chief\"", said)
-    assert re.search(rf"job \| \w+ → SUCCEEDED: {warning}", said)
+    assert re.search(rf"launcher \| {warning}; TF_CONFIG calls it \"chief\"", output)
+    assert re.search(rf"job \| \w+ → SUCCEEDED: {warning}", output)
     assert main(["jobs", "status", "mnist_1", "--backend", backend]) == 0
     assert re.search(rf"detail: +{warning}", capsys.readouterr().out)

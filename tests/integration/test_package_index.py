@@ -50,7 +50,7 @@ def output(python: Path) -> str:
 
 
 @pytest.mark.usefixtures("no_installer_settings")
-def test_pips_index_is_the_builds_and_the_environments(
+def test_pip_settings_apply_to_builds_and_environments(
     trainer: Path, index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pins.txt").write_text("quaint-library<2\n")
@@ -65,7 +65,7 @@ def test_pips_index_is_the_builds_and_the_environments(
 
 
 @pytest.mark.usefixtures("no_installer_settings")
-def test_a_directory_of_wheels_and_no_index(
+def test_packages_are_installed_from_a_directory_without_an_index(
     trainer: Path, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = private_index.write_index(tmp_path / "wheels")
@@ -77,7 +77,7 @@ def test_a_directory_of_wheels_and_no_index(
 
 
 @pytest.mark.usefixtures("no_installer_settings")
-def test_a_jobs_own_variables_for_pip_count_as_in_a_container(
+def test_pip_variables_of_a_job_apply_as_in_a_container(
     trainer: Path, index: str, storage: Storage, bucket: str, make_backend: Callable[..., LocalBackend], tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -91,19 +91,19 @@ def test_a_jobs_own_variables_for_pip_count_as_in_a_container(
 
 
 @pytest.mark.usefixtures("no_installer_settings")
-def test_a_dependency_that_pip_would_refuse_is_named(
+def test_a_dependency_that_does_not_accept_this_python_is_named(
     index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", index)
     uri = local.put(storage, bucket, local.sdist("", dependencies='["quaint-relic"]'))
-    said: list[str] = []
-    build_environment([uri], storage, tmp_path / "state", say=said.append)
-    [warning] = [text for text in said if "do not accept Python" in text]
+    messages: list[str] = []
+    build_environment([uri], storage, tmp_path / "state", say=messages.append)
+    [warning] = [text for text in messages if "do not accept Python" in text]
     assert "quaint-relic 1.0 (>=3.6,<3.11)" in warning
 
 
 @pytest.mark.usefixtures("no_installer_settings")
-def test_builds_see_the_systems_certificates(
+def test_builds_trust_the_systems_certificates(
     trainer: Path, index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The build backend, which uv starts with its own environment, reports which certificates it sees."""

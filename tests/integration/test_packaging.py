@@ -99,12 +99,12 @@ def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return builds
 
 
-def test_a_package_dir_is_packed_whole_and_runs_where_it_is_installed(
+def test_a_package_dir_is_packaged_completely_and_runs_when_installed(
     storage: Storage, bucket: str, trainer: Path, tmp_path: Path
 ) -> None:
     before = snapshot(trainer.parent)
     packaged = package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task", requirements=["six>=1"])
-    assert snapshot(trainer.parent) == before, "the user's tree is never written to"
+    assert snapshot(trainer.parent) == before, "the user's source tree must not be changed"
     [uri] = packaged.uris
     assert uri == f"{bucket}/packages/trainer/{packaged.digest}/trainer-0.0.0.tar.gz"
     assert {"trainer/models/deep/net.py", "trainer/data/vocab.txt"} <= contents(storage, uri)
@@ -124,7 +124,7 @@ def test_a_package_dir_is_packed_whole_and_runs_where_it_is_installed(
     assert done.stdout == "3 words\n"
 
 
-def test_an_unchanged_trainer_is_one_request_and_no_build(
+def test_an_unchanged_trainer_takes_one_request_and_no_build(
     storage: Storage, bucket: str, trainer: Path, tmp_path: Path, count_builds: list[Path]
 ) -> None:
     first = package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
@@ -152,7 +152,7 @@ def test_an_unchanged_trainer_is_one_request_and_no_build(
     assert other.digest != package_trainer(trainer, storage=storage, staging=bucket, requirements=["six"]).digest
 
 
-def test_builders_at_the_same_time_make_one_object(
+def test_concurrent_builds_upload_one_object(
     storage: Storage, bucket: str, trainer: Path, count_builds: list[Path]
 ) -> None:
     with ThreadPoolExecutor(6) as pool:
@@ -166,9 +166,7 @@ def test_builders_at_the_same_time_make_one_object(
     assert len(count_builds) >= 1
 
 
-def test_a_package_that_was_deleted_from_the_bucket_is_built_again(
-    storage: Storage, bucket: str, trainer: Path
-) -> None:
+def test_a_package_deleted_from_the_bucket_is_built_again(storage: Storage, bucket: str, trainer: Path) -> None:
     first = package_trainer(trainer, storage=storage, staging=bucket)
     storage.delete(first.uris[0])
     again = package_trainer(trainer, storage=storage, staging=bucket)
@@ -176,14 +174,12 @@ def test_a_package_that_was_deleted_from_the_bucket_is_built_again(
     assert storage.exists(first.uris[0])
 
 
-def test_a_project_has_its_own_build_and_name(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_project_is_built_with_its_own_build_system_and_name(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = project(tmp_path / "work", **{"pyproject.toml": PYPROJECT, "dist/old.tar.gz": "x", ".env": "X=1"})
     write(root, {"constraints.txt": "six==1.17.0\n"})
     before = snapshot(root)
     packaged = package_trainer(root, storage=storage, staging=f"{bucket}/team", module="trainer.task")
-    assert "constraints.txt" in contents(storage, packaged.uris[0]), (
-        "what pins the environment travels with the trainer"
-    )
+    assert "constraints.txt" in contents(storage, packaged.uris[0]), "the constraints must be packaged with the trainer"
     assert snapshot(root) == before
     assert (packaged.name, packaged.version) == ("my_trainer", "3.1")
     assert packaged.uris[0] == f"{bucket}/team/packages/my-trainer/{packaged.digest}/my_trainer-3.1.tar.gz"
@@ -191,7 +187,7 @@ def test_a_project_has_its_own_build_and_name(storage: Storage, bucket: str, tmp
     assert package_trainer(root, storage=storage, staging=f"{bucket}/team", module="trainer.task").reused
 
 
-def test_an_old_setup_py_builds_and_one_that_forgets_sub_packages_is_caught(
+def test_an_old_setup_py_builds_but_missing_subpackages_are_an_error(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     setup = "from setuptools import find_packages, setup\n"
@@ -205,7 +201,7 @@ def test_an_old_setup_py_builds_and_one_that_forgets_sub_packages_is_caught(
     assert len(storage.ls(f"{bucket}/packages/")) == 1
 
 
-def test_a_build_that_fails_speaks_in_its_own_words(
+def test_a_failed_build_reports_its_output_without_secrets(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "do-not-tell")
@@ -216,11 +212,11 @@ def test_a_build_that_fails_speaks_in_its_own_words(
         package_trainer(root, storage=storage, staging=bucket)
     assert str(root) in caught.value.message
     assert "hunter2" not in str(caught.value)
-    assert "FERNET" not in str(caught.value), "the build runs without the worker's secrets"
+    assert "FERNET" not in str(caught.value), "the build must not see the worker's secrets"
     assert storage.ls(bucket) == []
 
 
-def test_a_build_that_takes_too_long_is_ended(
+def test_a_build_that_exceeds_its_timeout_is_killed(
     storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "BUILD_SECONDS", 0.0)
@@ -228,7 +224,7 @@ def test_a_build_that_takes_too_long_is_ended(
         package_trainer(trainer, storage=storage, staging=bucket)
 
 
-def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_killed_task_leaves_no_build_process(storage: Storage, bucket: str, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     backend = "import os, pathlib, time\n"
     backend += f"pathlib.Path({str(pid_file)!r} + '.part').write_text(str(os.getpid()))\n"
@@ -255,11 +251,11 @@ def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket
     stat = Path(f"/proc/{pid_file.read_text()}/stat")
     deadline = time.monotonic() + 60
     while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
-        assert time.monotonic() < deadline, "the builder's child lives on"
+        assert time.monotonic() < deadline, "the build's child process is still running"
         time.sleep(0.02)
 
 
-def test_ready_made_archives(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
+def test_built_archives_are_accepted(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
     made = package_trainer(trainer, storage=storage, staging=f"{bucket}/other")
     sdist = tmp_path / "trainer-0.0.0.tar.gz"
     storage.download(made.uris[0], sdist)
@@ -280,7 +276,9 @@ def test_ready_made_archives(storage: Storage, bucket: str, trainer: Path, tmp_p
         package_trainer(f"{bucket}/nothing-1.0.tar.gz", storage=storage, staging=bucket)
 
 
-def test_a_trainer_with_another_package(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
+def test_a_trainer_can_be_packaged_with_another_package(
+    storage: Storage, bucket: str, trainer: Path, tmp_path: Path
+) -> None:
     helper = write(tmp_path / "helper", {"__init__.py": "", "words.py": ""})
     both = package_trainer([trainer, helper], storage=storage, staging=bucket, module="trainer.task")
     assert [uri.rsplit("/", 1)[1] for uri in both.uris] == ["trainer-0.0.0.tar.gz", "helper-0.0.0.tar.gz"]
@@ -292,7 +290,7 @@ def test_a_trainer_with_another_package(storage: Storage, bucket: str, trainer: 
         package_trainer([], storage=storage, staging=bucket)
 
 
-def test_mistakes_are_found_before_anything_is_built(
+def test_invalid_sources_are_refused_before_the_build(
     storage: Storage, bucket: str, trainer: Path, count_builds: list[Path]
 ) -> None:
     with pytest.raises(PackageError, match=r"no module trainer\.tsk"):
@@ -328,7 +326,7 @@ def test_a_tree_that_changes_while_it_is_copied_is_not_packaged(
     assert storage.ls(bucket) == []
 
 
-def test_nothing_is_left_behind_on_this_machine(
+def test_packaging_leaves_no_temporary_files(
     storage: Storage, bucket: str, trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
@@ -338,7 +336,7 @@ def test_nothing_is_left_behind_on_this_machine(
     assert list(scratch.iterdir()) == []
 
 
-def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path) -> None:
+def test_cache_hits_and_misses_use_little_cpu_time(storage: Storage, bucket: str, trainer: Path) -> None:
     """Checks the design's limits in CPU time, which depends little on the machine's other load.
 
     benchmarks/packaging.py has the measurements.

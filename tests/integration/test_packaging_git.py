@@ -140,7 +140,7 @@ BUILDS = {
 
 
 @pytest.mark.parametrize("tool", BUILDS)
-def test_a_build_that_asks_git_makes_what_it_makes_by_hand(
+def test_a_build_that_uses_git_gives_the_same_result_as_a_manual_build(
     storage: Storage, bucket: str, tmp_path: Path, clone: Callable[..., Path], tool: str
 ) -> None:
     files, version = BUILDS[tool]
@@ -151,17 +151,17 @@ def test_a_build_that_asks_git_makes_what_it_makes_by_hand(
     packaged = package_trainer(project, storage=storage, staging=bucket, module="trainer.task")
     assert (packaged.version, contents(storage, packaged)) == expected
     assert packaged.version.startswith(version)
-    assert snapshot(project) == before, "neither the user's files nor their repository are written to"
+    assert snapshot(project) == before, "the user's files and repository must not be changed"
     assert packaged.notes == ()
 
 
-def test_data_that_only_git_lists_is_packaged(storage: Storage, bucket: str, clone: Callable[..., Path]) -> None:
+def test_data_files_listed_only_by_git_are_packaged(storage: Storage, bucket: str, clone: Callable[..., Path]) -> None:
     packaged = package_trainer(clone({"pyproject.toml": SCM}), storage=storage, staging=bucket)
     assert "trainer/vocab.txt" in contents(storage, packaged)
-    assert {left.path for left in packaged.left_out} == {".git/"}, "nothing is left out by the build"
+    assert {left.path for left in packaged.left_out} == {".git/"}, "the build must not exclude files"
 
 
-def test_commits_tags_and_changes_make_another_package(
+def test_commits_tags_and_local_changes_give_another_package(
     storage: Storage, bucket: str, clone: Callable[..., Path], git: Callable[..., str]
 ) -> None:
     """The project is a part of a larger repository; the package contains only the project."""
@@ -173,7 +173,7 @@ def test_commits_tags_and_changes_make_another_package(
         return package_trainer(project, storage=storage, staging=bucket)
 
     first = package()
-    assert first.version == "1.2.1.dev1", "files that were not copied are no change"
+    assert first.version == "1.2.1.dev1", "files that were not copied must not count as changed"
     assert package().reused
     git(top, "tag", "v2.0.0")
     assert package().version == "2.0.0"
@@ -187,7 +187,7 @@ def test_commits_tags_and_changes_make_another_package(
     assert package().version == "2.0.0"
 
 
-def test_the_version_can_be_said_without_git(
+def test_the_version_can_be_set_without_git(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = tmp_path / "project"
@@ -207,7 +207,7 @@ def test_the_version_can_be_said_without_git(
     assert package_trainer(project, storage=storage, staging=bucket).version == "3.5"
 
 
-def test_a_machine_without_git_is_named(
+def test_missing_git_is_reported(
     storage: Storage, bucket: str, tmp_path: Path, clone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = clone({"setup.py": DESCRIBE})
@@ -217,7 +217,9 @@ def test_a_machine_without_git_is_named(
     assert "git is not installed on this machine" in caught.value.hint
 
 
-def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str, clone: Callable[..., Path]) -> None:
+def test_a_version_that_needs_git_at_installation_is_refused(
+    storage: Storage, bucket: str, clone: Callable[..., Path]
+) -> None:
     """Such an sdist could be built but not installed."""
     setup = "import subprocess\nfrom setuptools import setup\n"
     setup += "done = subprocess.run(['git', 'describe', '--tags', '--abbrev=0'], capture_output=True, text=True)\n"
@@ -227,7 +229,7 @@ def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str,
     assert "read the version from PKG-INFO" in caught.value.hint
 
 
-def test_a_repository_that_git_cannot_read_stops_only_builds_that_ask_it(
+def test_a_broken_repository_fails_only_builds_that_use_git(
     storage: Storage, bucket: str, clone: Callable[..., Path]
 ) -> None:
     project = clone({"setup.py": "from setuptools import setup\nsetup(name='t', version='1', packages=['trainer'])\n"})
@@ -238,7 +240,7 @@ def test_a_repository_that_git_cannot_read_stops_only_builds_that_ask_it(
         package_trainer(project, storage=storage, staging=bucket)
 
 
-def test_poetry_leaves_out_what_git_ignores(
+def test_poetry_excludes_files_that_git_ignores(
     storage: Storage, bucket: str, tmp_path: Path, clone: Callable[..., Path]
 ) -> None:
     project = clone({"pyproject.toml": POETRY, ".gitignore": "*.bin\n"})

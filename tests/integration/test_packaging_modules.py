@@ -25,12 +25,12 @@ def uris(storage: Storage, bucket: str, tmp_path: Path) -> tuple[str, ...]:
     return (*trainer.uris, *package_trainer(tmp_path / "helper", storage=storage, staging=bucket).uris)
 
 
-def test_a_module_of_any_package_is_found(storage: Storage, uris: tuple[str, ...]) -> None:
+def test_a_module_is_found_in_any_of_the_packages(storage: Storage, uris: tuple[str, ...]) -> None:
     for module in ("hello.main", "helper.words", "torch.distributed.run"):
         check_module_in_packages(module, uris, storage)
 
 
-def test_a_typing_error_is_found_before_anything_is_submitted(storage: Storage, uris: tuple[str, ...]) -> None:
+def test_a_misspelt_module_is_found_before_the_submission(storage: Storage, uris: tuple[str, ...]) -> None:
     with pytest.raises(PackageError, match=r"no module hello\.mian in gs://") as caught:
         check_module_in_packages("hello.mian", uris, storage)
     assert "hello.main" in caught.value.hint
@@ -38,12 +38,12 @@ def test_a_typing_error_is_found_before_anything_is_submitted(storage: Storage, 
         check_module_in_packages("helo.main", uris, storage)
 
 
-def test_a_package_that_is_gone_is_named(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
+def test_a_missing_package_is_named(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
     with pytest.raises(ObjectMissingError, match=r"gone-1\.0\.tar\.gz"):
         check_module_in_packages("hello.main", [*uris, f"{bucket}/gone-1.0.tar.gz"], storage)
 
 
-def test_a_package_too_large_to_be_read_is_not_checked(
+def test_a_package_that_is_too_large_is_not_checked(
     storage: Storage, uris: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mlengine.packaging.modules._MOST_BYTES", 10)
@@ -51,7 +51,9 @@ def test_a_package_too_large_to_be_read_is_not_checked(
     assert "module hello.mian is not checked" in caplog.text
 
 
-def test_a_package_may_have_a_name_without_a_version(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
+def test_a_package_file_name_without_a_version_is_accepted(
+    storage: Storage, bucket: str, uris: tuple[str, ...]
+) -> None:
     """Installers accept this too."""
     uri = f"{bucket}/old/hello.tar.gz"
     storage.write(uri, storage.read(uris[0]))

@@ -59,7 +59,9 @@ setup(
 """
 
 
-def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_file_read_by_setup_py_but_missing_in_the_sdist_is_named(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     root = trainer(tmp_path / "old", {"setup.py": READS_REQUIREMENTS, "requirements.txt": "six\n"})
     with pytest.raises(
         PackageError, match=r"reads requirements\.txt, which is in .*old but not in the sdist"
@@ -73,7 +75,7 @@ def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storag
     assert package_trainer(root, storage=storage, staging=bucket, module="trainer.task").version == "1.0"
 
 
-def test_a_file_outside_of_the_project_is_no_part_of_a_package(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_file_outside_the_project_cannot_be_used_by_the_build(storage: Storage, bucket: str, tmp_path: Path) -> None:
     write(tmp_path, {"VERSION": "7"})
     setup = "from setuptools import setup\nsetup(name='t', version=open('../VERSION').read(), packages=['trainer'])\n"
     root = trainer(tmp_path / "project", {"setup.py": setup})
@@ -82,7 +84,9 @@ def test_a_file_outside_of_the_project_is_no_part_of_a_package(storage: Storage,
     assert f"{tmp_path / 'VERSION'} is outside of the project" in caught.value.hint
 
 
-def test_a_file_that_is_left_out_for_a_reason_is_named_with_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_an_excluded_file_that_the_build_needs_is_named_with_the_reason(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     setup = "from setuptools import setup\nsetup(name='t', version=open('.env').read(), packages=['trainer'])\n"
     root = trainer(tmp_path / "project", {"setup.py": setup, ".env": "1.0"})
     with pytest.raises(PackageError) as caught:
@@ -90,7 +94,7 @@ def test_a_file_that_is_left_out_for_a_reason_is_named_with_it(storage: Storage,
     assert ".env is not packaged (looks like a secret)" in caught.value.hint
 
 
-def test_a_module_in_the_sdist_and_not_in_the_wheel_is_missing(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_module_missing_in_the_wheel_is_an_error(storage: Storage, bucket: str, tmp_path: Path) -> None:
     pyproject = SETUPTOOLS + PROJECT.format(name="t") + '[tool.setuptools]\npackages = ["trainer"]\n'
     pyproject += "include-package-data = false\n"
     files = {"pyproject.toml": pyproject, "MANIFEST.in": "graft trainer\n"}
@@ -100,7 +104,7 @@ def test_a_module_in_the_sdist_and_not_in_the_wheel_is_missing(storage: Storage,
     assert "trainer.task" in caught.value.hint
 
 
-def test_data_files_that_a_build_forgets_are_listed(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_data_files_missing_in_a_build_are_listed(storage: Storage, bucket: str, tmp_path: Path) -> None:
     pyproject = SETUPTOOLS + PROJECT.format(name="t") + '[tool.setuptools]\npackages = ["trainer"]\n'
     pyproject += 'package-dir = { "" = "src" }\n'
     files = {"src/trainer/__init__.py": "", "src/trainer/task.py": "", "src/trainer/vocab.txt": "a", "notes.txt": ""}
@@ -109,7 +113,7 @@ def test_data_files_that_a_build_forgets_are_listed(storage: Storage, bucket: st
     assert [(left.path, "wheel" in left.reason) for left in packaged.left_out] == [("src/trainer/vocab.txt", True)]
 
 
-def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_requirement_at_a_local_path_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     write(tmp_path / "lib", {"pyproject.toml": SETUPTOOLS + PROJECT.format(name="lib"), "lib.py": ""})
     setup = "import pathlib\nfrom setuptools import setup\n"
     setup += f"setup(name='t', version='1', packages=['trainer'], install_requires=['lib @ file://{tmp_path}/lib'])\n"
@@ -119,7 +123,7 @@ def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bu
     assert "require lib by name, and package both" in caught.value.hint
 
 
-def test_what_only_a_compiler_can_build_is_packaged_with_a_note(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_package_that_needs_a_compiler_is_packaged_with_a_note(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """The job's image may have a compiler or headers that this machine lacks."""
     setup = "from setuptools import Extension, setup\n"
     setup += "setup(name='t', version='1', packages=['trainer'], ext_modules=[Extension('fast', ['fast.c'])])\n"
@@ -129,19 +133,19 @@ def test_what_only_a_compiler_can_build_is_packaged_with_a_note(storage: Storage
     assert "fast.c" in contents(storage, packaged)
 
 
-def test_pkg_resources_has_a_hint_that_helps(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_missing_pkg_resources_gives_a_useful_hint(storage: Storage, bucket: str, tmp_path: Path) -> None:
     setup = "import pkg_resources\nfrom setuptools import setup\nsetup(name='t', version='1', packages=['trainer'])\n"
     root = trainer(tmp_path / "my-trainer", {"setup.py": setup})
     with pytest.raises(PackageError, match="No module named 'pkg_resources'") as caught:
         package_trainer(root, storage=storage, staging=bucket)
     assert "setuptools<82" in caught.value.hint
-    assert "--no-build-isolation" not in str(caught.value), "uv's own advice cannot help"
+    assert "--no-build-isolation" not in str(caught.value), "uv's own advice must not be shown because it cannot help"
 
     write(root, {"pyproject.toml": '[build-system]\nrequires = ["setuptools<82"]\n'})
     assert package_trainer(root, storage=storage, staging=bucket).version == "1"
 
 
-def test_builders_speak_of_the_users_directory(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_build_errors_name_the_users_directory(storage: Storage, bucket: str, tmp_path: Path) -> None:
     setup = "import os, sys\nprint('directory', os.getcwd(), os.path.basename(os.getcwd()))\nimport numpy\n"
     root = trainer(tmp_path / "my-project", {"setup.py": setup})
     with pytest.raises(PackageError, match="No module named 'numpy'") as caught:
@@ -152,7 +156,7 @@ def test_builders_speak_of_the_users_directory(storage: Storage, bucket: str, tm
 
 
 @pytest.mark.parametrize("layout", ["trainer", "src/trainer"])
-def test_a_package_dir_in_a_project_has_the_projects_build(
+def test_a_package_dir_in_a_project_is_built_with_the_project(
     storage: Storage, bucket: str, tmp_path: Path, layout: str
 ) -> None:
     where = "'': 'src'" if layout.startswith("src") else ""
@@ -171,10 +175,12 @@ def test_a_package_dir_in_a_project_has_the_projects_build(
     assert again.notes == packaged.notes
 
     alone = package_trainer(root / layout, storage=storage, staging=bucket, requirements=["six"])
-    assert (alone.name, alone.version) == ("trainer", "0.0.0"), "requirements of its own are its build"
+    assert (alone.name, alone.version) == ("trainer", "0.0.0"), "own requirements must be part of the build"
 
 
-def test_a_package_dir_in_a_project_of_others_is_packaged_alone(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_package_dir_that_its_project_excludes_is_packaged_alone(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     setup = "from setuptools import setup\nsetup(name='dags', version='2.5', packages=['dags'])\n"
     root = trainer(tmp_path / "project", {"setup.py": setup, "dags/__init__.py": ""})
     packaged = package_trainer(root / "trainer", storage=storage, staging=bucket, module="trainer.task")
@@ -185,7 +191,7 @@ def test_a_package_dir_in_a_project_of_others_is_packaged_alone(storage: Storage
 
     write(root, {"setup.py": setup.replace("['dags']", "['dags', 'trainer']")})
     now = package_trainer(root / "trainer", storage=storage, staging=bucket, module="trainer.task")
-    assert now.name == "dags", "the decision is made again when the build files change"
+    assert now.name == "dags", "a changed build file must be taken into account"
 
 
 def test_a_project_that_cannot_be_built_names_the_package_dir(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -244,7 +250,7 @@ def test_local_requirements_are_packaged_with_the_trainer(
 
 
 @pytest.mark.parametrize("where", ["above", "root"])
-def test_hatchling_heeds_an_ignore_file_above_the_project_as_it_does_by_hand(
+def test_hatchling_respects_ignore_files_as_in_a_manual_build(
     storage: Storage, bucket: str, tmp_path: Path, where: str
 ) -> None:
     pyproject = HATCHLING + PROJECT.format(name="trainer")
@@ -261,7 +267,7 @@ def test_hatchling_heeds_an_ignore_file_above_the_project_as_it_does_by_hand(
     assert "trainer/weights.bin" in contents(storage, changed)
 
 
-def test_an_ignore_file_of_the_temporary_directory_does_not_count(
+def test_an_ignore_file_in_the_temporary_directory_is_not_used(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = write(tmp_path / "scratch", {".gitignore": "*.bin\n"})
@@ -272,9 +278,7 @@ def test_an_ignore_file_of_the_temporary_directory_does_not_count(
     assert "trainer/weights.bin" in contents(storage, packaged)
 
 
-def test_a_dry_run_names_what_packaging_makes_and_uploads_nothing(
-    storage: Storage, bucket: str, tmp_path: Path
-) -> None:
+def test_a_dry_run_names_the_packages_and_uploads_nothing(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = trainer(tmp_path / "work", {"pyproject.toml": SETUPTOOLS + PROJECT.format(name="My.Trainer")})
     alone = write(tmp_path / "helper", {"__init__.py": "", "words.py": ""})
     sources = [root, alone]

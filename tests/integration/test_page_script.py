@@ -26,19 +26,19 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return drive("tests.support.page_races", {"browser": browser, "static": str(static)}, scratch, 300.0)
 
 
-def test_a_page_of_jobs_that_is_gone_is_replaced_by_the_last_one(seen: dict[str, Any]) -> None:
+def test_a_page_number_beyond_the_end_shows_the_last_page(seen: dict[str, Any]) -> None:
     assert seen["last_page"]["rows"] == 45
 
 
-def test_the_list_is_that_of_the_last_query(seen: dict[str, Any]) -> None:
+def test_a_late_response_to_an_earlier_query_is_ignored(seen: dict[str, Any]) -> None:
     assert seen["late_response"] == {"text": "ab", "shown": "found-for-[ab]"}
 
 
-def test_the_log_is_that_of_the_chosen_attempt(seen: dict[str, Any]) -> None:
+def test_the_log_shows_only_the_selected_attempt(seen: dict[str, Any]) -> None:
     lines = seen["other_attempt"]["lines"]
     assert "a line of attempt 1" in lines
     assert "attempt 2" not in lines
-    assert seen["other_attempt"]["cursors"][0] == "", "it is read from its beginning"
+    assert seen["other_attempt"]["cursors"][0] == "", "the log must be read from its beginning"
 
 
 def test_a_job_that_waits_for_its_next_attempt_has_a_cancel_button(seen: dict[str, Any]) -> None:

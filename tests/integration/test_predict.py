@@ -52,7 +52,7 @@ def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
     publish(validation_env.storage, validation_env.bucket, report, by="test")
 
 
-def test_ten_held_out_digits_by_the_champion(validation_env: ValidationEnv, run: Run) -> None:
+def test_the_champion_predicts_ten_held_out_digits(validation_env: ValidationEnv, run: Run) -> None:
     quick(validation_env, "good")
     code, out, err = run("models", "predict", "mnist", "--draw")
     assert (code, err) == (0, "")
@@ -79,7 +79,7 @@ def test_ten_held_out_digits_by_the_champion(validation_env: ValidationEnv, run:
     assert len(drawn) > 50
 
 
-def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
+def test_predict_uses_the_model_of_a_given_job(validation_env: ValidationEnv, run: Run) -> None:
     job_dir = validation_env.job("good", "job_1")
     record = JobRecord(
         key="k",
@@ -92,14 +92,14 @@ def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
     validation_env.storage.write(job_dir.claim, record.to_bytes())
     code, _, err = run("models", "predict", "mnist", "--job", "job_1")
     assert code == 1
-    assert "no column for input 'key'" in err, "the job has no report that says how its model is called"
+    assert "no column for input 'key'" in err, "the job has no report with the serving signature"
     quick(validation_env, "good", "job_1")
     code, out, _ = run("models", "predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
-def test_errors_of_predict(validation_env: ValidationEnv, run: Run) -> None:
+def test_predict_reports_its_errors(validation_env: ValidationEnv, run: Run) -> None:
     code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
@@ -120,7 +120,7 @@ def test_errors_of_predict(validation_env: ValidationEnv, run: Run) -> None:
     assert "the dataset of unknown is unknown" in err
 
 
-def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None:
+def test_models_validate_works_on_the_command_line(validation_env: ValidationEnv, run: Run) -> None:
     job_dir = validation_env.job("good", "a")
     code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
@@ -245,7 +245,9 @@ def test_the_serving_signature_is_recorded_with_the_job(validation_env: Validati
     assert "--serving-signature @/nowhere/at/all" in err
 
 
-def test_champions_from_the_command_line(validation_env: ValidationEnv, run: Run) -> None:
+def test_champions_are_listed_shown_and_rolled_back_on_the_command_line(
+    validation_env: ValidationEnv, run: Run
+) -> None:
     assert "no model" in run("models", "list")[1]
     code, out, err = run("models", "show", "mnist", "--json")
     assert (code, out) == (1, "")

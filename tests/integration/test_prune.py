@@ -59,7 +59,7 @@ def named(storage: Storage, job_dir: JobDir) -> str:
     return handle.name
 
 
-def judge(storage: Storage, job_dir: JobDir, decision: Decision) -> None:
+def store_report(storage: Storage, job_dir: JobDir, decision: Decision) -> None:
     report = Report(
         model="m",
         job_id=job_dir.job_id,
@@ -73,7 +73,7 @@ def judge(storage: Storage, job_dir: JobDir, decision: Decision) -> None:
     store(storage, report, None, None)
 
 
-def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None, model: str = "m") -> Champion:
+def make_champion(storage: Storage, job_dir: JobDir, serial: int, previous: int | None, model: str = "m") -> Champion:
     bucket = "gs://" + layout.split_uri(job_dir.uri)[0]
     entry = Champion(
         serial=serial,
@@ -101,16 +101,16 @@ def dirs(storage: Storage, bucket: str) -> set[str]:
     return set(storage.list_dirs(layout.model_prefix(bucket, "m"))) - layout.NO_JOBS
 
 
-def test_what_is_referred_to_stays_and_the_rest_goes(
+def test_prune_keeps_referenced_jobs_and_deletes_the_rest(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("rejected", "first", "champion", "reusable", "rolled_back")
     made = {name: job(storage, bucket, backend, name) for name in names}
     job(storage, bucket, backend, "alive", ended=False)
     storage.write(JobDir.of(bucket, "m", PREPARED).train + ".keep", b"")
-    crown(storage, made["first"], 1, None)
-    crown(storage, made["rolled_back"], 2, 1)
-    crown(storage, made["champion"], 3, 1)  # the chain from the pointer omits entry 2, as after a rollback
+    make_champion(storage, made["first"], 1, None)
+    make_champion(storage, made["rolled_back"], 2, 1)
+    make_champion(storage, made["champion"], 3, 1)  # the chain from the pointer omits entry 2, as after a rollback
     entry = Entry("digest", "reusable", made["reusable"].uri, "f", "2026-01-01")
     storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
     storage.write(layout.validated(bucket, "m", "damaged"), b"?")
@@ -127,7 +127,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
     found = json.loads(capsys.readouterr().out)
     assert {one["job_dir"] for one in found} == {made["rejected"].uri, f"{bucket}/m/{PREPARED}"}
     assert not any(one["deleted"] for one in found)
-    assert dirs(storage, bucket) == {*stay, "rejected", PREPARED}, "nothing is deleted without --yes"
+    assert dirs(storage, bucket) == {*stay, "rejected", PREPARED}, "nothing must be deleted without --yes"
 
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == stay
@@ -147,7 +147,7 @@ def test_folders_that_are_no_job_dirs_are_left_alone(storage: Storage, bucket: s
     assert all(storage.exists(uri) for uri in theirs)
 
 
-def test_what_is_young_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_prune_keeps_recent_jobs(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     job(storage, bucket, backend, "young")
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "50", "--yes"]) == 0
     assert dirs(storage, bucket) == {"young"}
@@ -155,7 +155,7 @@ def test_what_is_young_stays(storage: Storage, bucket: str, backend: MemoryBacke
         main(["jobs", "prune", "--bucket", bucket, "--older-than", "0", "--yes"])
 
 
-def test_a_backend_that_does_not_answer_costs_nothing(
+def test_prune_deletes_nothing_if_the_backend_is_unavailable(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = [job(storage, bucket, backend, name) for name in ("a", "b")]
@@ -165,52 +165,54 @@ def test_a_backend_that_does_not_answer_costs_nothing(
     assert all(storage.exists(one.claim) for one in old)
 
 
-def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_prune_deletes_nothing_if_a_history_is_unreadable(
+    storage: Storage, bucket: str, backend: MemoryBackend
+) -> None:
     job(storage, bucket, backend, "old")
     storage.write(layout.champion_entry(bucket, "m", 1), b"?")
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
     assert dirs(storage, bucket) == {"old"}
 
 
-def test_only_what_came_to_nothing_goes(
+def test_prune_deletes_only_failed_and_rejected_jobs(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model that was never validated may be the only copy, such as those of ``mlengine jobs train``."""
-    backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
+    backend.end(named(storage, job(storage, bucket, backend, "unvalidated", ended=False)), JobState.SUCCEEDED)
     for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
         made = job(storage, bucket, backend, name, ended=False)
         backend.end(named(storage, made), JobState.SUCCEEDED)
-        judge(storage, made, decision)
+        store_report(storage, made, decision)
     job(storage, bucket, backend, "failed")
     storage.write(job(storage, bucket, backend, "damaged").report, b"?")
     nameless = job(storage, bucket, backend, "nameless")
     claim = json.loads(storage.read(nameless.claim))
     storage.write(nameless.claim, json.dumps({**claim, "name": None}).encode())
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
-    assert dirs(storage, bucket) == {"unjudged", "accepted", "damaged", "nameless"}
-    said = capsys.readouterr().err
+    assert dirs(storage, bucket) == {"unvalidated", "accepted", "damaged", "nameless"}
+    output = capsys.readouterr().err
     for name, why in {
-        "unjudged": "its job is SUCCEEDED",
+        "unvalidated": "its job is SUCCEEDED",
         "damaged": "report.json is not JSON",
         "nameless": "no submission is recorded",
     }.items():
-        assert any(f"/m/{name}: " in line and why in line for line in said.splitlines()), said
+        assert any(f"/m/{name}: " in line and why in line for line in output.splitlines()), output
 
 
-def test_the_champion_of_another_model_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_prune_keeps_the_champion_of_another_model(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     made = job(storage, bucket, backend, "elsewhere")
-    crown(storage, made, 1, None, model="m-prod")
+    make_champion(storage, made, 1, None, model="m-prod")
     assert main(["jobs", "prune", "--bucket", bucket, "--model", "m", "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == {"elsewhere"}
 
 
-def test_a_dir_with_another_job_in_it_stays(
+def test_prune_keeps_a_dir_that_contains_another_job(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge(storage, job(storage, bucket, backend, "outer"), Decision.REJECTED)
-    judge(storage, job(storage, bucket, backend, "failed"), Decision.REJECTED)
+    store_report(storage, job(storage, bucket, backend, "outer"), Decision.REJECTED)
+    store_report(storage, job(storage, bucket, backend, "failed"), Decision.REJECTED)
     inner, champion = job(storage, bucket, backend, "outer/inner"), job(storage, bucket, backend, "failed/champion")
-    crown(storage, champion, 1, None)
+    make_champion(storage, champion, 1, None)
     storage.delete(champion.claim)  # only the history still refers to it
     before = {stat.uri for stat in storage.ls(bucket)}
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
@@ -219,7 +221,7 @@ def test_a_dir_with_another_job_in_it_stays(
 
 
 @pytest.mark.parametrize("change", ["published", "pointer", "written"])
-def test_what_is_published_or_written_meanwhile_stays(
+def test_prune_keeps_jobs_that_are_published_or_written_meanwhile(
     storage: Storage,
     bucket: str,
     backend: MemoryBackend,
@@ -229,16 +231,16 @@ def test_what_is_published_or_written_meanwhile_stays(
 ) -> None:
     """Deleting many job dirs takes minutes, in which other processes may write."""
     made = {name: job(storage, bucket, backend, name) for name in ("first", "second")}
-    really = prune.remove
+    original = prune.remove
 
     def remove(storage: Storage, old: prune.OldJob) -> bool:
         if change == "written":
             storage.write(made["second"].report, b"{}")
         else:
-            crown(storage, made["second"], 1, None, model="another")
+            make_champion(storage, made["second"], 1, None, model="another")
             if change == "pointer":
                 storage.delete(layout.champion_entry(bucket, "another", 1))
-        return really(storage, old)
+        return original(storage, old)
 
     monkeypatch.setattr(prune, "remove", remove)
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
@@ -248,7 +250,7 @@ def test_what_is_published_or_written_meanwhile_stays(
     assert "deleted 1 job dir, " in out
 
 
-def test_a_backend_that_cannot_be_used_here_keeps_its_jobs_only(
+def test_prune_keeps_only_the_jobs_of_an_unusable_backend(
     storage: Storage,
     bucket: str,
     backend: MemoryBackend,
@@ -271,7 +273,7 @@ def test_a_backend_that_cannot_be_used_here_keeps_its_jobs_only(
     assert "/m/moved: no backend named 'gone'" in capsys.readouterr().err
 
 
-def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(
+def test_prune_deletes_only_the_last_dir_of_a_cleared_task(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
     """A submission tries the dirs in order from the first, and would claim a gap."""
@@ -281,7 +283,7 @@ def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(
     assert dirs(storage, bucket) == {"a", "a_2"}
 
 
-def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
+def test_prune_keeps_a_dir_that_is_claimed_again_meanwhile(
     storage: Storage,
     bucket: str,
     backend: MemoryBackend,
@@ -309,7 +311,7 @@ def users_files(storage: Storage, folder: str) -> dict[str, bytes]:
     return files
 
 
-def test_a_dir_that_was_not_empty_before_its_job_stays(
+def test_prune_keeps_a_dir_that_was_not_empty_before_its_job(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = users_files(storage, f"{bucket}/m/proj")
@@ -320,7 +322,7 @@ def test_a_dir_that_was_not_empty_before_its_job_stays(
     assert "/m/proj: it was not empty when the job started" in capsys.readouterr().err
 
 
-def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
+def test_prune_deletes_an_unclaimed_dir_only_if_it_is_empty(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
     """The submission was interrupted between the marks and the claim; the other objects belong to a user."""
@@ -338,18 +340,18 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("done", range(6))
-def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
+def test_an_interrupted_deletion_is_finished_by_the_next_prune(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     old = job(storage, bucket, backend, "old")
     left = [done]
-    really = Storage.delete
+    original = Storage.delete
 
     def delete(self: Storage, uri: str, generation: int | None = None) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise Cut
-        really(self, uri, generation)
+        original(self, uri, generation)
 
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "delete", delete)
@@ -365,7 +367,7 @@ def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
         assert dirs(storage, bucket) == set()
 
 
-def test_a_journal_that_is_none_deletes_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_an_invalid_journal_deletes_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     files = users_files(storage, f"{bucket}/m/proj")
     storage.write(f"{bucket}/m/proj/.mlengine-prune.json", b"?")
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0

@@ -62,7 +62,9 @@ def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[
     if made:
         for handle in made[0].jobs():
             made[0].cancel(handle)
-        local_jobs.until(lambda: all(status.state.terminal for status in made[0].describe(made[0].jobs())), "the end")
+        local_jobs.until(
+            lambda: all(status.state.terminal for status in made[0].describe(made[0].jobs())), "the job ends"
+        )
         local_jobs.until(lambda: not left(node_dir), "no process of a job is left")
 
 
@@ -91,14 +93,14 @@ def test_a_cluster_trains_and_its_log_is_complete(ray: RayBackend, actor: str, b
     assert status.started is not None
     assert status.ended is not None
     assert status.created <= status.started <= status.ended
-    said = [(line.replica, line.text) for line in lines]
+    messages = [(line.replica, line.text) for line in lines]
     shown = f"TF ['chief', 'ps', 'worker'] {bucket}/mnist/mnist_1 {bucket}/mnist/mnist_1/model/ 2"
-    assert said.count(("chief-0", shown)) == 1
-    assert said.count(("worker-1", "worker-1 restart 0")) == 1
-    assert said.count(("ps-0", "ps-0 restart 0")) == 1
+    assert messages.count(("chief-0", shown)) == 1
+    assert messages.count(("worker-1", "worker-1 restart 0")) == 1
+    assert messages.count(("ps-0", "ps-0 restart 0")) == 1
 
 
-def test_the_same_submission_is_one_job(
+def test_the_same_submission_starts_one_job(
     ray: RayBackend, make_ray: Callable[..., RayBackend], actor: str, bucket: str
 ) -> None:
     asked = submission(actor, bucket, "--chief", LONG)
@@ -109,7 +111,7 @@ def test_the_same_submission_is_one_job(
     assert ray.find("cd" * 20) == []
 
 
-def test_a_cancelled_job_leaves_nothing(ray: RayBackend, actor: str, bucket: str, node_dir: Path) -> None:
+def test_a_cancelled_job_leaves_no_process(ray: RayBackend, actor: str, bucket: str, node_dir: Path) -> None:
     child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); " + LONG
     handle = ray.submit(submission(actor, bucket, "--chief", child))
     wait(ray, handle, JobState.RUNNING)
@@ -165,13 +167,13 @@ def test_a_lost_replica_restarts_the_cluster(ray: RayBackend, actor: str, bucket
     local_jobs.until(lambda: "worker-0 restart 0" in [line.text for line in all_lines(ray, handle)], "the worker runs")
     os.kill(pid_of("ray::ReplicaHost"), signal.SIGKILL)
     status = wait(ray, handle)
-    said = [line.text for line in all_lines(ray, handle)]
-    assert status.state is JobState.SUCCEEDED, said
-    assert any("restarting all replicas, restart 1 of 5" in text for text in said)
+    messages = [line.text for line in all_lines(ray, handle)]
+    assert status.state is JobState.SUCCEEDED, messages
+    assert any("restarting all replicas, restart 1 of 5" in text for text in messages)
     assert status.started is not None
 
 
-def test_a_job_waits_for_resources_with_ray_s_reason(
+def test_a_queued_job_shows_why_ray_does_not_start_it(
     make_ray: Callable[..., RayBackend], actor: str, bucket: str
 ) -> None:
     large = make_ray(resources={"CPU": 3})
@@ -192,12 +194,12 @@ def test_a_job_that_can_never_fit_is_refused(make_ray: Callable[..., RayBackend]
     assert make_ray().find(asked.key) == []
 
 
-def test_a_server_that_is_no_dashboard_is_refused(gcs_server: GcsServer, storage: Storage, bucket: str) -> None:
+def test_a_server_other_than_a_ray_dashboard_is_refused(gcs_server: GcsServer, storage: Storage, bucket: str) -> None:
     with pytest.raises(BackendError, match="is no Ray dashboard"):
         RayBackend(address=gcs_server.url, storage=storage).submit(submission("gs://b/x-1.tar.gz", bucket))
 
 
-def test_other_ports_and_protocols_of_a_cluster_are_refused_at_once(
+def test_wrong_ports_and_protocols_of_a_cluster_are_refused_immediately(
     cluster: RayCluster, storage: Storage, bucket: str
 ) -> None:
     for address, message in (
@@ -225,7 +227,7 @@ def test_a_node_without_a_package_is_an_error_that_names_it(
     assert status.started is None
 
 
-def test_a_job_file_decides_the_resources(make_ray: Callable[..., RayBackend], actor: str, bucket: str) -> None:
+def test_the_job_file_determines_the_resources(make_ray: Callable[..., RayBackend], actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, ray={"resources": {"chief": {"CPU": 64}}})
     with pytest.raises(BackendError, match=r"chief-0 needs 64 CPU.* the largest of 1 has 4 CPU"):
         make_ray(resources=None).submit(asked)
@@ -235,7 +237,7 @@ def test_a_job_file_decides_the_resources(make_ray: Callable[..., RayBackend], a
         make_ray().submit(spread)
 
 
-def test_a_cluster_with_a_token_that_loses_its_machine(
+def test_a_killed_cluster_with_a_token_leaves_no_process(
     gcs_server: GcsServer,
     storage: Storage,
     actor: str,
@@ -251,7 +253,7 @@ def test_a_cluster_with_a_token_that_loses_its_machine(
         monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD", f"echo {token}")
         moved = RayBackend(address=cluster.address, lost_seconds=0.0, **settings)
         status = moved.describe([elsewhere])[0]
-        assert status.state is JobState.UNKNOWN, "a job on the cluster of the address before is not lost"
+        assert status.state is JobState.UNKNOWN, "a job on the previous cluster must not be reported as lost"
         assert "was submitted to the Ray cluster at" in status.detail
         with pytest.raises(BackendError, match="was submitted to the Ray cluster at"):
             moved.cancel(elsewhere)

@@ -57,7 +57,7 @@ def ray(network: RayNetwork, storage: Storage) -> Iterator[RayBackend]:
     network.wait()
     for handle in backend.jobs():
         backend.cancel(handle)
-    until(lambda: all(status.state.terminal for status in backend.describe(backend.jobs())), "the end of all jobs")
+    until(lambda: all(status.state.terminal for status in backend.describe(backend.jobs())), "all jobs have ended")
     until(lambda: not network.replicas(), "no process of a job is left")
 
 
@@ -116,9 +116,9 @@ def test_replicas_on_three_nodes_find_each_other(ray: RayBackend, actor: str, bu
     pools = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1), Pool(Role.PS, 1))
     handle = ray.submit(submission(actor, bucket, *acts, pools=pools))
     status = wait(ray, handle)
-    said = texts(ray, handle)
-    assert status.state is JobState.SUCCEEDED, said
-    shown = json.loads(next(text for text in said if text.startswith("CLUSTER")).removeprefix("CLUSTER"))
+    lines = texts(ray, handle)
+    assert status.state is JobState.SUCCEEDED, lines
+    shown = json.loads(next(text for text in lines if text.startswith("CLUSTER")).removeprefix("CLUSTER"))
     hosts = [shown[role][0].split(":")[0] for role in ("chief", "worker", "ps")]
     assert sorted(hosts) == sorted(node.address for node in network.nodes)
     assert hosts[0] == network.head.address
@@ -165,7 +165,7 @@ def test_nothing_is_left_on_a_node_when_a_job_ends(
     assert left == []
 
 
-def test_a_lost_node_costs_a_restart_from_the_checkpoint(
+def test_a_lost_node_causes_a_restart_from_the_checkpoint(
     ray: RayBackend, submit: Callable[..., JobHandle], network: RayNetwork
 ) -> None:
     """The number of starts is in the chief's scratch directory, which remains on its node."""
@@ -175,13 +175,13 @@ def test_a_lost_node_costs_a_restart_from_the_checkpoint(
     until(lambda: ray.describe([handle])[0].restarting, "the job is restarting")
     assert "lost worker-0" in ray.describe([handle])[0].detail
     status = wait(ray, handle)
-    said = texts(ray, handle)
-    assert status.state is JobState.SUCCEEDED, said
-    assert said.count("chief-0 restart 1") == 1
-    assert sum("restarting all replicas" in text for text in said) == 1
+    lines = texts(ray, handle)
+    assert status.state is JobState.SUCCEEDED, lines
+    assert lines.count("chief-0 restart 1") == 1
+    assert sum("restarting all replicas" in text for text in lines) == 1
 
 
-def test_a_cut_network_leaves_no_two_groups_running(
+def test_a_network_partition_does_not_leave_two_groups_running(
     ray: RayBackend, submit: Callable[..., JobHandle], network: RayNetwork
 ) -> None:
     handle = submit(chief=f"restarts or {LONG}", worker=CHILD + LONG)
@@ -195,7 +195,7 @@ def test_a_cut_network_leaves_no_two_groups_running(
     assert wait(ray, handle).state is JobState.SUCCEEDED, texts(ray, handle)
 
 
-def test_a_lost_head_costs_an_attempt(ray: RayBackend, actor: str, bucket: str, network: RayNetwork) -> None:
+def test_losing_the_head_uses_one_attempt(ray: RayBackend, actor: str, bucket: str, network: RayNetwork) -> None:
     asked = _pair(actor, bucket, CHILD + LONG, CHILD + LONG)
     before = {Path(path).name for path in network.left()}
     handle = ray.submit(asked)

@@ -32,13 +32,11 @@ def failed(storage: Storage, bucket: str, node_dir: Path, extra: Mapping[str, st
     return caught.value.hint
 
 
-def test_the_hint_for_a_build_that_hangs_names_the_setting_of_this_backend(
-    storage: Storage, bucket: str, tmp_path: Path
-) -> None:
+def test_the_hint_for_a_build_that_hangs_names_the_ray_setting(storage: Storage, bucket: str, tmp_path: Path) -> None:
     hint = failed(storage, bucket, tmp_path, HANGS, 0.5)
     assert "increase the setting ray_build_timeout_seconds" in hint
     digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock")).removeprefix("env-")
-    with FileLock.take(lock_path(tmp_path, digest), wait=10.0) or pytest.fail("the lock is not given back"):
+    with FileLock.take(lock_path(tmp_path, digest), wait=10.0) or pytest.fail("the lock was not released"):
         hint = failed(storage, bucket, tmp_path, HANGS, 0.5)
     assert hint == "try again later, or increase the setting ray_build_timeout_seconds"
 
@@ -48,7 +46,9 @@ def test_the_hint_for_an_old_package_names_the_nodes_python(storage: Storage, bu
     assert hint == "use a Ray cluster whose nodes have a Python that it accepts; or change requires-python"
 
 
-def test_a_node_keeps_as_many_unused_environments_as_set(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_node_keeps_the_configured_number_of_unused_environments(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     settings = replace(RaySettings.load(), keep_environments=1)
     digests = []
     for number in range(2):
@@ -57,4 +57,4 @@ def test_a_node_keeps_as_many_unused_environments_as_set(storage: Storage, bucke
         digests.append(prepare(Stored(submission(uri, bucket), settings), storage, tmp_path)["digest"])
     first, second = digests
     assert [path.name for path in (tmp_path / "envs").iterdir()] == [second]
-    assert not lock_path(tmp_path, first).exists(), "the lock file goes with the environment"
+    assert not lock_path(tmp_path, first).exists(), "the lock file must be deleted with the environment"

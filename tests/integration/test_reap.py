@@ -61,7 +61,7 @@ CASES = {
 }
 
 
-def test_it_says_what_it_would_end_and_ends_it(
+def test_reap_lists_orphans_and_cancels_them_with_yes(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dirs = {name: submit(storage, bucket, name) for name in CASES}
@@ -72,16 +72,16 @@ def test_it_says_what_it_would_end_and_ends_it(
     wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "does not exist any more"}
 
     assert reap(bucket) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in said[1:-1]} == {f"job_{name}" for name in wrong}
+    output = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in output[1:-1]} == {f"job_{name}" for name in wrong}
     for name, why in wrong.items():
-        assert any(f"job_{name} " in line and why in line for line in said), said
-    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} active jobs would be cancelled; add --yes to cancel"
+        assert any(f"job_{name} " in line and why in line for line in output), output
+    assert output[-1] == f"{len(wrong)} of {len(CASES) + 1} active jobs would be cancelled; add --yes to cancel"
     assert reap(bucket, "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert {one["job_id"]: one["reason"] for one in listed}.keys() == {f"job_{name}" for name in wrong}
     assert not any(one["cancelled"] for one in listed)
-    assert len(backend.live) == len(CASES) + 2, "nothing is ended without --yes"
+    assert len(backend.live) == len(CASES) + 2, "nothing must be cancelled without --yes"
 
     assert reap(bucket, "--yes") == 0
     assert {job.handle.job_id for job in backend.live} == {
@@ -96,7 +96,7 @@ def test_it_says_what_it_would_end_and_ends_it(
     assert "no orphan jobs among 3 active jobs of Airflow" in capsys.readouterr().out
 
 
-def test_a_submission_that_was_never_recorded_is_found(
+def test_reap_finds_a_submission_that_was_never_recorded(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub
 ) -> None:
     backend.lose_answers = 1
@@ -107,7 +107,7 @@ def test_a_submission_that_was_never_recorded_is_found(
     assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
 
 
-def test_jobs_that_cannot_be_checked_stop_no_other(
+def test_jobs_that_cannot_be_checked_do_not_block_others(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = {name: submit(storage, bucket, name) for name in ("a", "gone", "owner", "index", "spec", "refuses")}
@@ -140,7 +140,7 @@ def test_jobs_that_cannot_be_checked_stop_no_other(
         assert why in err
 
 
-def test_a_cancellation_that_fails_stops_no_other(
+def test_a_failed_cancellation_does_not_block_others(
     storage: Storage,
     bucket: str,
     backend: MemoryBackend,
@@ -173,7 +173,7 @@ def test_a_cancellation_that_fails_stops_no_other(
     assert backend.live == []
 
 
-def test_an_airflow_that_does_not_answer_decides_nothing(
+def test_an_unavailable_airflow_cancels_nothing(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
@@ -183,7 +183,7 @@ def test_an_airflow_that_does_not_answer_decides_nothing(
     assert len(backend.live) == 1
 
 
-def test_the_wrong_airflow_ends_nothing(
+def test_jobs_unknown_to_airflow_are_cancelled_only_with_unknown(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
@@ -194,7 +194,7 @@ def test_the_wrong_airflow_ends_nothing(
     assert backend.live == []
 
 
-def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_after_it(
+def test_the_jobs_of_a_deleted_run_and_of_its_recreation_are_distinguished(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for uid in ("old", "new"):
@@ -205,12 +205,12 @@ def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_
     airflow_stub.tasks = {"nightly": tasks(), "unborn": tasks()}
     airflow_stub.uids = {"nightly": "new"}
     assert reap(bucket, "--yes") == 0
-    assert "job_nightlyold " in (said := capsys.readouterr().out)
-    assert "its run nightly of dag was deleted and created again" in said
+    assert "job_nightlyold " in (output := capsys.readouterr().out)
+    assert "its run nightly of dag was deleted and created again" in output
     assert {job.handle.job_id for job in backend.live} == {"job_nightlynew", "job_unbornx"}
 
 
-def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
+def test_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This Airflow does not know the run; the other Airflow waits for its job."""
@@ -227,7 +227,7 @@ def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     assert backend.live == []
 
 
-def test_an_airflow_that_has_submitted_nothing_ends_nothing(
+def test_an_airflow_without_submissions_cancels_nothing(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For example, its database may be new."""

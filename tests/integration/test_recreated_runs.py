@@ -91,7 +91,7 @@ def args_of(backend: ScriptedBackend) -> list[tuple[str, ...]]:
     return [job.submission.spec.args for job in backend.jobs]
 
 
-def test_a_run_that_is_created_again_trains_with_its_own_arguments(
+def test_a_recreated_run_trains_with_its_own_arguments(
     storage: Storage, run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -106,14 +106,14 @@ def test_a_run_that_is_created_again_trains_with_its_own_arguments(
     assert "belongs to an earlier run nightly of dag, which was deleted (args: --x 1 → --x 2)" in caplog.text
 
 
-def test_after_a_failed_job_corrected_arguments_run(run: Any, backend: ScriptedBackend) -> None:
+def test_a_recreated_run_after_a_failure_trains_with_corrected_arguments(run: Any, backend: ScriptedBackend) -> None:
     first = run("--x", "bad").submit()
     backend.end(first["name"], JobState.FAILED, FailureCause.TRAINER)
     assert run("--x", "good").submit()["decision"] == "fresh_submit"
     assert args_of(backend)[-1] == ("--x", "good")
 
 
-def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: ScriptedBackend) -> None:
+def test_a_recreated_run_with_the_same_arguments_submits_a_new_job(run: Any, backend: ScriptedBackend) -> None:
     first = run("--x", "1").submit()
     backend.end(first["name"], JobState.SUCCEEDED)
     again = run("--x", "1").submit()
@@ -121,7 +121,7 @@ def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: Script
     assert again["job_dir"] != first["job_dir"]
 
 
-def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: ScriptedBackend) -> None:
+def test_retries_before_and_after_a_clear_reattach_to_their_jobs(run: Any, backend: ScriptedBackend) -> None:
     """This holds in a recreated run too, where the deleted run's job also exists."""
     deleted = run("--x", "1").submit()
     backend.end(deleted["name"], JobState.SUCCEEDED)
@@ -136,7 +136,7 @@ def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: 
     assert this.submit(try_number=4, max_tries=4)["decision"] == "already_succeeded"
 
 
-def test_a_job_that_a_deleted_run_left_running_is_ended(
+def test_an_active_job_of_a_deleted_run_is_cancelled(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     run("--x", "1").submit()
@@ -145,7 +145,7 @@ def test_a_job_that_a_deleted_run_left_running_is_ended(
     assert "is cancelled: run nightly of dag was deleted and created again" in caplog.text
 
 
-def test_even_if_its_submission_was_never_recorded(run: Any, backend: ScriptedBackend) -> None:
+def test_an_unrecorded_job_of_a_deleted_run_is_cancelled(run: Any, backend: ScriptedBackend) -> None:
     backend.lose_answers = 1
     with pytest.raises(BackendUnavailableError):
         run("--x", "1").submit()
@@ -154,7 +154,9 @@ def test_even_if_its_submission_was_never_recorded(run: Any, backend: ScriptedBa
     assert [job.handle.name for job in backend.live] == [again["name"]]
 
 
-def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, backend: ScriptedBackend) -> None:
+def test_a_job_of_a_deleted_run_is_cancelled_if_the_new_run_reuses_another(
+    storage: Storage, run: Any, backend: ScriptedBackend
+) -> None:
     """Even if the new run's submission is ``reused``, it ends the deleted run's job."""
     old = run("--x", "1").submit()
     key = JobKey("dag", "nightly", "submit", -1, 2, "the new run")
@@ -166,7 +168,7 @@ def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, bac
     assert backend.live == []
 
 
-def test_two_airflows_do_not_take_each_others_jobs(
+def test_two_airflows_do_not_take_over_each_others_jobs(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -181,7 +183,7 @@ def test_two_airflows_do_not_take_each_others_jobs(
     assert "mlengine jobs reap --installation this" in caplog.text
 
 
-def test_so_does_an_airflow_whose_database_was_lost(
+def test_an_airflow_with_a_lost_database_leaves_old_jobs_alone(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An Airflow that lost its database looks like another one: the log names the old job and leaves it to the user."""
@@ -192,7 +194,7 @@ def test_so_does_an_airflow_whose_database_was_lost(
     assert "mlengine jobs reap --installation lost" in caplog.text
 
 
-def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothing_running(
+def test_a_retry_with_other_inputs_cancels_the_job_and_names_the_differences(
     run: Any, backend: ScriptedBackend
 ) -> None:
     this = run("--x", "1", "--y", "3")
@@ -200,12 +202,12 @@ def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothin
     with pytest.raises(JobConflictError, match="args: --x 1 → --x 2") as caught:
         this.submit(try_number=2, args=["--x", "2", "--y", "3"])
     assert "clear the task" in caught.value.hint
-    assert len(backend.jobs) == 1, "a retry never submits a second job"
-    assert backend.live == [], "and the task has failed without another try"
+    assert len(backend.jobs) == 1, "a retry must not submit a second job"
+    assert backend.live == [], "the task fails without another try, so its job must be cancelled"
     assert this.submit(try_number=3, max_tries=4, args=["--x", "2", "--y", "3"])["decision"] == "fresh_submit"
 
 
-def test_so_is_one_whose_job_has_succeeded(run: Any, backend: ScriptedBackend) -> None:
+def test_a_retry_with_other_inputs_is_an_error_even_if_its_job_succeeded(run: Any, backend: ScriptedBackend) -> None:
     this = run("--x", "1")
     backend.end(this.submit()["name"], JobState.SUCCEEDED)
     with pytest.raises(JobConflictError, match="args: --x 1 → --x 2"):
@@ -230,7 +232,7 @@ def test_a_retry_whose_job_was_never_submitted_takes_its_new_inputs(
     assert record.spec["args"] == ["--stamp", "second try"]
 
 
-def test_what_changes_no_model_is_no_difference(
+def test_changes_that_do_not_affect_the_model_are_allowed_in_a_retry(
     run: Any, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlengine.operators import submit as operator
@@ -250,7 +252,7 @@ class Small(MemoryBackend):
         return spec.with_counts({Role.WORKER: min(self.room, spec.count(Role.WORKER))}), []
 
 
-def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
+def test_a_differently_reduced_cluster_is_allowed_in_a_retry(run: Any) -> None:
     """Between two tries the machine or its settings have changed, but the requested cluster has not."""
     small = Small()
     backends.register("memory", lambda **_: small)
@@ -272,7 +274,7 @@ def test_a_retry_on_another_backend_is_an_error_that_names_it(run: Any, backend:
     assert other.jobs == []
 
 
-def test_a_run_that_is_created_again_on_another_backend_says_where_the_old_job_was(
+def test_a_recreated_run_on_another_backend_logs_where_the_old_job_was(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run("--x", "1").submit()
@@ -282,7 +284,7 @@ def test_a_run_that_is_created_again_on_another_backend_says_where_the_old_job_w
     assert f"mlengine jobs cancel {first['job_id']} --backend {backend.name}" in caplog.text
 
 
-def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:
+def test_job_ids_of_recreated_runs_get_a_number(run: Any, backend: ScriptedBackend) -> None:
     names = []
     for _ in range(3):
         job = run("--x", "1").submit()
@@ -293,7 +295,7 @@ def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:
     assert names == [first, f"{first}_2", f"{first}_3"]
 
 
-def test_a_task_keeps_how_its_job_is_reached(run: Any, backend: ScriptedBackend) -> None:
+def test_a_task_stores_how_its_job_is_accessed(run: Any, backend: ScriptedBackend) -> None:
     """The listener that cancels orphaned jobs needs this, because Airflow deletes the rendered fields of old runs."""
     made = run()
     submitted = made.submit()
@@ -303,7 +305,7 @@ def test_a_task_keeps_how_its_job_is_reached(run: Any, backend: ScriptedBackend)
 
 
 @pytest.mark.usefixtures("backend")
-def test_options_with_secrets_are_not_kept() -> None:
+def test_options_with_secrets_are_not_stored() -> None:
     store = StateStore()
     options = {"token": "secret", "env": {"KEY": "secret"}, "endpoint": "http://127.0.0.1:1", "path": Path("/x")}
     sensor = TrainingJobSensor(task_id="wait", job="", gcp_conn_id="training", backend_options=options)

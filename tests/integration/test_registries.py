@@ -45,9 +45,9 @@ def _googles_client(service: RunningEmulator) -> Any:
     from google.cloud.aiplatform_v1.services import model_service  # noqa: TID251 - the foreign client
     from google.cloud.aiplatform_v1.services.model_service.transports import rest  # noqa: TID251
 
-    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
     host = service.url.removeprefix("http://")
-    transport = rest.ModelServiceRestTransport(host=host, url_scheme="http", credentials=nobody)
+    transport = rest.ModelServiceRestTransport(host=host, url_scheme="http", credentials=anonymous)
     return model_service.ModelServiceClient(transport=transport)
 
 
@@ -77,7 +77,7 @@ def elsewhere(service: RunningEmulator, storage: Storage, bucket: str) -> Elsewh
     return Elsewhere(service, Bench(storage, bucket), region)
 
 
-def test_the_alias_is_on_whoever_is_champion(elsewhere: Elsewhere) -> None:
+def test_the_alias_follows_the_champion(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     first = elsewhere.follow()
     assert first.registered == (Registered("vertex", elsewhere.name, "1", True),)
@@ -90,14 +90,14 @@ def test_the_alias_is_on_whoever_is_champion(elsewhere: Elsewhere) -> None:
     assert elsewhere.versions() == {"1": ["champion", "default"], "2": []}
 
 
-def test_a_lost_answer_makes_no_second_version(elsewhere: Elsewhere) -> None:
+def test_a_lost_response_does_not_create_a_second_version(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     elsewhere.service.script("UploadModel", "lose")
     assert elsewhere.follow().registered[0].version == "1"
     assert list(elsewhere.versions()) == ["1"]
 
 
-def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere: Elsewhere) -> None:
+def test_a_refused_upload_keeps_the_champion_and_can_be_retried(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     elsewhere.service.script("UploadModel", "status", status="PERMISSION_DENIED", message="aiplatform.models.upload")
     with pytest.raises(RegistryError, match=r"refused a: .*aiplatform\.models\.upload") as caught:
@@ -130,7 +130,7 @@ class SlowUpload(RestClient):
         return {} if url.endswith(":listVersions") else answer
 
 
-def test_an_upload_that_outlives_the_time_limit_is_waited_for_by_the_retry(elsewhere: Elsewhere) -> None:
+def test_a_retry_waits_for_an_upload_that_exceeded_the_time_limit(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     elsewhere.follow()
     elsewhere.publish("b")
@@ -169,13 +169,13 @@ def test_operations_that_cannot_be_listed_do_not_prevent_an_upload(elsewhere: El
     assert elsewhere.follow().registered[0].version == "2"
 
 
-def test_every_registry_is_updated_though_one_fails(elsewhere: Elsewhere) -> None:
+def test_every_registry_is_updated_even_if_one_fails(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     gone = VertexRegistry(**{**elsewhere.settings, "endpoint": "http://127.0.0.1:1"}, client=_impatient())
     good = VertexRegistry(**elsewhere.settings)
     with pytest.raises(RegistryError) as caught:
         follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [gone, good])
-    assert caught.value.retryable, "Airflow tries the task again"
+    assert caught.value.retryable, "the error must be retryable, so that Airflow retries the task"
     assert elsewhere.versions() == {"1": ["champion", "default"]}
 
 
@@ -198,14 +198,14 @@ class ChangesItsMind:
         return Registered(self.name, champion.model, champion.job_id, True)
 
 
-def test_a_champion_that_changes_meanwhile_is_registered_too(elsewhere: Elsewhere) -> None:
+def test_a_champion_that_changes_during_registration_is_registered(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     registry = ChangesItsMind(elsewhere.bench)
     followed = follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
     assert (registry.registered, followed.champion.job_id) == (["a", "b"], "b")
 
 
-def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
+def test_the_task_returns_the_registered_champion(elsewhere: Elsewhere) -> None:
     forget_connections()
     elsewhere.publish("a")
     elsewhere.publish("b")
@@ -218,15 +218,15 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
         "job_id": "b",
         "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "created": True}],
     }
-    nobody = RegisterModelOperator(
+    without_champion = RegisterModelOperator(
         task_id="register", job=f"{elsewhere.bench.bucket}/other/j", registries=wanted, gcp_conn_id=None
     )
     with pytest.raises(PublishError, match="other has no champion"):
-        nobody.execute({})
+        without_champion.execute({})
     forget_connections()
 
 
-def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_register_works_on_the_command_line(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere.publish("a")
     options = [word for name, value in elsewhere.settings.items() for word in ("--set", f"{name}={value}")]
     command = ["models", "register", "mnist", "--registry", "vertex", *options, "--bucket", elsewhere.bench.bucket]
@@ -238,7 +238,7 @@ def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> No
     assert "the registries are mlflow, vertex" in capsys.readouterr().err
 
 
-def test_the_account_and_the_key_of_an_upload(elsewhere: Elsewhere) -> None:
+def test_an_upload_uses_the_service_account_and_the_encryption_key(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     region = elsewhere.settings["region"]
     key = f"projects/p/locations/{region}/keyRings/k/cryptoKeys/c"
@@ -255,7 +255,7 @@ def test_the_account_and_the_key_of_an_upload(elsewhere: Elsewhere) -> None:
     assert model.container_spec.image_uri == IMAGE
 
 
-def test_labels_of_raw_do_not_hide_a_version(elsewhere: Elsewhere) -> None:
+def test_labels_in_raw_do_not_hide_a_version(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     elsewhere.settings |= {"raw": {"labels": {"team": "vision", "mlengine-key": "x"}}, "labels": '{"cost": "ml"}'}
     for created in (True, False):
@@ -265,7 +265,9 @@ def test_labels_of_raw_do_not_hide_a_version(elsewhere: Elsewhere) -> None:
     assert {name: model.labels[name] for name in ("team", "cost")} == {"team": "vision", "cost": "ml"}
 
 
-def test_a_model_that_another_process_creates_meanwhile(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_created_concurrently_by_another_process_is_a_retryable_error(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere.publish("a")
     elsewhere.follow()
     elsewhere.publish("b")
@@ -291,12 +293,12 @@ def test_a_model_that_another_process_creates_meanwhile(elsewhere: Elsewhere, mo
         ({"kind": "vertex", "raw": {"containerSpec": 1}}, "containerSpec of raw is not a mapping: 1"),
     ],
 )
-def test_settings_of_another_type_are_refused(wanted: Any, message: str) -> None:
+def test_settings_of_a_wrong_type_are_refused(wanted: Any, message: str) -> None:
     with pytest.raises(MlengineError, match=message):
         registries.connect(wanted)
 
 
-def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
+def test_googles_client_can_upload_to_the_emulator(elsewhere: Elsewhere) -> None:
     """The emulator's responses are in the format that Google's client expects."""
     from google.api_core.exceptions import BadRequest
     from google.cloud.aiplatform_v1.types import Model  # noqa: TID251 - the foreign client

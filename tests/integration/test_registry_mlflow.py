@@ -81,13 +81,13 @@ def aliased(url: str, bench: Bench) -> Any:
     return client.get_model_version_by_alias(bench.bucket.removeprefix("gs://"), "champion")
 
 
-def test_a_metric_whose_name_mlflow_does_not_accept(server: str, bench: Bench) -> None:
+def test_invalid_characters_in_a_metric_name_are_replaced(server: str, bench: Bench) -> None:
     bench.publish(bench.job("a", main_metric="recall@precision=0.9", metrics={"recall@precision=0.9": 0.7}))
     follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)])
     assert aliased(server, bench).tags["mlengine.recall_precision_0.9"] == "0.7"
 
 
-def test_the_alias_is_on_whoever_is_champion(server: str, bench: Bench) -> None:
+def test_the_alias_follows_the_champion(server: str, bench: Bench) -> None:
     def register() -> tuple[Registered, ...]:
         return follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)]).registered
 
@@ -118,7 +118,7 @@ def test_a_refusal_is_reported_with_mlflows_message(server: str, bench: Bench) -
     assert current(bench.storage, bench.bucket, "mnist") is not None
 
 
-def test_a_server_that_is_not_there_is_tried_again_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_a_retryable_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     bench.publish(bench.job("a"))
     with pytest.raises(RegistryError, match="MLflow") as caught:
@@ -138,7 +138,7 @@ def test_without_a_server_nothing_is_registered(bench: Bench, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_invalid_address_of_the_server_stops_no_other_registry(bench: Bench, server: str) -> None:
+def test_an_invalid_server_address_does_not_block_other_registries(bench: Bench, server: str) -> None:
     bench.publish(bench.job("a"))
     with pytest.raises(RegistryError, match="foo"):
         follow(bench.storage, bench.bucket, "mnist", [MlflowRegistry(tracking_uri="foo://x"), registry(server, bench)])

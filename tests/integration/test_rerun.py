@@ -60,7 +60,9 @@ def again(job: JobDir, *words: str) -> int:
     return main(["jobs", "rerun", job.uri, "--as", "new", *words])
 
 
-def test_the_same_is_trained_in_a_dir_of_its_own(storage: Storage, job: JobDir, backend: MemoryBackend) -> None:
+def test_a_rerun_trains_with_the_same_inputs_in_a_new_dir(
+    storage: Storage, job: JobDir, backend: MemoryBackend
+) -> None:
     before = storage.read(job.claim)
     assert again(job) == 0
     old, new = (
@@ -74,12 +76,12 @@ def test_the_same_is_trained_in_a_dir_of_its_own(storage: Storage, job: JobDir, 
     assert storage.read(job.claim) == before
 
 
-def test_the_same_command_again_pays_once(job: JobDir, backend: MemoryBackend) -> None:
+def test_repeating_a_rerun_command_submits_one_job(job: JobDir, backend: MemoryBackend) -> None:
     assert again(job) == again(job) == 0
     assert len(backend.jobs) == 2
 
 
-def test_by_model_and_id(job: JobDir, bucket: str, backend: MemoryBackend) -> None:
+def test_a_job_can_be_rerun_by_model_and_id(job: JobDir, bucket: str, backend: MemoryBackend) -> None:
     assert main(["jobs", "rerun", "m/old", "--bucket", bucket]) == 0
     assert backend.jobs[1].submission.job_id.startswith("old_again_")
 
@@ -89,31 +91,31 @@ def _changed_data(storage: Storage, job: JobDir) -> None:
     storage.write(uri, storage.read(uri).replace(b'"rows": 300', b'"rows": 299').replace(b'"label_counts"', b'"x"'))
 
 
-HARMS: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
+CHANGES: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
     "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
-    "the package is gone": (
+    "the package is missing": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/packages"),
         "does not exist any more",
     ),
-    "the data are gone": (
+    "the dataset is missing": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/datasets"),
         "does not exist any more",
     ),
-    "the data are others": (_changed_data, "restore the files of that version"),
+    "the dataset has changed": (_changed_data, "restore the files of that version"),
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_what_cannot_be_the_same_is_refused(
-    storage: Storage, job: JobDir, backend: MemoryBackend, capsys: pytest.CaptureFixture[str], harm: str
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_rerun_that_cannot_have_the_same_inputs_is_refused(
+    storage: Storage, job: JobDir, backend: MemoryBackend, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
-    do, words = HARMS[harm]
+    do, words = CHANGES[change]
     do(storage, job)
     assert again(job) == 1
     assert words in capsys.readouterr().err
     assert len(backend.jobs) == 1
 
 
-def test_the_dir_of_another_job_is_not_taken(job: JobDir, backend: MemoryBackend) -> None:
+def test_a_rerun_does_not_take_the_dir_of_another_job(job: JobDir, backend: MemoryBackend) -> None:
     assert main(["jobs", "rerun", job.uri, "--as", "old"]) == 1
     assert len(backend.jobs) == 1

@@ -134,17 +134,19 @@ def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
     return train
 
 
-def test_equal_work_is_reused_from_submit_to_publish(bucket: str, trained: Trained, backend: MemoryBackend) -> None:
+def test_a_job_with_equal_inputs_is_reused_from_submit_to_publish(
+    bucket: str, trained: Trained, backend: MemoryBackend
+) -> None:
     first = trained()
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
-    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the reused job"
+    assert {**job, "decision": ""} == {**first, "decision": ""}, "the result must refer to the reused job"
     backend.calls.clear()
     waited = again.wait(job)
     validation = again.validate(waited)
     published = again.publish(validation)
-    assert backend.calls == [], "the backend may have forgotten it"
+    assert backend.calls == [], "the backend must not be called, as it may have forgotten the job"
     assert len(backend.jobs) == 1
     assert (waited["state"], validation["verdict"], published["decision"]) == ("SUCCEEDED", "first", "published")
     assert again.publish(validation)["decision"] == "already_champion"
@@ -157,19 +159,19 @@ def test_the_prepared_job_directory_is_deleted(storage: Storage, bucket: str, tr
     assert dirs == {first["job_id"], "validated"}
 
 
-def test_a_run_that_is_created_again_reuses_what_the_deleted_one_trained(
+def test_a_recreated_run_reuses_the_job_of_the_deleted_one(
     storage: Storage, bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
     first = trained("nightly", uid="deleted")
     before = storage.ls(first["job_dir"] + "/")
     assert Run(bucket, "nightly", uid="created again").submit() == {**first, "decision": "reused"}
-    assert storage.ls(first["job_dir"] + "/") == before, "the dir that both are given is the first one's"
+    assert storage.ls(first["job_dir"] + "/") == before, "the dir of the reused job must not change"
     other = Run(bucket, "nightly", uid="once more", args=["--x", "2"]).submit()
     assert (other["decision"], other["job_dir"]) == ("fresh_submit", f"{first['job_dir']}_2")
 
 
-def test_clearing_the_task_trains_again_though_its_run_was_created_again(
+def test_clearing_a_task_of_a_recreated_run_trains_again(
     bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
@@ -178,7 +180,7 @@ def test_clearing_the_task_trains_again_though_its_run_was_created_again(
 
 
 @pytest.mark.parametrize("yes", [True, "True", "true"])
-def test_force_retrain_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
+def test_force_retrain_submits_a_new_job(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
     trained()
     assert Run(bucket, "again", force_retrain=yes).submit()["decision"] == "fresh_submit"
     assert len(backend.jobs) == 2
@@ -191,7 +193,7 @@ def test_the_last_accepted_job_is_reused(bucket: str, trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("other", [{"args": ["--max_steps", "2"]}, {"version": "v2"}, {"scale_tier": "STANDARD_1"}])
-def test_other_work_is_trained(bucket: str, trained: Trained, other: dict[str, Any]) -> None:
+def test_different_inputs_submit_a_new_job(bucket: str, trained: Trained, other: dict[str, Any]) -> None:
     trained()
     assert Run(bucket, "again", **other).submit()["decision"] == "fresh_submit"
 
@@ -226,7 +228,7 @@ def at_least(model: Path, figures: Any, size: int = 1) -> Check:
     return Check("weights", found, f"≥ {size}", passed=found >= size, message=f"The weights have {found} bytes.")
 
 
-def test_an_extra_check_with_other_arguments_is_another_check(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_an_extra_check_with_other_arguments_is_run_again(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "first")
     run.validate(run.wait(trained(validate=False)), extra_checks=[partial(at_least, size=2)])
     again = Run(bucket, "again")
@@ -234,7 +236,7 @@ def test_an_extra_check_with_other_arguments_is_another_check(storage: Storage, 
     assert job["decision"] == "reused"
     created = load_report(storage, JobDir(job["job_dir"])).to_json()
     again.validate(again.wait(job), extra_checks=[partial(at_least, size=2)])
-    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report was kept"
+    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report must not be replaced"
     with pytest.raises(AirflowSkipException, match="The weights have 5 bytes"):
         again.validate(again.wait(job), extra_checks=[partial(at_least, size=100)])
 
@@ -251,13 +253,13 @@ def test_a_report_with_more_checks_is_kept(storage: Storage, bucket: str, traine
         again.validate(again.wait(job), thresholds={"size_bytes": 1000})
 
 
-@pytest.mark.parametrize("harm", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
+@pytest.mark.parametrize("change", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
 def test_a_model_that_changed_after_validation_is_not_reused(
-    storage: Storage, bucket: str, trained: Trained, harm: str
+    storage: Storage, bucket: str, trained: Trained, change: str
 ) -> None:
     job_dir = JobDir(trained()["job_dir"])
     weights = job_dir.model + "weights.json"
-    match harm:
+    match change:
         case "changed":
             storage.write(weights, b"fresh")
         case "vanished":
@@ -285,7 +287,7 @@ def test_an_entry_with_wrong_inputs_is_ignored(storage: Storage, bucket: str, tr
     assert Run(bucket, "again2", version="v2").submit()["decision"] == "fresh_submit"
 
 
-def test_a_retry_keeps_its_own_job_though_another_was_accepted_meanwhile(bucket: str, trained: Trained) -> None:
+def test_a_retry_keeps_its_job_even_if_another_was_accepted_meanwhile(bucket: str, trained: Trained) -> None:
     mine = Run(bucket, "mine")
     before = mine.submit()
     trained("other", force_retrain=True)
@@ -300,7 +302,7 @@ def test_clearing_the_task_that_trained_it_trains_again(bucket: str, trained: Tr
     assert len(backend.jobs) == 2
 
 
-def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
+def test_a_cleared_task_that_reuses_another_job_cancels_its_own(
     bucket: str, trained: Trained, backend: MemoryBackend
 ) -> None:
     mine = Run(bucket, "mine").submit()
@@ -310,9 +312,11 @@ def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
     assert backend.live == []
 
 
-def test_a_lookup_without_result_is_one_read(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_without_a_result_takes_one_read(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(Storage, "ls", lambda *_: pytest.fail("a listing"))
+    monkeypatch.setattr(Storage, "ls", lambda *_: pytest.fail("the bucket was listed"))
     read = Storage.read_with_generation
 
     def counted(self: Storage, uri: str) -> tuple[bytes, int]:
@@ -339,7 +343,7 @@ def test_an_older_version_that_is_reused_does_not_replace_the_newer_champion(
     assert champion.version == "v2"
 
 
-def test_the_record_says_which_run_it_belongs_to(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_the_record_names_its_run(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "r")
     june = datetime(2026, 6, 1, tzinfo=UTC)
     run.dag_run = SimpleNamespace(partition_key="2026-06-01", partition_date=june, run_after=datetime.now(UTC))
@@ -347,7 +351,7 @@ def test_the_record_says_which_run_it_belongs_to(storage: Storage, bucket: str, 
     assert RunOrder.from_json(record.inputs["run"]) == RunOrder("2026-06-01", june)
 
 
-def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_the_record_lists_the_inputs(storage: Storage, bucket: str, trained: Trained) -> None:
     job_dir = JobDir(trained()["job_dir"])
     record = JobRecord.from_bytes(storage.read(job_dir.claim))
     assert record.inputs["package"]["digest"] == "p1"
@@ -358,7 +362,7 @@ def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Tr
     assert "environment" not in record.inputs, "no environment was recorded"
 
 
-def test_the_wait_notes_what_was_installed(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_the_wait_records_the_installed_packages(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     run = Run(bucket, "r")
     job = run.submit()
     job_dir = JobDir(job["job_dir"])

@@ -24,7 +24,7 @@ def test_an_object_is_written_and_read(storage: Storage, bucket: str, monkeypatc
         storage.read_small(f"{bucket}/m/j/logs/none.json")
 
 
-def test_what_does_not_succeed_is_left_to_the_library(storage: Storage, bucket: str) -> None:
+def test_failed_requests_fall_back_to_the_client_library(storage: Storage, bucket: str) -> None:
     uri = f"{bucket}/m/j/logs/cursor.json"
     small = storage._small_objects()
     small._server = "http://127.0.0.1:9"
@@ -36,7 +36,9 @@ def test_what_does_not_succeed_is_left_to_the_library(storage: Storage, bucket: 
     assert again.write("no-such-bucket-here", "p", b"x", "text/plain") is False
 
 
-def test_a_proxy_is_left_to_the_library(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_behind_a_proxy_use_the_client_library(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)

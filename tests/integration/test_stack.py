@@ -37,7 +37,7 @@ def test_a_second_stack_names_the_first(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_process_dies(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(tmp_path)],
         cwd=stacks.ROOT,
@@ -57,7 +57,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_killed_stack_left_is_ended(tmp_path: Path) -> None:
+def test_leftover_processes_of_a_killed_stack_are_stopped(tmp_path: Path) -> None:
     left = subprocess.Popen(["sleep", "600"])
     stranger = subprocess.Popen(["sleep", "600"])
     try:
@@ -91,7 +91,7 @@ with stack.Lock(Path(sys.argv[1])):
 """
 
 
-def test_what_a_stack_left_that_was_killed_during_its_start_is_ended(tmp_path: Path) -> None:
+def test_leftover_processes_of_a_stack_killed_during_its_start_are_stopped(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _START, str(tmp_path), str(free_port()), str(free_port())]
     starting = subprocess.Popen(command, cwd=stacks.ROOT)
     left: list[psutil.Process] = []
@@ -121,7 +121,9 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else "{}"
 
 
-def test_ports_are_kept_and_a_taken_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_are_kept_and_a_port_in_use_is_replaced_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stacks, "PORTS", {"gcs": free_port(), "ui": free_port()})
     first, moved = stacks._ports(tmp_path)
     assert (first, moved) == (stacks.PORTS, [])
@@ -135,7 +137,7 @@ def test_ports_are_kept_and_a_taken_one_is_named(tmp_path: Path, monkeypatch: py
     assert stacks._ports(tmp_path) == (second, [])
 
 
-def test_a_running_stack_is_not_cleaned_away(tmp_path: Path) -> None:
+def test_make_clean_does_not_delete_a_running_stack(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     (clone / "scripts").mkdir(parents=True)
     (clone / "scripts" / "clean.py").write_bytes((stacks.ROOT / "scripts" / "clean.py").read_bytes())

@@ -14,7 +14,7 @@ from tests.support.buckets import delete_below
 pytestmark = pytest.mark.integration
 
 
-def test_create_has_one_winner(storage: Storage, bucket: str) -> None:
+def test_concurrent_creates_have_one_winner(storage: Storage, bucket: str) -> None:
     def claim(index: int) -> bool:
         try:
             storage.create(f"{bucket}/m/job.json", str(index).encode())
@@ -26,7 +26,7 @@ def test_create_has_one_winner(storage: Storage, bucket: str) -> None:
         assert sum(pool.map(claim, range(8))) == 1
 
 
-def test_replace_swaps_only_what_was_read(storage: Storage, bucket: str) -> None:
+def test_replace_requires_the_generation_that_was_read(storage: Storage, bucket: str) -> None:
     uri = f"{bucket}/pointer.json"
     storage.create(uri, b"one")
     data, generation = storage.read_with_generation(uri)
@@ -49,7 +49,7 @@ def test_a_large_object_is_created_once(storage: Storage, bucket: str, tmp_path:
     assert storage.read_with_generation(uri) == (b"1" * BIG, generation)
 
 
-def test_a_large_object_is_replaced_only_if_it_is_the_one_that_was_read(storage: Storage, bucket: str) -> None:
+def test_replacing_a_large_object_requires_the_generation_that_was_read(storage: Storage, bucket: str) -> None:
     uri = f"{bucket}/big"
     first = storage.create(uri, b"1" * BIG)
     second = storage.replace(uri, b"2" * BIG, first)
@@ -78,7 +78,7 @@ def test_a_large_file_is_uploaded_once(
     assert storage.read(f"{bucket}/big") == b"one" * (BIG // 3)
 
 
-def test_missing_things_are_named(storage: Storage, bucket: str) -> None:
+def test_errors_name_missing_objects_and_buckets(storage: Storage, bucket: str) -> None:
     with pytest.raises(ObjectMissingError, match="no object gs://"):
         storage.read(f"{bucket}/nothing")
     with pytest.raises(BucketMissingError, match="create the bucket"):
@@ -97,7 +97,7 @@ def test_deleting_an_object_leaves_its_neighbours(storage: Storage, bucket: str)
         storage.delete(bucket)
 
 
-def test_files_travel_whole_and_a_tree_goes_at_once(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_files_are_uploaded_and_downloaded_and_a_tree_is_deleted(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "variables").mkdir(parents=True)
     (source / "saved_model.pb").write_bytes(b"graph")

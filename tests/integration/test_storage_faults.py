@@ -52,7 +52,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "DEADLINE", 1.0)
 
 
-def test_a_lost_answer_to_a_claim_is_not_taken_for_a_loss(
+def test_a_lost_response_to_a_claim_is_not_a_conflict(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
 ) -> None:
     proxy.strike(faults.lose_answer(), "POST", "/upload/", body=b"job.json")
@@ -63,7 +63,7 @@ def test_a_lost_answer_to_a_claim_is_not_taken_for_a_loss(
         broken.create(f"{bucket}/m/job.json", b"theirs")
 
 
-def test_somebody_else_between_a_lost_claim_and_its_retry_wins(
+def test_another_writer_between_a_lost_claim_and_its_retry_wins(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
 ) -> None:
     proxy.strike(faults.reset(), "POST", "/upload/", body=b"job.json")
@@ -73,7 +73,7 @@ def test_somebody_else_between_a_lost_claim_and_its_retry_wins(
     assert storage.read(f"{bucket}/m/job.json") == b"theirs"
 
 
-def test_a_lost_answer_to_a_swap_is_not_taken_for_a_loss(
+def test_a_lost_response_to_a_swap_is_not_a_conflict(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
 ) -> None:
     uri = f"{bucket}/m/champion.json"
@@ -104,7 +104,7 @@ PASSING = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", PASSING)
-def test_what_passes_is_waited_for(
+def test_transient_faults_are_retried(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, call: str, fault: str
 ) -> None:
     storage.write(f"{bucket}/there", b"x")
@@ -114,7 +114,9 @@ def test_what_passes_is_waited_for(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_no_permission_is_said_at_once(broken: Storage, proxy: faults.FaultProxy, bucket: str, call: str) -> None:
+def test_missing_permission_is_reported_immediately(
+    broken: Storage, proxy: faults.FaultProxy, bucket: str, call: str
+) -> None:
     proxy.strike(faults.status(403, b'{"error": {"message": "no storage.objects access"}}'))
     with pytest.raises(StorageForbiddenError, match=f"no permission for {bucket}") as caught:
         CALLS[call](broken, bucket)
@@ -122,15 +124,13 @@ def test_no_permission_is_said_at_once(broken: Storage, proxy: faults.FaultProxy
     assert len(proxy.requests) == 1
 
 
-def test_credentials_that_are_not_taken_are_said(broken: Storage, proxy: faults.FaultProxy, bucket: str) -> None:
+def test_rejected_credentials_are_reported(broken: Storage, proxy: faults.FaultProxy, bucket: str) -> None:
     proxy.strike(faults.status(401))
     with pytest.raises(StorageForbiddenError, match="no credentials"):
         broken.read(f"{bucket}/there")
 
 
-def test_a_call_the_service_will_never_take_is_not_repeated(
-    broken: Storage, proxy: faults.FaultProxy, bucket: str
-) -> None:
+def test_an_invalid_request_is_not_retried(broken: Storage, proxy: faults.FaultProxy, bucket: str) -> None:
     proxy.strike(faults.status(400, b'{"error": {"message": "Invalid argument."}}'))
     with pytest.raises(StorageError, match="rejected") as caught:
         broken.ls(f"{bucket}/")
@@ -138,7 +138,7 @@ def test_a_call_the_service_will_never_take_is_not_repeated(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_service_that_stays_away_is_given_up_at_the_deadline(
+def test_a_permanently_unavailable_service_is_an_error_at_the_deadline(
     soon: None, broken: Storage, gcs_server: gcs.GcsServer, bucket: str, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with faults.before(gcs_server.url, strict=False) as away:
@@ -150,7 +150,7 @@ def test_a_service_that_stays_away_is_given_up_at_the_deadline(
         assert len(away.requests) > 1
 
 
-def test_a_silent_attempt_is_given_up_and_made_again(
+def test_a_request_without_a_response_times_out_and_is_retried(
     broken: Storage, proxy: faults.FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlengine.storage.client.ATTEMPT", (1.0, 0.5))
@@ -162,7 +162,7 @@ def test_a_silent_attempt_is_given_up_and_made_again(
     assert [one.fault for one in proxy.seen("POST")] == ["stall", "lose_answer", ""]
 
 
-def test_a_deletion_whose_answer_was_lost_is_done(
+def test_a_deletion_with_a_lost_response_succeeds(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
 ) -> None:
     generation = storage.write(f"{bucket}/a", b"x")
@@ -173,7 +173,7 @@ def test_a_deletion_whose_answer_was_lost_is_done(
 
 
 @pytest.mark.parametrize("kind", ["cut", "503", "reset"])
-def test_a_broken_download_goes_on_and_ends_whole(
+def test_an_interrupted_download_resumes_and_is_complete(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path, kind: str
 ) -> None:
     content = bytes(range(256)) * (3 * MIB // 256)
@@ -187,7 +187,7 @@ def test_a_broken_download_goes_on_and_ends_whole(
     assert broken.read(f"{bucket}/big") == content
 
 
-def test_a_download_that_fails_leaves_nothing(
+def test_a_failed_download_leaves_no_file(
     soon: None,
     storage: Storage,
     gcs_server: gcs.GcsServer,
@@ -206,7 +206,7 @@ def test_a_download_that_fails_leaves_nothing(
     assert (tmp_path / "big").read_bytes() == b"the old one"
 
 
-def test_bytes_changed_on_the_way_are_seen(
+def test_corruption_in_transit_is_detected(
     broken: Storage, proxy: faults.FaultProxy, storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     storage.write(f"{bucket}/a", b"right")
@@ -217,7 +217,7 @@ def test_bytes_changed_on_the_way_are_seen(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_big_upload_goes_on_after_a_fault(
+def test_a_large_upload_resumes_after_a_fault(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * (ONE_REQUEST_BYTES // 256 + 1)  # large enough for an upload session
@@ -233,7 +233,7 @@ def test_a_big_upload_goes_on_after_a_fault(
         broken.upload_once(tmp_path / "big", f"{bucket}/big")
 
 
-def test_a_big_object_is_created_in_one_request_that_is_repeated(
+def test_a_large_object_is_created_in_one_request_that_is_retried(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * (9 * MIB // 256)
@@ -246,7 +246,7 @@ def test_a_big_object_is_created_in_one_request_that_is_repeated(
     assert storage.read(f"{bucket}/uploaded") == content
 
 
-def test_files_arrive_whole_through_a_bad_network(
+def test_files_are_complete_after_transfer_over_a_bad_network(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
     proxy.strike(faults.status(503), "POST", "/upload/", times=4)
@@ -264,7 +264,7 @@ def test_files_arrive_whole_through_a_bad_network(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_server_that_is_not_there_is_said_soon(bucket: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported_soon(bucket: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "CONNECT_DEADLINE", 0.5)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
@@ -276,7 +276,7 @@ def test_a_server_that_is_not_there_is_said_soon(bucket: str, call: str, monkeyp
     assert "check the network" in caught.value.hint
 
 
-def test_a_server_that_restarts_is_waited_for(
+def test_requests_are_retried_while_the_server_restarts(
     gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import threading
@@ -297,14 +297,14 @@ def test_a_server_that_restarts_is_waited_for(
             server.stop()
 
 
-def test_a_bucket_may_be_called_bucket(storage: Storage) -> None:
+def test_a_bucket_name_can_contain_the_word_bucket(storage: Storage) -> None:
     storage.client.create_bucket("the-bucket-of-tests")
     with pytest.raises(ObjectMissingError):
         storage.read("gs://the-bucket-of-tests/nothing")
     storage.delete("gs://the-bucket-of-tests/nothing")
 
 
-def test_writing_into_no_bucket_names_the_bucket(storage: Storage, tmp_path: Path) -> None:
+def test_writing_to_a_missing_bucket_names_the_bucket(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     for call in (
         lambda: storage.write("gs://no-such-bucket/a", b"x"),
@@ -316,7 +316,7 @@ def test_writing_into_no_bucket_names_the_bucket(storage: Storage, tmp_path: Pat
             call()
 
 
-def test_no_credentials_are_said_with_the_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     (tmp_path / "key.json").write_text('{"type": "service_account"}')
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))

@@ -76,7 +76,7 @@ def intent_for(bucket: str, generation: int = 0, run_id: str = "r1", uid: str = 
     return Intent(key, "mnist", job_dir, spec, installation="this", own_dir=True)
 
 
-def test_a_retry_reattaches_and_a_finished_job_is_taken_over(
+def test_a_retry_reattaches_to_a_running_or_a_finished_job(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend
 ) -> None:
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
@@ -89,7 +89,7 @@ def test_a_retry_reattaches_and_a_finished_job_is_taken_over(
 
 
 @pytest.mark.parametrize("name", sorted(layout.NO_JOBS))
-def test_a_job_dir_that_lists_of_jobs_would_not_show_is_refused(
+def test_a_reserved_job_dir_name_is_refused(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, name: str
 ) -> None:
     intent = replace(intent_for(bucket), job_dir=JobDir.of(bucket, "mnist", name))
@@ -99,12 +99,12 @@ def test_a_job_dir_that_lists_of_jobs_would_not_show_is_refused(
     assert not scripted_backend.jobs
 
 
-def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(
+def test_a_stale_submission_does_not_overwrite_the_claim_of_a_later_attempt(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slow try has submitted attempt 1 and stalls before recording it, while another submission makes attempt 2."""
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
-    really = submitter._record
+    original = submitter._record
     later: list[JobHandle] = []
 
     def late(job_dir: JobDir, handle: JobHandle, decision: Decision) -> Any:
@@ -119,7 +119,7 @@ def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(
         with monkeypatch.context() as patch, suppress(Crashed):
             patch.setattr(other, "_record", slow)
             other.submit(intent)
-        return really(job_dir, handle, decision)
+        return original(job_dir, handle, decision)
 
     with monkeypatch.context() as patch:
         patch.setattr(submitter, "_record", late)
@@ -132,7 +132,7 @@ def test_a_slow_try_does_not_undo_the_claim_of_a_later_attempt(
     assert [job.handle for job in scripted_backend.live] == later
 
 
-def test_a_cleared_task_trains_again_and_its_old_job_ends(
+def test_a_cleared_task_trains_again_and_cancels_its_old_job(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend
 ) -> None:
     submitter = Submitter(storage, scripted_backend)
@@ -146,7 +146,7 @@ def test_a_cleared_task_trains_again_and_its_old_job_ends(
     assert again.handle == new.handle
 
 
-def test_another_runs_job_in_the_same_dir_is_left_alone(
+def test_a_job_of_another_dag_in_the_same_dir_is_left_alone(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend
 ) -> None:
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
@@ -156,7 +156,9 @@ def test_another_runs_job_in_the_same_dir_is_left_alone(
     assert len(scripted_backend.live) == 2
 
 
-def test_a_lost_answer_is_found_again(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
+def test_a_retry_finds_the_job_of_a_lost_response(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
     scripted_backend.lose_answers = 1
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     with pytest.raises(BackendUnavailableError):
@@ -165,7 +167,7 @@ def test_a_lost_answer_is_found_again(storage: Storage, bucket: str, scripted_ba
     assert len(scripted_backend.jobs) == 1
 
 
-def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, bucket: str) -> None:
+def test_a_duplicate_caused_by_a_stale_list_is_cancelled(storage: Storage, bucket: str) -> None:
     backend = MemoryBackend(lose_answers=1, lag=True)
     submitter, intent = Submitter(storage, backend), intent_for(bucket)
     with pytest.raises(BackendUnavailableError):
@@ -181,11 +183,11 @@ def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, buc
     submitted = submitter.submit(intent)
     assert submitted.decision is Decision.DUPLICATE_CANCELLED
     assert [job.handle for job in backend.live] == [submitted.handle]
-    assert submitted.handle.name == "job-1", "the older job is kept"
+    assert submitted.handle.name == "job-1", "the older job must be kept"
 
 
 @pytest.mark.parametrize("cause", [cause for cause in FailureCause if cause.retryable])
-def test_machines_failures_are_tried_again_within_max_attempts(
+def test_machine_failures_are_retried_within_max_attempts(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, cause: FailureCause
 ) -> None:
     submitter, intent = Submitter(storage, scripted_backend, max_attempts=2), intent_for(bucket)
@@ -200,7 +202,7 @@ def test_machines_failures_are_tried_again_within_max_attempts(
 
 
 @pytest.mark.parametrize(("limits", "attempts"), [(False, 1), (True, 2)])
-def test_restarts_within_a_limit_of_the_backend_do_not_count_as_attempts(
+def test_restarts_count_as_attempts_unless_the_backend_limits_them(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, limits: bool, attempts: int
 ) -> None:
     if limits:
@@ -215,9 +217,7 @@ def test_restarts_within_a_limit_of_the_backend_do_not_count_as_attempts(
     assert len(scripted_backend.jobs) == attempts
 
 
-def test_the_trainers_own_failure_is_not_paid_for_twice(
-    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
-) -> None:
+def test_a_trainer_error_is_not_retried(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
     submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     first = submitter.submit(intent)
     scripted_backend.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
@@ -226,7 +226,7 @@ def test_the_trainers_own_failure_is_not_paid_for_twice(
     assert len(scripted_backend.jobs) == 1
 
 
-def test_racing_submitters_pay_once(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
+def test_concurrent_submissions_start_one_job(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
     intent = intent_for(bucket)
 
     def submit(_: int) -> str:
@@ -239,17 +239,17 @@ def test_racing_submitters_pay_once(storage: Storage, bucket: str, scripted_back
     assert names.count(scripted_backend.live[0].handle.name) >= 1
 
 
-def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket: str) -> None:
+def test_a_crash_at_any_step_leaves_one_job(storage: Storage, bucket: str) -> None:
     """Crashes at each side effect of steps 1 to 6 of docs/architecture.md, and then retries."""
     steps = 0
     for steps in range(1, 100):
         backend, intent = MemoryBackend(), intent_for(bucket, run_id=f"crash-{steps}")
         countdown = [steps]
-        doors: Any = (
+        clients: Any = (
             CrashingStep(storage, {"create", "replace", "write", "delete"}, countdown),
             CrashingStep(backend, {"submit", "cancel"}, countdown),
         )
-        crashing = Submitter(*doors)
+        crashing = Submitter(*clients)
         try:
             crashing.submit(intent)
         except Crashed:
@@ -274,14 +274,14 @@ class TaskHistory(RuleBasedStateMachine):
         self.run = uuid.uuid4().hex
         self.generation = 0
         self.created = 0
-        self.wanted: dict[str, tuple[str, ...]] = {}
+        self.expected_args: dict[str, tuple[str, ...]] = {}
 
     def intent(self) -> Intent:
         return intent_for(self.bucket, self.generation, self.run, f"uid-{self.created}")
 
     def enter(self, storage: Any, backend: TrainingBackend) -> None:
         intent = self.intent()
-        self.wanted[intent.key.digest] = intent.spec.args
+        self.expected_args[intent.key.digest] = intent.spec.args
         with suppress(MlengineError, Crashed):
             Submitter(storage, backend).submit(intent)
 
@@ -298,7 +298,7 @@ class TaskHistory(RuleBasedStateMachine):
         )
 
     @rule(lose=st.booleans(), refuse=st.integers(0, 3))
-    def the_task_meets_faults(self, lose: bool, refuse: int) -> None:
+    def the_task_runs_with_faults(self, lose: bool, refuse: int) -> None:
         self.backend.lose_answers, self.backend.refuse = int(lose), refuse
         self.enter(self.storage, self.backend)
         self.backend.lose_answers = self.backend.refuse = 0
@@ -331,12 +331,12 @@ class TaskHistory(RuleBasedStateMachine):
     @invariant()
     def each_job_has_the_arguments_of_its_run(self) -> None:
         for job in self.backend.jobs:
-            assert job.submission.spec.args == self.wanted[job.submission.key]
+            assert job.submission.spec.args == self.expected_args[job.submission.key]
 
     def teardown(self) -> None:
         self.enter(self.storage, self.backend)
         current = self.intent().key.digest
-        assert all(job.submission.key == current for job in self.backend.live), "earlier jobs are ended"
+        assert all(job.submission.key == current for job in self.backend.live), "earlier jobs must be cancelled"
 
 
 def test_at_most_one_job_runs_in_any_order_of_events(
@@ -353,7 +353,7 @@ def test_at_most_one_job_runs_in_any_order_of_events(
     case("runTest").runTest()
 
 
-def test_mapped_tasks_have_jobs_of_their_own(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
+def test_mapped_tasks_have_separate_jobs(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
     """They were prepared as one task. Each finds its own dir, and none ends the other tasks' jobs."""
     one = intent_for(bucket)
     intents = [replace(one, key=replace(one.key, map_index=index)) for index in range(3)]
@@ -384,7 +384,7 @@ class OnHost(MemoryBackend):
         return [here.get(handle, JobStatus(handle, JobState.UNKNOWN, "it runs on host a")) for handle in handles]
 
 
-def test_a_second_host_starts_nothing_that_may_run_on_the_first(storage: Storage, bucket: str) -> None:
+def test_a_second_host_does_not_start_a_job_that_may_run_on_the_first(storage: Storage, bucket: str) -> None:
     first, second = OnHost("a"), OnHost("b")
     intent = intent_for(bucket)
     first.lose_answers = 1

@@ -35,7 +35,7 @@ def put(storage: Storage, bucket: str, job_id: str, model: str = "mnist") -> Job
     return job_dir
 
 
-def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_only_event_files_are_copied_and_they_grow_in_place(storage: Storage, bucket: str, tmp_path: Path) -> None:
     job_dir = put(storage, bucket, "mnist_1")
     mirror = Mirror(storage, tmp_path)
     assert mirror.sync([job_dir]) == 2
@@ -75,7 +75,7 @@ def test_an_object_that_was_replaced_is_copied_again(
     assert mirror.sync([job_dir]) == 0
 
 
-def test_an_object_that_changes_while_it_is_read_is_copied_by_the_next_call(
+def test_an_object_that_changes_during_the_copy_is_copied_by_the_next_call(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_dir = put(storage, bucket, "mnist_1")
@@ -90,7 +90,7 @@ def test_an_object_that_changes_while_it_is_read_is_copied_by_the_next_call(
     assert (tmp_path / "mnist/mnist_1/events.out.tfevents.4").read_bytes() == b"two and three"
 
 
-def test_jobs_of_two_models_with_the_same_id(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_jobs_of_two_models_with_the_same_id_are_kept_apart(storage: Storage, bucket: str, tmp_path: Path) -> None:
     jobs = [put(storage, bucket, "first"), put(storage, bucket, "first", model="other")]
     storage.write(jobs[1].train + "events.out.tfevents.1.host.1.0.v2", b"other model")
     Mirror(storage, tmp_path).sync(jobs)
@@ -102,7 +102,7 @@ def test_jobs_of_two_models_with_the_same_id(storage: Storage, bucket: str, tmp_
     assert find_job(storage, bucket, "other/first") == jobs[1]
 
 
-def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_an_object_name_outside_the_folder_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     job_dir = JobDir.of(bucket, "mnist", "mnist_1")
     storage.write(f"{job_dir.train}../../../../outside.tfevents", b"x")
     inside = tmp_path / "deep" / "inside"
@@ -111,7 +111,7 @@ def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str,
     assert list(tmp_path.rglob("outside*")) == []
 
 
-def test_jobs_are_found_by_what_people_call_them(storage: Storage, bucket: str) -> None:
+def test_jobs_are_found_by_id_model_and_id_or_uri(storage: Storage, bucket: str) -> None:
     one, two = put(storage, bucket, "mnist_1"), put(storage, bucket, "other_2", model="other")
     assert find_job(storage, bucket, "mnist_1") == one
     assert find_job(storage, bucket, "other_2") == two
@@ -126,7 +126,7 @@ def test_jobs_are_found_by_what_people_call_them(storage: Storage, bucket: str) 
     assert len(newest_jobs(storage, bucket, "mnist", 1)) == 1
 
 
-def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_tensorboard_shows_two_jobs_together(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """Runs the command against the bucket, reads TensorBoard's own responses, and checks that no process is left."""
     for job_id in ("mnist_1", "mnist_2"):
         job_dir = put(storage, bucket, job_id)
@@ -189,7 +189,7 @@ def masked(data: bytes) -> bytes:
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def test_an_outage_of_the_bucket_ends_nothing(
+def test_a_storage_outage_does_not_end_the_command(
     storage: Storage,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,

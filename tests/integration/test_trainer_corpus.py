@@ -70,11 +70,11 @@ def test_trainer(name: str, outcomes: dict[str, Future[Outcome]], gcs_server: gc
     assert outcome.cloud is not None
     check_end(case, outcome.local, case.refused.uv if case.refused else [])
     check_end(case, outcome.cloud, case.refused.pip if case.refused else [])
-    assert outcome.local.installed == outcome.cloud.installed, "both places install the same"
+    assert outcome.local.installed == outcome.cloud.installed, "both backends must install the same packages"
     assert outcome.local.exit_code == outcome.cloud.exit_code
 
 
-def test_the_corpus_is_as_large_as_promised() -> None:
+def test_the_corpus_has_the_documented_size() -> None:
     assert len(CASES) >= 25
     assert all((case.run is None) != (case.refused is None) for case in CASES.values())
     assert all(case.about.endswith(".") for case in CASES.values())

@@ -32,7 +32,7 @@ from tests.support.validation_env import PACKAGE, RULES, SIGNATURE, ValidationEn
 pytestmark = pytest.mark.integration
 
 
-def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -> None:
+def test_a_good_model_without_a_champion_is_first(validation_env: ValidationEnv) -> None:
     report = validation_env.validate("good")
     assert report.verdict.decision is Decision.FIRST
     assert checks(report) == {
@@ -124,7 +124,7 @@ KERAS = {
         ("nine_classes", "float32[-1,9]", "9 numbers a row, and the dataset has 10 classes (0, 1, 2, 3, 4, 5, …)"),
     ],
 )
-def test_outputs_that_are_not_one_per_class_have_no_metrics(
+def test_outputs_that_do_not_match_the_classes_give_no_metrics(
     validation_env: ValidationEnv, model: str, scores: str, words: str
 ) -> None:
     rules = expecting(outputs={**KEY, "scores": scores}, activation="scores")
@@ -133,13 +133,13 @@ def test_outputs_that_are_not_one_per_class_have_no_metrics(
     assert words in report.verdict.reasons[0]
     assert report.metrics == {}
     assert load_predictions(validation_env.storage, JobDir(report.job_dir)) is None, (
-        "no predictions for later comparisons"
+        "there must be no predictions for later comparisons"
     )
     by_signature = validation_env.validate(model, replace(rules, scope=Scope.SIGNATURE), job_id=f"{model}_by_signature")
     assert by_signature.verdict.decision is Decision.FIRST
 
 
-def test_a_keras_model_with_a_lookup_table_and_an_input_name_with_a_hyphen(validation_env: ValidationEnv) -> None:
+def test_a_keras_model_with_a_lookup_table_and_a_hyphenated_input_is_validated(validation_env: ValidationEnv) -> None:
     """`/job:localhost` is the local machine; ``sepal-length`` is the input's name in the SignatureDef."""
     report = validation_env.validate("keras", expecting(**KERAS))
     assert failed(report) == []
@@ -152,7 +152,7 @@ def test_a_keras_model_with_a_lookup_table_and_an_input_name_with_a_hyphen(valid
     other = validation_env.validate("good")
     assert other.verdict.decision is Decision.ACCEPTED
     assert other.comparison["accuracy"]["gain"] == 0
-    assert "latency_ms" in other.baseline, "the champion was run; its stored predictions were not used"
+    assert "latency_ms" in other.baseline, "the champion must be run, instead of using its stored predictions"
 
 
 def test_a_model_of_bytes_gets_unscaled_values(validation_env: ValidationEnv) -> None:
@@ -165,7 +165,7 @@ def test_a_model_of_bytes_gets_unscaled_values(validation_env: ValidationEnv) ->
 
 def test_rounding_of_large_scores_and_local_gpus_are_accepted(validation_env: ValidationEnv) -> None:
     report = validation_env.validate("large_scores", expecting(activation="scores"))
-    assert report.figures["batch_difference"] > 1e-4, "more than an absolute limit would allow"
+    assert report.figures["batch_difference"] > 1e-4, "the rounding difference must exceed an absolute limit"
     assert failed(report) == []
     assert failed(validation_env.validate("local_gpu")) == []
 
@@ -186,7 +186,7 @@ def test_rows_of_floats_are_not_scaled(validation_env: ValidationEnv, digits: Pa
     assert failed(report) == []
     assert report.metric_value is not None
     assert report.metric_value > 0.95
-    assert len(report.worst_rows) > 0, "floats are shown as images too"
+    assert len(report.worst_rows) > 0, "float images must be shown too"
 
 
 def test_a_model_that_hangs_is_killed(validation_env: ValidationEnv) -> None:
@@ -256,7 +256,7 @@ def test_extra_checks_of_an_export_without_manifest(validation_env: ValidationEn
     assert "broken raised ValueError: no such file" in report.verdict.reasons
 
 
-def test_without_a_savedmodel_the_files_are_checked(validation_env: ValidationEnv, tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_savedmodel_has_its_files_checked(validation_env: ValidationEnv, tmp_path: Path) -> None:
     validation_env.models = tmp_path
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "weights.json").write_text("{}")
@@ -276,7 +276,7 @@ def test_without_a_savedmodel_the_files_are_checked(validation_env: ValidationEn
     }
 
 
-def test_problems_outside_the_model_are_raised(validation_env: ValidationEnv, tmp_path: Path) -> None:
+def test_problems_outside_the_model_raise_errors(validation_env: ValidationEnv, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset version"):
         validation_env.validate("good", version="2026-12-01")
     validation_env.place = local_environment(

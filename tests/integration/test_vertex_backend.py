@@ -78,7 +78,7 @@ CLUSTER = (
 SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL_DIR'], os.environ['MLENGINE_ATTEMPT'])"
 
 
-def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: str) -> None:
+def test_a_cluster_trains_and_its_state_and_logs_are_read(vertex: VertexBackend, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
     handle = vertex.submit(asked)
     assert handle.name.startswith(f"{location_name('test-project', 'us-central1')}/customJobs/")
@@ -90,16 +90,16 @@ def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: s
     assert status.started is not None
     assert status.ended is not None
     assert status.created <= status.started <= status.ended
-    said = {(line.replica, line.text) for line in lines}
+    messages = {(line.replica, line.text) for line in lines}
     shown = f"TF ['chief', 'ps', 'worker'] {bucket}/mnist/mnist_1 {bucket}/mnist/mnist_1/model/ 2"
-    assert ("chief-0", shown) in said
-    assert ("worker-1", "worker-1 restart 0") in said
-    assert ("ps-0", "ps-0 restart 0") in said
+    assert ("chief-0", shown) in messages
+    assert ("worker-1", "worker-1 restart 0") in messages
+    assert ("ps-0", "ps-0 restart 0") in messages
     replicas = [line for line in lines if line.replica != "launcher"]
-    assert len(set(replicas)) == len(replicas), "a line came twice"
+    assert len(set(replicas)) == len(replicas), "a log line was repeated"
 
 
-def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them(
+def test_event_files_go_to_the_dir_that_a_tensorboard_instance_reads(
     service: RunningEmulator, actor: str, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     instance = "projects/test-project/locations/us-central1/tensorboards/7"
@@ -116,7 +116,7 @@ def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them
     assert f"TensorBoard: https://us-central1.tensorboard.googleusercontent.com/experiment/{experiment}" in caplog.text
 
 
-def test_the_same_submission_is_one_job(
+def test_the_same_submission_starts_one_job(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     first = vertex.submit(submission(actor, bucket, "--chief", LONG))
@@ -128,7 +128,7 @@ def test_the_same_submission_is_one_job(
     assert service.calls.count("CreateCustomJob") == 2
 
 
-def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_job_is_found_in_the_region_of_its_job_file(service: RunningEmulator, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", LONG)
     asked = replace(asked, spec=replace(asked.spec, region="europe-west4"))
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
@@ -166,10 +166,10 @@ def test_a_gpu_job_names_its_accelerators(vertex: VertexBackend, actor: str, buc
     given = {one["name"]: one["value"] for one in pool["containerSpec"]["env"]}
     assert (given["MLENGINE_ACCELERATOR_TYPE"], given["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
     assert wait(vertex, handle).state is JobState.SUCCEEDED
-    assert "GIVEN None" in {line.text for line in all_lines(vertex, handle)}, "the emulator's machine has none"
+    assert "GIVEN None" in {line.text for line in all_lines(vertex, handle)}, "the emulator's machine has no GPU"
 
 
-def test_a_lost_answer_makes_no_second_job(
+def test_a_lost_response_does_not_create_a_second_job(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "lose")
@@ -178,7 +178,7 @@ def test_a_lost_answer_makes_no_second_job(
     assert service.calls.count("CreateCustomJob") == 1
 
 
-def test_a_create_that_failed_is_made_again(
+def test_a_failed_create_request_is_retried(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "status", status="UNAVAILABLE")
@@ -188,7 +188,9 @@ def test_a_create_that_failed_is_made_again(
     assert service.calls.count("CreateCustomJob") == 3
 
 
-def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_request_over_quota_is_retried(
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
+) -> None:
     words = "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"
     service.script("CreateCustomJob", "status", status="RESOURCE_EXHAUSTED", message=words, times=2)
     vertex.submit(submission(actor, bucket, "--chief", LONG))
@@ -199,7 +201,7 @@ def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: RunningEmula
         impatient.submit(submission(actor, bucket, "--chief", LONG, key="ef" * 20))
 
 
-def test_two_submitters_in_a_race_leave_one_job(
+def test_two_racing_submissions_leave_one_job(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     # When the second submitter lists the jobs, the list does not contain the first job yet.
@@ -213,9 +215,7 @@ def test_two_submitters_in_a_race_leave_one_job(
     assert states[1] in {JobState.CANCELLING, JobState.CANCELLED}
 
 
-def test_polls_survive_what_a_network_does(
-    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
-) -> None:
+def test_polls_survive_network_faults(vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str) -> None:
     handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
     wait(vertex, handle, JobState.RUNNING)
     for action in ("status", "reset", "cut", "lose", "delay"):
@@ -228,7 +228,9 @@ def test_polls_survive_what_a_network_does(
     service.server.script.clear()
 
 
-def test_many_jobs_are_one_call(vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str) -> None:
+def test_many_jobs_are_polled_with_one_request(
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
+) -> None:
     handles = [vertex.submit(submission(actor, bucket, "--chief", LONG, key=f"{n:040x}")) for n in range(12)]
     calls = len(service.calls)
     assert [status.handle for status in vertex.describe(handles)] == handles
@@ -240,7 +242,7 @@ def test_many_jobs_are_one_call(vertex: VertexBackend, service: RunningEmulator,
     assert not any(status.state.terminal for status in states[:-1])
 
 
-def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, bucket: str) -> None:
+def test_cancel_is_idempotent(vertex: VertexBackend, actor: str, bucket: str) -> None:
     handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
     wait(vertex, handle, JobState.RUNNING)
     vertex.cancel(handle)
@@ -266,7 +268,7 @@ def test_a_timeout_is_reported_as_a_timeout(service: RunningEmulator, actor: str
     assert status.detail == status.failure.message == "Vertex AI cancelled the job at its timeout of 2 s"
 
 
-def test_the_log_of_a_restarted_job_has_both_starts(
+def test_the_log_of_a_restarted_job_contains_both_starts(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str, tmp_path: Path
 ) -> None:
     service.script("CreateCustomJob", "restart")
@@ -282,7 +284,7 @@ def test_the_log_of_a_restarted_job_has_both_starts(
     assert sum(line.startswith("chief-0 started") for line in lines) == 2, lines
 
 
-def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, bucket: str) -> None:
+def test_a_trainer_error_names_the_replica_and_the_message(vertex: VertexBackend, actor: str, bucket: str) -> None:
     handle = vertex.submit(submission(actor, bucket, "--chief", "say('no luck'); sys.exit(3)"))
     failure = wait(vertex, handle).failure
     assert failure is not None
@@ -290,7 +292,7 @@ def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, 
     assert "no luck" in failure.message
 
 
-def test_a_preempted_replica_may_be_tried_again(
+def test_a_preempted_replica_is_a_retryable_failure(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "preempt", replica="chief-0")
@@ -310,7 +312,7 @@ def test_a_job_that_stays_pending_can_be_cancelled(
     assert wait(vertex, handle).state is JobState.CANCELLED
 
 
-def test_jobs_outlive_the_service(make_backend: Make, tmp_path: Path, actor: str, bucket: str) -> None:
+def test_jobs_survive_a_restart_of_the_emulator(make_backend: Make, tmp_path: Path, actor: str, bucket: str) -> None:
     backend, go = make_backend(), tmp_path / "go"
     with running(tmp_path / "emulator", backend=backend, keep_jobs=True) as service:
         port = service.server.port

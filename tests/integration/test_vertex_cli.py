@@ -45,7 +45,7 @@ def mlengine(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-def test_jobs_are_shown_followed_and_cancelled(
+def test_jobs_can_be_shown_followed_and_cancelled(
     mlengine: Command, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     vertex = ("--backend", "vertex")

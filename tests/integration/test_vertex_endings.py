@@ -156,7 +156,7 @@ def test_max_wait_seconds_covers_queued_and_pending(
         sensor(handle).execute_complete(context(), event)
 
 
-def test_max_wait_seconds_holds_without_a_triggerer(
+def test_max_wait_seconds_applies_without_a_triggerer(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(max_wait_seconds=1)
@@ -167,7 +167,7 @@ def test_max_wait_seconds_holds_without_a_triggerer(
     assert vertex.describe([handle])[0].state is JobState.CANCELLED
 
 
-def test_max_wait_seconds_holds_on_the_command_line(
+def test_max_wait_seconds_applies_on_the_command_line(
     service: RunningEmulator, make: Any, package: str, storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vertex = make(max_wait_seconds=1)
@@ -222,7 +222,7 @@ def attempts(vertex: VertexBackend, storage: Storage, handle: JobHandle) -> list
 
 
 @pytest.mark.usefixtures("record_refused")
-def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
+def test_a_task_continues_with_a_fallback_after_max_wait_seconds(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     """Uses a deferred wait: the trigger cancels the job, and the task submits the next attempt."""
@@ -231,19 +231,21 @@ def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
     handle = submit(vertex, package, storage)
     event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 20.0))
     assert event["limit"] == "max_wait_seconds"
-    assert ended_with_task(Submitter(storage, vertex).record(JobDir(handle.job_dir))), "the trigger has recorded it"
+    assert ended_with_task(Submitter(storage, vertex).record(JobDir(handle.job_dir))), (
+        "the trigger must have recorded the decision"
+    )
     with pytest.raises(TaskDeferred) as caught:
         sensor(handle).execute_complete(context(), event)
     trigger = caught.value.trigger.serialize()[1]
     assert "/europe-west4/" in trigger["handle"]["name"]
     assert trigger["handle"]["attempt"] == 2
-    assert trigger["max_wait_until"] == pytest.approx(time.time() + 600, abs=30), "the fallback's own limit"
+    assert trigger["max_wait_until"] == pytest.approx(time.time() + 600, abs=30), "the limit of the fallback must apply"
     assert vertex.describe([handle])[0].state is JobState.CANCELLED
     assert [status.handle.attempt for status in attempts(vertex, storage, handle)] == [1, 2]
 
 
 @pytest.mark.usefixtures("record_refused")
-def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
+def test_a_fallback_is_used_without_a_triggerer_after_max_wait_seconds(
     service: RunningEmulator, make: Any, package: str, storage: Storage, succeeding: None
 ) -> None:
     vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
@@ -254,7 +256,7 @@ def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
 
 
 @pytest.mark.parametrize("method", ["GetCustomJob", "CancelCustomJob"])
-def test_an_outage_after_too_long_a_wait_loses_no_fallback(
+def test_an_outage_after_max_wait_seconds_does_not_skip_a_fallback(
     service: RunningEmulator, make: Any, package: str, storage: Storage, method: str
 ) -> None:
     """Vertex AI does not respond when the worker resumes: the wait continues, and the next trigger ends the attempt."""
@@ -275,7 +277,7 @@ def test_an_outage_after_too_long_a_wait_loses_no_fallback(
     assert [status.handle.attempt for status in attempts(vertex, storage, handle)] == [1, 2]
 
 
-def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
+def test_the_task_fails_when_the_last_fallback_exceeds_max_wait_seconds(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     service.script(CREATE, "stick", times=2)
@@ -287,7 +289,7 @@ def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
 
 
 @pytest.mark.usefixtures("record_refused")
-def test_after_too_long_a_wait_the_command_line_takes_a_fallback(
+def test_the_command_line_uses_a_fallback_after_max_wait_seconds(
     service: RunningEmulator,
     make: Any,
     package: str,
@@ -316,16 +318,16 @@ def test_restarts_are_counted_on_the_command_line(
     assert Submitter(storage, vertex).record(JobDir(handle.job_dir)).service_restarts == 2
 
 
-def test_the_limit_of_an_ml_engine_job_file_is_kept(make: Any, package: str, storage: Storage) -> None:
+def test_the_limit_of_an_ml_engine_job_file_applies(make: Any, package: str, storage: Storage) -> None:
     handle = submit(make(), package, storage, max_wait_seconds=1800)
     trigger = deferred(handle)
     assert trigger.deadlines.max_wait_until == pytest.approx(time.time() + 1800, abs=30)
-    assert trigger.deadlines.queued_until == float("inf"), "the setting's default is for jobs without a limit"
+    assert trigger.deadlines.queued_until == float("inf"), "the setting must apply only to jobs without a limit"
     both = deferred(handle, queued_timeout_seconds=60.0).deadlines
-    assert both.queued_until == pytest.approx(time.time() + 60, abs=30), "what a person gives counts as well"
+    assert both.queued_until == pytest.approx(time.time() + 60, abs=30), "a limit given by the user must apply"
 
 
-def test_a_limit_of_0_waits_for_ever_and_still_limits_the_run(
+def test_a_wait_limit_of_0_waits_forever_but_the_run_is_still_limited(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(max_wait_seconds=0)
@@ -340,7 +342,7 @@ def test_a_limit_of_0_waits_for_ever_and_still_limits_the_run(
     assert caught.value.timeout is None
 
 
-def test_a_job_that_has_run_is_not_cancelled_for_waiting_again(
+def test_a_restarted_job_that_waits_again_is_not_cancelled(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     """ML Engine: a restart "cannot lead to a maximum wait time cancellation"."""
@@ -364,7 +366,7 @@ def test_a_job_that_has_run_is_not_cancelled_for_waiting_again(
     assert time.time() - (again.created or 0.0) > 1.0
 
 
-def test_flex_start_s_limit_is_the_service_s(
+def test_the_wait_limit_of_flex_start_is_enforced_by_the_service(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     scheduling = {"strategy": "FLEX_START", "maxWaitDuration": "1s"}
@@ -424,7 +426,7 @@ def _created_by_hand(service: RunningEmulator, package: str, scheduling: dict[st
         ),
     ],
 )
-def test_what_does_not_get_better_is_not_tried_again(
+def test_permanent_errors_are_not_retried(
     service: RunningEmulator,
     make: Any,
     package: str,
@@ -444,7 +446,7 @@ def test_what_does_not_get_better_is_not_tried_again(
     assert service.calls.count(CREATE) == 1
 
 
-def test_a_stockout_is_a_preemption_on_spot_machines_only(
+def test_a_stockout_counts_as_preemption_only_on_spot_machines(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(spot=True)
@@ -461,9 +463,7 @@ def test_a_stockout_is_a_preemption_on_spot_machines_only(
     assert other.failure.cause is FailureCause.QUOTA
 
 
-def test_an_error_that_follows_late_is_waited_for(
-    service: RunningEmulator, make: Any, package: str, storage: Storage
-) -> None:
+def test_a_delayed_error_is_waited_for(service: RunningEmulator, make: Any, package: str, storage: Storage) -> None:
     vertex = make()
     message = "The replica workerpool0-0 exited with a non-zero status of 143."
     service.script(CREATE, "fail", message=message)
@@ -479,7 +479,7 @@ def test_an_error_that_follows_late_is_waited_for(
     assert (status.failure.cause, status.failure.exit_code) == (FailureCause.PREEMPTED, 143)
 
 
-def test_an_error_that_never_follows_is_not_waited_for_long(
+def test_a_missing_error_is_waited_for_only_briefly(
     service: RunningEmulator, make: Any, package: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vertex_backend, "ERROR_SECONDS", 1.0)
@@ -492,7 +492,7 @@ def test_an_error_that_never_follows_is_not_waited_for_long(
     assert "gave no reason" in status.failure.message
 
 
-def test_a_list_of_many_jobs_tells_a_timeout_from_a_cancellation(
+def test_a_list_of_many_jobs_distinguishes_timeouts_from_cancellations(
     service: RunningEmulator, cloud: RunningJobs, make: Any, package: str, bucket: str
 ) -> None:
     vertex = make(timeout_seconds=1)
@@ -514,7 +514,7 @@ def test_a_list_of_many_jobs_tells_a_timeout_from_a_cancellation(
 # A quota whose limit is 0
 
 
-def test_a_quota_with_limit_0_is_not_waited_for(
+def test_a_quota_with_limit_0_is_not_retried(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     message = "Quota 'custom_model_training_preemptible_nvidia_l4_gpus' exceeded. Limit: 0.0 in region us-central1."
@@ -528,7 +528,7 @@ def test_a_quota_with_limit_0_is_not_waited_for(
 # Restarts by the service
 
 
-def test_restarts_by_the_service_count_as_attempts_and_cost(
+def test_restarts_by_the_service_count_as_attempts_and_in_the_cost(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(spot=True)
@@ -543,7 +543,7 @@ def test_restarts_by_the_service_count_as_attempts_and_cost(
     assert service.calls.count(CREATE) == 1
     usage = job_usage(vertex, record, JobDir(handle.job_dir))
     assert (usage["attempts"], usage["service_restarts"]) == (1, 2)
-    assert usage["seconds"] >= 1.0, "from the first start to the end"
+    assert usage["seconds"] >= 1.0, "the time must be counted from the first start to the end"
     # If more attempts are allowed, another one follows.
     submitted = Submitter(storage, vertex, max_attempts=4).next_attempt(vertex.describe([handle])[0])
     assert submitted.handle.attempt == 2

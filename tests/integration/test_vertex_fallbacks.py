@@ -133,7 +133,7 @@ def test_each_fallback_is_tried_in_turn_and_none_counts_as_an_attempt(cloud: Clo
     assert cloud.most["turn"] == 1
 
 
-def test_a_later_attempt_stays_where_there_were_machines(cloud: Cloud) -> None:
+def test_a_later_attempt_keeps_the_region_that_had_machines(cloud: Cloud) -> None:
     intent, submitter = cloud.intent("stay"), cloud.submitter(ELSEWHERE, SPOT, max_attempts=2)
     submitter.submit(intent)
     cloud.end("stay", FailureCause.QUOTA)
@@ -163,7 +163,7 @@ def test_a_refused_create_takes_the_next_fallback_at_once(cloud: Cloud) -> None:
     assert all(WORDS in event["after"] for event in record.history if event["event"] == "fallback")
 
 
-def test_without_a_fallback_the_refusal_is_raised_and_the_next_call_goes_on(cloud: Cloud) -> None:
+def test_without_a_fallback_the_refusal_is_raised_and_can_be_retried(cloud: Cloud) -> None:
     cloud.refuse(2)
     submitter, intent = cloud.submitter(ELSEWHERE), cloud.intent("none")
     with pytest.raises(NoCapacityError, match="custom_model_training_nvidia_l4_gpus"):
@@ -178,7 +178,7 @@ def test_a_quota_with_limit_0_takes_the_next_fallback_too(cloud: Cloud) -> None:
     assert [one.region for one in cloud.records("zero")] == [AWAY]
 
 
-def test_a_limit_of_requests_uses_no_fallback(cloud: Cloud) -> None:
+def test_a_rate_limit_uses_no_fallback(cloud: Cloud) -> None:
     cloud.refuse(message="Quota exceeded for quota metric 'Job submissions' and limit 'Job submissions per minute'")
     with pytest.raises(BackendUnavailableError, match="per minute") as caught:
         cloud.submitter(ELSEWHERE).submit(cloud.intent("rate"))
@@ -219,7 +219,7 @@ def test_a_crash_at_any_call_after_a_stockout_leaves_one_job(cloud: Cloud) -> No
         crashes += crashed
         if not crashed:
             break
-    assert crashes >= 6, "the crashes did not strike"
+    assert crashes >= 6, "no crash occurred"
 
 
 def test_a_crash_at_any_call_while_creates_are_refused_leaves_one_job(cloud: Cloud) -> None:
@@ -239,7 +239,7 @@ def test_a_crash_at_any_call_while_creates_are_refused_leaves_one_job(cloud: Clo
         crashes += crashed
         if not crashed:
             break
-    assert crashes >= 10, "the crashes did not strike"
+    assert crashes >= 10, "no crash occurred"
 
 
 def _crashes(cloud: Cloud, intent: Intent, countdown: list[int], *fallbacks: dict[str, Any]) -> bool:
@@ -252,7 +252,7 @@ def _crashes(cloud: Cloud, intent: Intent, countdown: list[int], *fallbacks: dic
     return False
 
 
-def test_racing_submitters_leave_one_job(cloud: Cloud) -> None:
+def test_racing_submissions_leave_one_job(cloud: Cloud) -> None:
     intent = cloud.intent("race")
     cloud.submitter(ELSEWHERE).submit(intent)
     cloud.end("race", FailureCause.QUOTA)
@@ -267,7 +267,7 @@ def test_racing_submitters_leave_one_job(cloud: Cloud) -> None:
     assert len(names) == 1
 
 
-def test_an_attempt_that_still_runs_is_ended_before_the_next(cloud: Cloud) -> None:
+def test_a_running_attempt_is_cancelled_before_the_next_starts(cloud: Cloud) -> None:
     intent, backend = cloud.intent("alive"), cloud.backend()
     first = Submitter(cloud.storage, backend).submit(intent).handle
     wanted = Submission(intent.key.digest, "alive", 2, first.job_dir, intent.spec, fallback={"number": 1, **ELSEWHERE})

@@ -156,14 +156,16 @@ def _kill_and_repeat(ground: Ground, mode: str, number: int) -> Seen:
 
 
 @pytest.mark.parametrize(("mode", "number"), CASES)
-def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], Seen], mode: str, number: int) -> None:
-    case, wanted = seen[mode, number], EFFECTS[mode]
-    if number > len(wanted):
+def test_a_task_killed_before_a_side_effect_is_completed_by_its_retry(
+    seen: dict[tuple[str, int], Seen], mode: str, number: int
+) -> None:
+    case, expected = seen[mode, number], EFFECTS[mode]
+    if number > len(expected):
         assert case.exit_code == 0
-        assert case.effects[: len(wanted)] == wanted
+        assert case.effects[: len(expected)] == expected
     else:
         assert case.exit_code == -signal.SIGKILL
-        assert case.effects == wanted[: number - 1]
+        assert case.effects == expected[: number - 1]
     if mode == "submit":
         assert case.paid == ((1, JobState.QUEUED),)
         assert case.result["attempt"] == 1

@@ -73,7 +73,7 @@ def body_of(service: RunningEmulator) -> dict[str, Any]:
     return found
 
 
-def test_the_service_takes_each_option(service: RunningEmulator, submit: Submit) -> None:
+def test_the_emulator_accepts_each_option(service: RunningEmulator, submit: Submit) -> None:
     submit(**ALL)
     spec = body_of(service)
     assert spec["network"] == "projects/123456/global/networks/private"
@@ -85,7 +85,7 @@ def test_the_service_takes_each_option(service: RunningEmulator, submit: Submit)
         assert pool["machineSpec"]["reservationAffinity"] == {"reservationAffinityType": "ANY_RESERVATION"}
 
 
-def test_the_service_takes_an_interface_into_a_network(service: RunningEmulator, submit: Submit) -> None:
+def test_the_emulator_accepts_a_network_interface(service: RunningEmulator, submit: Submit) -> None:
     submit(psc_interface=INTERFACE)
     assert body_of(service)["pscInterfaceConfig"] == {
         "networkAttachment": f"projects/test-project/regions/{REGION}/networkAttachments/training",
@@ -93,7 +93,9 @@ def test_the_service_takes_an_interface_into_a_network(service: RunningEmulator,
     }
 
 
-def test_a_resource_of_another_region_is_refused_before_the_create(service: RunningEmulator, submit: Submit) -> None:
+def test_a_resource_in_another_region_is_refused_before_the_submission(
+    service: RunningEmulator, submit: Submit
+) -> None:
     with pytest.raises(BackendError, match=f"the job runs in {REGION}, and experiment is in europe-west4"):
         submit(experiment=EXPERIMENT.replace(REGION, "europe-west4"))
     assert "CreateCustomJob" not in service.calls
@@ -107,7 +109,7 @@ def test_web_access_is_shown_while_the_job_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     backend, handle = submit(web_access=True)
-    assert backend.describe([handle])[0].links == {}, "a job that waits has no shell"
+    assert backend.describe([handle])[0].links == {}, "a queued job has no shell"
     memory.jobs[0].state = JobState.RUNNING
     (status,) = backend.describe([handle])
     assert list(status.links) == ["chief-0", "worker-0", "worker-1"]

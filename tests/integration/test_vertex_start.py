@@ -43,7 +43,9 @@ def wheel_free_sdist(version: str, dependencies: str, constraints: str | None) -
     return local.sdist(PRINT_ENVIRONMENT, version=version, dependencies=dependencies, extra=extra)
 
 
-def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: Storage, bucket: str) -> None:
+def test_the_start_command_installs_the_package_and_runs_the_trainer(
+    image: Path, storage: Storage, bucket: str
+) -> None:
     data = wheel_free_sdist("1.0", '["iniconfig"]', "iniconfig==2.0.0\n")
     uri = local.put(storage, bucket, data, "a folder/tiny-1.0.tar.gz")
     spec = TrainingSpec("tiny.task", (uri,), ("5", "--name", "Anna & Bob"), primary_name="master")
@@ -69,7 +71,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
         "LIGHTGBM_MACHINES": "c:1,w:1",
     }
     assert printed["scratch"]
-    assert printed["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
+    assert printed["iniconfig"] == "2.0.0", "constraints.txt must pin the trainer's dependencies"
     # The installed versions are recorded in the same place as by the local backend, with the name of the image.
     noted = storage.read(f"{job_dir}/logs/environment.txt").decode().splitlines()
     assert noted[0] == "# image python:3.11-slim"
@@ -89,7 +91,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     assert "another one" in done.stdout
 
 
-def test_a_replica_gets_the_extra_of_its_accelerator(image: Path, storage: Storage, bucket: str) -> None:
+def test_a_replica_installs_the_extra_of_its_accelerator(image: Path, storage: Storage, bucket: str) -> None:
     extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
     uri = local.put(storage, bucket, wheel_free_sdist("4.0", extras, None), "extras/tiny-4.0.tar.gz")
     spec = TrainingSpec("tiny.task", (uri,), ("0",))
@@ -100,7 +102,7 @@ def test_a_replica_gets_the_extra_of_its_accelerator(image: Path, storage: Stora
         assert json.loads(done.stdout.splitlines()[-1])["iniconfig"] == version
 
 
-def test_what_cannot_be_had_is_said(image: Path, storage: Storage, bucket: str) -> None:
+def test_a_missing_or_broken_package_is_reported(image: Path, storage: Storage, bucket: str) -> None:
     env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"]}
     done = start(image, TrainingSpec("tiny.task", (f"{bucket}/packages/none-1.0.tar.gz",)), env)
     assert done.returncode == 1

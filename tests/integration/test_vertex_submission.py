@@ -80,19 +80,19 @@ def test_a_crash_at_any_call_leaves_one_job(
     crashes = 0
     for number in range(1, 100):
         run_id, countdown = f"run_{number}", [number]
-        doors = CrashingStep(storage, WRITES, countdown), CrashingStep(quick(), CALLS, countdown)
+        clients = CrashingStep(storage, WRITES, countdown), CrashingStep(quick(), CALLS, countdown)
         try:
-            Submitter(doors[0], vertex(service, doors[1])).submit(intent_for(bucket, run_id))  # type: ignore[arg-type]
+            Submitter(clients[0], vertex(service, clients[1])).submit(intent_for(bucket, run_id))  # type: ignore[arg-type]
             break
         except Crashed:
             crashes += 1
         submitted = Submitter(storage, vertex(service)).submit(intent_for(bucket, run_id))
         assert submitted.decision in {Decision.FRESH_SUBMIT, Decision.REATTACHED}
         assert len(paid(service, cloud, run_id)) == 1, f"crash at side effect {number}"
-    assert crashes >= 8, "the crashes did not strike"
+    assert crashes >= 8, "no crash occurred"
 
 
-def test_racing_submitters_leave_one_job(
+def test_racing_submissions_leave_one_job(
     service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str
 ) -> None:
     def submit(_: int) -> str:
@@ -120,7 +120,7 @@ FAULTS = st.lists(
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(faults=FAULTS, regions=st.sampled_from([[], ["europe-west4"], ["europe-west4", "asia-east1"]]))
-def test_no_fault_makes_a_second_job(
+def test_faults_never_cause_a_second_job(
     service: RunningEmulator,
     cloud: MemoryBackend,
     storage: Storage,
@@ -145,7 +145,7 @@ def test_no_fault_makes_a_second_job(
     assert vertex(service).describe([submitted.handle])[0].state is JobState.QUEUED
 
 
-def test_a_preempted_attempt_is_followed_by_the_next(
+def test_a_preempted_attempt_is_followed_by_another(
     service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str
 ) -> None:
     backend = vertex(service)
@@ -158,7 +158,7 @@ def test_a_preempted_attempt_is_followed_by_the_next(
     assert [job.submission.attempt for job in paid(service, cloud, "again")] == [2]
 
 
-def test_hundreds_of_jobs_are_one_call_a_tick(service: RunningEmulator, bucket: str) -> None:
+def test_hundreds_of_jobs_are_polled_with_one_request(service: RunningEmulator, bucket: str) -> None:
     backend, spec = vertex(service), intent_for(bucket, "x").spec
 
     def submit(number: int) -> JobHandle:

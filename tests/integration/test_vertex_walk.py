@@ -17,7 +17,7 @@ from tests.support.vertex_walk import IMAGE, Walk
 pytestmark = pytest.mark.integration
 
 
-def test_the_walk_is_right(
+def test_the_walk_succeeds_on_the_emulator(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     with running(tmp_path / "emulator", backend=make_backend(max_concurrent_jobs=5, max_chief_restarts=0)) as service:

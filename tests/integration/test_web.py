@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 # --- access -------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_served_to_who_is_not_logged_in(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_nothing_is_served_to_anonymous_users(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     """Covers every route, because Airflow checks nothing before it passes a request on."""
     sample_jobs.job("mnist_1")
     stranger, forger = visit(None), visit(None)
@@ -56,14 +56,14 @@ def test_nothing_is_served_to_who_is_not_logged_in(sample_jobs: SampleJobs, visi
         assert stranger.get(path).status_code == 404
 
 
-def test_a_person_who_is_not_logged_in_is_led_to_the_login(visit: Callable[..., TestClient]) -> None:
+def test_anonymous_users_are_redirected_to_the_login(visit: Callable[..., TestClient]) -> None:
     answer = visit(None).get("page?job=mnist/mnist_1", headers={"accept": "text/html"}, follow_redirects=False)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/auth/login?next=")
     assert answer.text == ""
 
 
-def test_every_answer_has_its_headers(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_every_response_has_security_headers(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     for client, path in ((visit(), "page"), (visit(), "api/jobs"), (visit(None), "api/jobs"), (visit(), "nowhere")):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"], path
@@ -79,7 +79,7 @@ class PerDag(SimpleAuthManager):
         return details is None or details.id in {None, "mine"}
 
 
-def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
+def test_jobs_of_dags_that_a_user_may_not_read_are_hidden(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_jobs.job("mnist_mine", dag_id="mine")
@@ -99,7 +99,7 @@ def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
 
 
 @pytest.mark.parametrize("damage", ["progress", "report", "history"])
-def test_a_damaged_job_of_a_dag_that_a_user_may_not_read_is_not_there(
+def test_a_damaged_job_of_a_dag_that_a_user_may_not_read_is_hidden(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     job_dir = sample_jobs.job("mnist_theirs", state=JobState.RUNNING, dag_id="theirs")
@@ -122,7 +122,7 @@ def test_a_damaged_job_of_a_dag_that_a_user_may_not_read_is_not_there(
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
-def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_running_and_finished_jobs_are_listed(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     sample_jobs.job("mnist_old", began=NOW - 40 * DAY, metric_value=0.97)
     sample_jobs.job("mnist_bad", began=NOW - 30 * DAY, state=JobState.FAILED)
     sample_jobs.job("mnist_now", began=NOW, state=JobState.RUNNING, run_id="manual")
@@ -150,7 +150,7 @@ def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestCl
         assert [job["job_id"] for job in client.get(f"api/jobs?{query}").json()["jobs"]] == names, query
 
 
-def test_a_job_opened_is_the_truth_of_now(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_job_page_shows_the_current_state(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
     client = visit()
     assert client.get("api/jobs/mnist/mnist_1").json()["row"]["state"] == "RUNNING"
@@ -164,7 +164,7 @@ def test_a_job_opened_is_the_truth_of_now(sample_jobs: SampleJobs, visit: Callab
     assert client.get("api/jobs/champions/..%2f..").status_code == 404
 
 
-def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_running_job_shows_its_web_access_links(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
     shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
     BACKEND.links.update({"chief-0": shell, "worker-0": "javascript:alert(1)"})
@@ -172,7 +172,7 @@ def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callab
     client.get("api/jobs/mnist/unknown")
     BACKEND.calls.clear()
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {"chief-0": shell}
-    assert BACKEND.calls == ["describe"], "the status is the row's"
+    assert BACKEND.calls == ["describe"], "the state must be read with one call"
     assert shell not in client.get("api/jobs").text
     BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {}
@@ -195,7 +195,7 @@ def test_a_backend_that_this_server_cannot_connect_to_does_not_hide_the_job(
     assert visit().get("api/jobs/mnist/mnist_1/logs").status_code == 200
 
 
-def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
+def test_jobs_unknown_to_a_local_backend_keep_their_recorded_state(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     """If the API server is on a different machine than the training, its local backend knows no job."""
@@ -213,7 +213,7 @@ def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
     assert (row["state"], row["detail"]) == ("FAILED", "chief: exit 3")
 
 
-def test_environment_variables_of_a_job_are_named_and_not_shown(
+def test_only_the_names_of_a_jobs_environment_variables_are_shown(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     job_dir = sample_jobs.job("mnist_1")
@@ -230,7 +230,7 @@ def test_environment_variables_of_a_job_are_named_and_not_shown(
     [{"environment": [1]}, {"champion": 5}, {"metrics": {"accuracy": "x"}}, {"baseline": 5}, {"checks": 5}],
     ids=str,
 )
-def test_an_invalid_report_hides_no_job(
+def test_an_invalid_report_does_not_hide_its_job(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], damage: dict[str, Any]
 ) -> None:
     """A trainer can write into its job dir."""
@@ -244,14 +244,16 @@ def test_an_invalid_report_hides_no_job(
     assert answer.status_code == 200, answer.text
 
 
-def test_a_request_that_is_invalid_says_why(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_an_invalid_request_is_refused_with_the_reason(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
     answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": ""})
     assert (answer.status_code, sorted(answer.json())) == (422, ["error", "hint"])
     assert answer.json()["error"].startswith("reason: ")
 
 
-def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_logs_are_read_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     job_dir = sample_jobs.job("mnist_1")
     chief = [f"line {at} of the chief" for at in range(30_000)]
     sample_jobs.logs(job_dir, "chief-0", "\n".join(chief).encode() + b"\n")
@@ -276,7 +278,7 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
         assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
 
 
-def test_a_log_that_became_shorter_is_shown_from_its_start(
+def test_a_truncated_log_is_shown_from_its_start(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log was replaced between two pages, or between listing and reading one page."""
@@ -300,7 +302,7 @@ def test_a_log_that_became_shorter_is_shown_from_its_start(
     assert [line["text"] for line in after["lines"]] == ["and continued"]
 
 
-def test_a_cursor_may_be_as_long_as_that_of_a_talkative_job_on_vertex_ai(
+def test_a_long_log_cursor_of_vertex_ai_is_accepted(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
@@ -319,7 +321,7 @@ def test_a_cursor_may_be_as_long_as_that_of_a_talkative_job_on_vertex_ai(
     assert (answer.status_code, seen) == (200, [{}, cursor])
 
 
-def test_a_throttled_log_says_when_to_ask_again(
+def test_a_throttled_log_response_says_when_to_retry(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
@@ -338,7 +340,7 @@ def test_a_throttled_log_says_when_to_ask_again(
         cursor = found["cursor"]
 
 
-def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_html_in_logs_and_names_is_shown_as_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     """The page inserts strings without HTML. The server must send them as JSON that no browser renders as HTML."""
     evil = "<script>alert(1)</script>"
     job_dir = sample_jobs.job("mnist_1", dag_id=evil, run_id=evil, version=evil, args=(evil,))
@@ -352,7 +354,9 @@ def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callabl
     assert line == f"{evil}\\x202egnp.exe\\x07"
 
 
-def test_a_report_may_draw_and_do_nothing_else(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_the_report_is_sandboxed_and_cannot_run_scripts(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
     sample_jobs.job("mnist_1")
     client = visit()
     answer = client.get("api/jobs/mnist/mnist_1/report?theme=dark")
@@ -364,7 +368,7 @@ def test_a_report_may_draw_and_do_nothing_else(sample_jobs: SampleJobs, visit: C
     assert "@media(prefers" in client.get("api/jobs/mnist/mnist_1/report").text
 
 
-def test_the_page_uses_nothing_from_elsewhere_and_no_inline_code(visit: Callable[..., TestClient]) -> None:
+def test_the_page_loads_nothing_from_other_hosts_and_has_no_inline_code(visit: Callable[..., TestClient]) -> None:
     client = visit()
     page = client.get("page").text
     scripts = {name: client.get(name).text for name in ("page.js", "draw.js", "page.css")}
@@ -380,9 +384,7 @@ def test_the_page_uses_nothing_from_elsewhere_and_no_inline_code(visit: Callable
 # --- models ---------------------------------------------------------------------------------------------------
 
 
-def test_a_model_with_its_history_and_its_challengers(
-    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
-) -> None:
+def test_a_model_page_shows_history_and_challengers(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
     champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
     sample_jobs.job("mnist_c", metric_value=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
@@ -399,7 +401,7 @@ def test_a_model_with_its_history_and_its_challengers(
     assert client.get("api/models/mnist/drift").json()["columns"] == [], "its versions have been deleted"
 
 
-def test_champions_are_read_once_for_all_viewers(
+def test_champions_are_read_once_for_all_users(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for at in range(4):
@@ -425,7 +427,7 @@ def test_champions_are_read_once_for_all_viewers(
     assert sorted(entries) == [f"mnist/champions/00000{serial}.json" for serial in (1, 2, 3)]
     champion(sample_jobs, "mnist_4", 0.98, "v4", NOW - 20 * DAY)
     newest = client.get("api/models/mnist").json()["history"][0]
-    assert newest["job_id"] == "mnist_4", "the model's own page reads the pointer"
+    assert newest["job_id"] == "mnist_4", "the model's page must read the champion pointer"
     assert client.post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x"}).status_code == 200
     assert client.get("api/models").json()["models"][0]["champion"]["job_id"] == "mnist_3"
 
@@ -446,7 +448,9 @@ def test_a_damaged_champion_does_not_hide_the_other_models(
     assert ("error" in found["other"]) is (change != {"dataset": {"version": 1}})
 
 
-def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_model_page_shows_metrics_other_than_accuracy(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
     """Values of another metric, from before the thresholds changed, are not in the same plot."""
     sample_jobs.job("prices_a", model="prices", metric="r2", metric_value=0.8, version="v1", began=NOW - 30 * DAY)
     sample_jobs.job("prices_b", model="prices", version="v2", began=NOW - 20 * DAY, report=sample_reports.regression())
@@ -488,7 +492,7 @@ def flights(version: str, low: float) -> Manifest:
     )
 
 
-def test_drift_of_columns_over_the_versions_of_a_model(
+def test_drift_of_columns_over_dataset_versions_is_shown(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     storage, bucket = sample_jobs.storage, sample_jobs.bucket

@@ -26,7 +26,7 @@ from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 pytestmark = pytest.mark.integration
 
 
-def test_a_cancellation_is_done_and_written_down(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_cancellation_is_executed_and_recorded(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
     answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": " wrong data "})
     assert answer.status_code == 200, answer.text
@@ -45,7 +45,7 @@ def failed_attempt(sample_jobs: SampleJobs, ended: float, cause: FailureCause = 
     return job_dir
 
 
-def test_a_job_in_the_pause_before_its_next_attempt_can_be_cancelled(
+def test_a_job_can_be_cancelled_before_its_next_attempt(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     job_dir = failed_attempt(sample_jobs, time.time() - 10)
@@ -66,7 +66,7 @@ def test_a_job_in_the_pause_before_its_next_attempt_can_be_cancelled(
     assert again.status_code == 409
 
 
-def test_the_command_cancels_in_the_pause_too(
+def test_jobs_cancel_works_before_the_next_attempt(
     sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job_dir = failed_attempt(sample_jobs, time.time() - 10)
@@ -100,7 +100,7 @@ def test_the_command_says_so_if_the_next_attempt_has_begun(
 
 
 @pytest.mark.parametrize(("ago", "cause"), [(2 * 3600.0, FailureCause.PREEMPTED), (10.0, FailureCause.TRAINER)])
-def test_a_job_that_is_not_tried_again_cannot_be_cancelled(
+def test_a_failed_job_that_is_not_retried_cannot_be_cancelled(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], ago: float, cause: FailureCause
 ) -> None:
     failed_attempt(sample_jobs, time.time() - ago, cause)
@@ -109,7 +109,7 @@ def test_a_job_that_is_not_tried_again_cannot_be_cancelled(
     assert answer.status_code == 409
 
 
-def test_a_backend_that_cannot_be_used_is_tried_again(
+def test_an_unusable_backend_is_tried_again_later(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
@@ -128,7 +128,7 @@ def test_a_backend_that_cannot_be_used_is_tried_again(
     assert answer.status_code == 200, answer.text
 
 
-def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_rollback_is_executed_and_recorded(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
     champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
     answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "b is slow", "to": 1})
@@ -140,7 +140,7 @@ def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Cal
     assert again.status_code == 409
 
 
-def test_a_champion_that_the_user_has_not_seen_is_not_replaced(
+def test_a_rollback_does_not_replace_a_champion_published_meanwhile(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     """The page was open when another model was published."""
@@ -158,7 +158,7 @@ def test_a_champion_that_the_user_has_not_seen_is_not_replaced(
 
 
 @pytest.mark.parametrize("dag_id", ["mlengine train", "mlengine rerun", ""])
-def test_jobs_of_the_command_line_have_no_dag(
+def test_jobs_of_the_command_line_need_general_dag_permissions(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, dag_id: str
 ) -> None:
     """Users who may read a DAG see these jobs; users who may edit all DAGs may cancel them."""
@@ -240,7 +240,7 @@ def test_a_job_without_a_dag_needs_the_permission_for_dags_in_general(
         ({**BUTTON, "content-type": "text/plain"}, 415),
     ],
 )
-def test_another_site_cannot_press_the_buttons(
+def test_requests_from_another_site_are_refused(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], path: str, headers: dict[str, str], status: int
 ) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
@@ -251,7 +251,7 @@ def test_another_site_cannot_press_the_buttons(
 
 
 @pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
-def test_who_may_only_read_cannot_press_the_buttons(
+def test_users_with_read_permission_only_cannot_change_anything(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], path: str
 ) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
@@ -264,7 +264,7 @@ def test_who_may_only_read_cannot_press_the_buttons(
 
 
 @pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 501}, {"reason": 5}, []])
-def test_a_change_needs_a_reason(sample_jobs: SampleJobs, visit: Callable[..., TestClient], body: Any) -> None:
+def test_a_change_requires_a_reason(sample_jobs: SampleJobs, visit: Callable[..., TestClient], body: Any) -> None:
     sample_jobs.job("mnist_1", state=JobState.RUNNING)
     assert visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json=body).status_code == 422
     assert BACKEND.live

@@ -70,7 +70,7 @@ def test_an_index_of_a_newer_version_is_neither_read_nor_replaced(
     assert sample_jobs.storage.read(uri) == content
 
 
-def test_a_server_that_knows_nothing_yet_shows_what_it_has(
+def test_a_new_server_shows_jobs_while_it_reads_the_rest(
     sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without stored rows, the first listing of a thousand jobs takes longer than a user would wait."""
@@ -96,9 +96,7 @@ def test_a_server_that_knows_nothing_yet_shows_what_it_has(
         assert (len(asked._view.rows), parts) == (12, [5, 5, 2])
 
 
-def test_who_comes_back_after_a_while_sees_what_is_now(
-    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_list_is_refreshed_when_it_is_viewed(sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     assert asked.view().rows == ()
     sample_jobs.job("mnist_1")
@@ -109,7 +107,9 @@ def test_who_comes_back_after_a_while_sees_what_is_now(
     assert [row.job_id for row in asked.view().rows] == ["mnist_1"]
 
 
-def test_text_that_utf_8_cannot_encode_hides_no_job(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_text_that_utf_8_cannot_encode_does_not_hide_a_job(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
     sample_jobs.job("mnist_1")
     broken = sample_jobs.job("mnist_2")
     raw = json.loads(sample_jobs.storage.read(broken.claim))
@@ -144,7 +144,7 @@ def test_one_damaged_job_does_not_hide_the_others(sample_jobs: SampleJobs, visit
     assert found == {f"broken_{at:02}": "UNKNOWN" for at in range(len(shown) - 1)}
 
 
-def test_a_removed_job_goes_from_the_list(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+def test_a_deleted_job_disappears_from_the_list(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     sample_jobs.job("mnist_1")
     gone = sample_jobs.job("mnist_2")
     client = visit()
@@ -154,7 +154,7 @@ def test_a_removed_job_goes_from_the_list(sample_jobs: SampleJobs, visit: Callab
     assert client.get("api/jobs").json()["total"] == 1
 
 
-def test_a_bucket_that_does_not_answer_is_said(
+def test_an_unavailable_bucket_is_reported(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "gs://there-is-no-such-bucket")

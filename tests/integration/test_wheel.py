@@ -83,8 +83,8 @@ class OtherAirflow:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return said
+        output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return output
 
 
 @pytest.fixture(scope="module")
@@ -107,63 +107,63 @@ def other(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> OtherAirflow
 
 
 @pytest.fixture(scope="module")
-def said(other: OtherAirflow) -> dict[str, Any]:
+def output(other: OtherAirflow) -> dict[str, Any]:
     return other.say("providers", "plugins", "links", "config", "form", "operators", "assets", "loaded")
 
 
-def test_the_package_is_a_provider(said: dict[str, Any]) -> None:
-    listed = {entry["package_name"]: entry for entry in json.loads(said["providers"])}
+def test_the_package_is_a_provider(output: dict[str, Any]) -> None:
+    listed = {entry["package_name"]: entry for entry in json.loads(output["providers"])}
     assert listed["mlengine"]["version"] == "0.1.0"
     assert listed["mlengine"]["description"].startswith("Retrain models on a schedule")
-    links = {next(iter(entry.values())) for entry in json.loads(said["links"])}
+    links = {next(iter(entry.values())) for entry in json.loads(output["links"])}
     assert {
         f"mlengine.links.job.{name}" for name in ("JobLink", "ConsoleLink", "TensorBoardLink", "ModelDirLink")
     } < links
     assert "mlengine.links.report.ReportLink" in links
 
 
-def test_the_package_brings_the_plugin(said: dict[str, Any]) -> None:
-    listed = {entry["name"]: entry for entry in json.loads(said["plugins"])}
+def test_the_package_includes_the_plugin(output: dict[str, Any]) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(output["plugins"])}
     assert "mlengine==0.1.0" in listed["mlengine"]["source"]
-    assert said["loaded"] == LOADED
+    assert output["loaded"] == LOADED
 
 
-def test_the_connection_type_has_a_form(said: dict[str, Any]) -> None:
-    assert said["form"]["name"] == "mlengine (training jobs)"
-    assert said["form"]["class"] == "mlengine.hooks.training.TrainingHook"
-    assert said["form"]["fields"] == {name: field["label"] for name, field in FIELDS.items()}
-    assert "extra" in said["form"]["hidden"]
+def test_the_connection_type_has_a_form(output: dict[str, Any]) -> None:
+    assert output["form"]["name"] == "mlengine (training jobs)"
+    assert output["form"]["class"] == "mlengine.hooks.training.TrainingHook"
+    assert output["form"]["fields"] == {name: field["label"] for name, field in FIELDS.items()}
+    assert "extra" in output["form"]["hidden"]
 
 
-def test_every_setting_is_in_the_configuration_with_its_description(said: dict[str, Any]) -> None:
-    text = said["config"]
+def test_every_setting_is_in_the_configuration_with_its_description(output: dict[str, Any]) -> None:
+    text = output["config"]
     assert "[mlengine]" in text
     for setting in SETTINGS.values():
         assert f"{setting.name} =" in text, setting.name
         assert setting.description.split()[0] in text
 
 
-def test_operators_are_imported_from_the_package(said: dict[str, Any], other: OtherAirflow) -> None:
-    assert Path(said["file"]).is_relative_to(other.site)
-    assert set(OPERATORS) <= set(said["operators"])
+def test_operators_are_imported_from_the_package(output: dict[str, Any], other: OtherAirflow) -> None:
+    assert Path(output["file"]).is_relative_to(other.site)
+    assert set(OPERATORS) <= set(output["operators"])
 
 
-def test_the_page_is_in_the_wheel(said: dict[str, Any]) -> None:
+def test_the_page_is_in_the_wheel(output: dict[str, Any]) -> None:
     folder = ROOT / "plugins" / "mlengine" / "web" / "static"
-    assert said["assets"] == sorted(path.name for path in folder.iterdir())
+    assert output["assets"] == sorted(path.name for path in folder.iterdir())
 
 
 def test_the_plugins_folder_alone_is_enough_for_dags(bare: OtherAirflow) -> None:
-    said = bare.say("loaded", "operators", plugins=ROOT / "plugins")
-    assert said["loaded"] == LOADED
-    assert set(OPERATORS) <= set(said["operators"])
-    assert Path(said["file"]).is_relative_to(ROOT / "plugins")
+    output = bare.say("loaded", "operators", plugins=ROOT / "plugins")
+    assert output["loaded"] == LOADED
+    assert set(OPERATORS) <= set(output["operators"])
+    assert Path(output["file"]).is_relative_to(ROOT / "plugins")
 
 
-def test_both_at_once_are_one_plugin_and_the_package_wins(other: OtherAirflow) -> None:
-    said = other.say("loaded", plugins=ROOT / "plugins")
-    assert said["loaded"] == LOADED
-    assert Path(said["file"]).is_relative_to(other.site)
+def test_the_package_takes_precedence_over_the_plugins_folder(other: OtherAirflow) -> None:
+    output = other.say("loaded", plugins=ROOT / "plugins")
+    assert output["loaded"] == LOADED
+    assert Path(output["file"]).is_relative_to(other.site)
 
 
 @contextmanager
@@ -189,9 +189,9 @@ def service(status: int) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.mark.parametrize(("status", "well", "said"), [(200, True, "responds"), (403, False, "403")])
-def test_the_connection_is_tested_by_asking_the_service(
-    monkeypatch: pytest.MonkeyPatch, status: int, well: bool, said: str
+@pytest.mark.parametrize(("status", "well", "output"), [(200, True, "responds"), (403, False, "403")])
+def test_testing_the_connection_sends_a_request_to_the_service(
+    monkeypatch: pytest.MonkeyPatch, status: int, well: bool, output: str
 ) -> None:
     from mlengine.hooks.training import TrainingHook
 
@@ -200,4 +200,4 @@ def test_the_connection_is_tested_by_asking_the_service(
         monkeypatch.setenv("AIRFLOW_CONN_TRAINING", json.dumps({"conn_type": "mlengine", "extra": extra}))
         found, why = TrainingHook("training").test_connection()
     assert found is well
-    assert said in why
+    assert output in why

@@ -25,9 +25,9 @@ def airflow(*words: str) -> str:
     from airflow.cli.cli_parser import get_parser
 
     args = get_parser().parse_args(list(words))
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         args.func(args)
-    return said.getvalue()
+    return output.getvalue()
 
 
 def plugins() -> dict[str, Any]:
@@ -72,15 +72,15 @@ def operators() -> list[str]:
 
 
 def main(*asked: str) -> None:
-    said: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     for name in asked:
         if name in WORDS:
-            said[name] = airflow(*WORDS[name])
+            output[name] = airflow(*WORDS[name])
         else:
-            said[name] = {"form": form, "operators": operators, "loaded": plugins, "assets": assets}[name]()
+            output[name] = {"form": form, "operators": operators, "loaded": plugins, "assets": assets}[name]()
     # Must be last: if mlengine is only in the plugins folder, Airflow is what adds that folder to the path.
-    said["file"] = importlib.import_module("mlengine").__file__
-    sys.stdout.write(json.dumps(said) + "\n")
+    output["file"] = importlib.import_module("mlengine").__file__
+    sys.stdout.write(json.dumps(output) + "\n")
 
 
 def assets() -> list[str]:

@@ -27,24 +27,24 @@ class Cell:
     """One case and its last observed outcome.
 
     :param expected: the state of the wait, and the states of the job's attempts.
-    :param alike_are_one: count several attempts with the same outcome as one.
+    :param ignore_repeats: count several attempts with the same outcome as one.
     """
 
     job: Job
     expected: tuple[str, tuple[str, ...]]
     steps: Iterator[Any]
-    alike_are_one: bool = False
+    ignore_repeats: bool = False
     acted: bool = False
     seen: tuple[str | None, tuple[str, ...]] = (None, ())
 
-    def go_on(self, tasks: Mapping[str, TaskRun]) -> None:
+    def advance(self, tasks: Mapping[str, TaskRun]) -> None:
         """Advance the script by one step; once it has ended, record the outcome."""
         if not self.acted:
             self.acted = next(self.steps, self) is self
             return
         states = (status.state for status in self.job.attempts)
         attempts = tuple("live" if not state.terminal else state.value for state in states)
-        if self.alike_are_one:
+        if self.ignore_repeats:
             attempts = tuple(dict.fromkeys(attempts))
         task = tasks.get(self.job.run.run_id) if self.job.run else None
         self.seen = (task.state if task else None, attempts)
@@ -69,7 +69,7 @@ def _run(live_airflow: LiveAirflow, cells: Iterable[Cell], seconds: float, done:
     while waiting and time.monotonic() < deadline:
         check()
         for cell in list(waiting):
-            cell.go_on(live_airflow.waits())
+            cell.advance(live_airflow.waits())
             if done(cell):
                 log.info("%s is done", cell.job.name)
                 waiting.remove(cell)
@@ -107,11 +107,11 @@ def ends(_: LiveAirflow, job: Job) -> Iterator[Any]:
         yield
 
 
-def act(what: Callable[[LiveAirflow, Job], Any]) -> Script:
+def act(action: Callable[[LiveAirflow, Job], Any]) -> Script:
     """Call a function, such as something that a user does in Airflow."""
 
     def script(live_airflow: LiveAirflow, job: Job) -> Iterator[Any]:
-        what(live_airflow, job)
+        action(live_airflow, job)
         yield
 
     return script

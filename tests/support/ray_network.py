@@ -130,7 +130,7 @@ class Node:
         """Cut the node's network."""
         _try(f"link set {self.name} down", self.switch)
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         """Reconnect the node's network."""
         _ip(f"link set {self.name} up", self.switch)
 
@@ -139,7 +139,7 @@ class Node:
         if self.process is None or self.process.poll() is not None:
             self.start()
         else:
-            self.mend()
+            self.reconnect()
 
     def processes(self, words: str = "") -> list[Process]:
         """All processes of the node whose command line contains ``words``."""

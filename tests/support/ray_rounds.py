@@ -130,7 +130,7 @@ class Rounds:
                 KILLS[kind](self, result)
             ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check)
             result.state, result.seconds = ended.state, round(time.monotonic() - began, 1)
-            self._judge(result, run)
+            self._record_result(result, run)
             with contextlib.suppress(AssertionError):
                 until(lambda: not self._left(), "nothing is left", _LEFT_SECONDS)
         result.left = self._left()
@@ -141,7 +141,7 @@ class Rounds:
         result.events.append(text)
         log.info("%s: %s", result.kind, text)
 
-    def _judge(self, result: Round, run: DagRun) -> None:
+    def _record_result(self, result: Round, run: DagRun) -> None:
         api, storage = self.stack.airflow.api, self.stack.storage
         prepared = api.xcoms(DAG, run.run_id, "retrain.prepare").get("return_value") or {}
         if "job_dir" not in prepared:
@@ -237,7 +237,7 @@ def _cut_node(rounds: Rounds, result: Round) -> None:
     rounds.note(result, f"no network on {node.name} for {pause:.0f} s, with {running or 'no replica'}")
     node.cut()
     time.sleep(pause)
-    node.mend()
+    node.reconnect()
 
 
 def _kill_task(rounds: Rounds, result: Round) -> None:

@@ -175,7 +175,7 @@ def _arm(task: TaskProcess) -> None:
     launches: set[str] = set()
 
     def watch(owner: type, name: str) -> None:
-        really = getattr(owner, name)
+        original = getattr(owner, name)
 
         def step(self: Any, *arguments: Any, **more: Any) -> Any:
             target = arguments[0].rsplit("/", 1)[-1:] if owner is Storage else []
@@ -190,7 +190,7 @@ def _arm(task: TaskProcess) -> None:
                 if len(seen) >= task.kill_before:
                     os.kill(os.getpid(), signal.SIGKILL)
                 _note(task, {"effect": what})
-            return really(self, *arguments, **more)
+            return original(self, *arguments, **more)
 
         setattr(owner, name, step)
 

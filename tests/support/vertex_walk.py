@@ -78,7 +78,7 @@ class Walk:
             bad = self._submission("bad", packaged.uris, "--no_such_flag")
             long = self._submission("long", packaged.uris, "--max_steps", "100000", "--step_seconds", "0.2")
             slow = self._submission("slow", packaged.uris, "--max_steps", "100000", limit=self.timeout)
-            hog = self._submission("memory", (self._hog(),), str(self.memory_gib), module="hog.task")
+            hog = self._submission("memory", (self._memory_package(),), str(self.memory_gib), module="hog.task")
             for one in (good, bad, long, slow, hog):
                 self._submit(one)
             self._same_again(good, self.handles[0])
@@ -94,7 +94,7 @@ class Walk:
                 self.backend.cancel(handle)
         return self.findings
 
-    def _hog(self) -> str:
+    def _memory_package(self) -> str:
         return put(self.storage, self.bucket, sdist(_MEMORY, name="hog"), f"{self.mark}/hog-1.0.tar.gz")
 
     def _submission(

@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?")
 
 
 @EVERY
-def test_a_service_has_limits_and_no_more_rights_than_it_needs(name: str) -> None:
+def test_a_service_has_limits_and_minimal_rights(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["init"] is True
@@ -41,7 +41,7 @@ def test_a_service_has_limits_and_no_more_rights_than_it_needs(name: str) -> Non
 
 
 @EVERY
-def test_a_service_is_looked_after(name: str) -> None:
+def test_a_service_has_a_health_check_and_a_restart_policy(name: str) -> None:
     service = SERVICES[name]
     assert ("healthcheck" in service) == (name not in ONCE)
     assert service["restart"] == {"init": "no", "datasets": "on-failure"}.get(name, "unless-stopped")
@@ -62,19 +62,19 @@ def test_ports_are_on_loopback_by_default(name: str) -> None:
     assert all(port.startswith("${BIND:-127.0.0.1}:") for port in SERVICES[name].get("ports", ()))
 
 
-def test_the_databases_and_whoever_runs_programs_are_published_nowhere() -> None:
+def test_databases_and_services_that_run_code_publish_no_ports() -> None:
     inside = ("postgres", "redis", "trainer", "worker", "scheduler", "ray-head", "ray-worker")
     assert not [name for name in inside if "ports" in SERVICES[name]]
     assert FILE["networks"]["database"] == {"internal": True}
 
 
-def test_jobs_know_no_secret_and_reach_no_database() -> None:
+def test_jobs_have_no_secrets_and_no_access_to_databases() -> None:
     for name in ("trainer", "gcs", "datasets", "tensorboard", "ray-head", "ray-worker"):
         assert SERVICES[name]["networks"] == ["training"]
         assert not [value for value in SERVICES[name].get("environment", {}).values() if ":?" in str(value)]
 
 
-def test_celery_workers_know_neither_the_database_nor_the_keys() -> None:
+def test_celery_workers_have_neither_the_database_nor_the_keys() -> None:
     names = set(SERVICES["worker"]["environment"])
     assert not {name for name in names if re.search("SQL_ALCHEMY|FERNET|SECRET|JWT|PASSWORD", name)}
     assert "AIRFLOW__CELERY__BROKER_URL" in names
@@ -88,12 +88,12 @@ def test_every_image_has_a_version() -> None:
         assert not service["image"].startswith("${MLENGINE_IMAGE") or tag == version
 
 
-def test_the_older_compose_reads_it_too() -> None:
+def test_older_versions_of_compose_accept_the_file() -> None:
     """Compose 1.29 rejects newer top-level keys such as the project's name; it does not need a version."""
     assert not {"version", "name", "include", "secrets", "configs"} & set(FILE)
 
 
-def test_env_files_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
+def test_env_files_are_created_once_and_readable_only_by_their_owner(tmp_path: Path) -> None:
     made = compose_env.write(tmp_path)
     assert [path.name for path in made] == [".env", "mlengine.env"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
@@ -104,14 +104,14 @@ def test_env_files_are_made_once_and_readable_by_their_owner_only(tmp_path: Path
     assert {"/.env", "/mlengine.env"} <= set(ignored)
 
 
-def test_what_the_file_asks_for_is_made(tmp_path: Path) -> None:
+def test_the_generated_env_file_has_all_required_variables(tmp_path: Path) -> None:
     compose_env.write(tmp_path)
     made = {line.partition("=")[0] for line in (tmp_path / ".env").read_text().splitlines()}
     asked = _VARIABLE.findall((ROOT / "docker-compose.yaml").read_text())
     assert {name for name, default in asked if default != ":-"} <= made
 
 
-def test_the_settings_are_real_ones(tmp_path: Path) -> None:
+def test_the_settings_exist(tmp_path: Path) -> None:
     compose_env.write(tmp_path)
     names = re.findall(r"^#?AIRFLOW__MLENGINE__(\w+)=", (tmp_path / "mlengine.env").read_text(), re.MULTILINE)
     assert names
@@ -124,7 +124,7 @@ def test_gcsfs_is_configured_for_the_storage_emulator(tmp_path: Path) -> None:
     assert {"STORAGE_EMULATOR_HOST=http://gcs:9023", *(f"{k}={v}" for k, v in CLIENT_SETTINGS.items())} <= set(lines)
 
 
-def test_the_image_lock_holds_only_what_the_other_has_not() -> None:
+def test_the_image_lock_has_only_packages_missing_in_the_other() -> None:
     run, image = ((ROOT / name).read_text() for name in ("requirements.lock", "requirements-image.lock"))
     assert lock.beyond(image, run) == image
     assert lock.beyond(run, run) == ""

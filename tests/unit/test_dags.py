@@ -120,7 +120,7 @@ def test_parsing_is_cheap(read: dict[str, Any]) -> None:
     assert read["seconds"] < PARSE_SECONDS * len(read["dags"])
 
 
-def test_round_trip(read: dict[str, Any]) -> None:
+def test_dags_survive_serialization(read: dict[str, Any]) -> None:
     for dag in read["dags"].values():
         assert dag["tasks_again"] == dag["tasks"]
 
@@ -138,14 +138,14 @@ def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
         assert param["description"], name
 
 
-def test_what_is_seldom_changed_is_folded(read: dict[str, Any]) -> None:
+def test_rarely_changed_parameters_are_in_folded_sections(read: dict[str, Any]) -> None:
     params = read["dags"]["mnist_retraining"]["params"]
     open_fields = [name for name, param in params.items() if "section" not in param["schema"]]
     assert open_fields == ["dataset_version", "max_steps", "force_retrain"]
 
 
 @pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])
-def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], dag_id: str) -> None:
+def test_an_invalid_value_is_also_refused_by_the_run(read: dict[str, Any], dag_id: str) -> None:
     """The form and Airflow's API check the schema; a run that was created in another way checks it too."""
     assert set(WRONG) == set(read["dags"][dag_id]["params"])
     for name, refusal in read["dags"][dag_id]["refused"].items():
@@ -163,7 +163,7 @@ def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], 
         ({"workers": 0, "parameter_servers": 0}, {"replica_counts": {"worker": "0", "ps": "0"}}),
     ],
 )
-def test_what_the_form_says_is_what_is_submitted(
+def test_values_of_the_form_are_submitted(
     read: dict[str, Any], chosen: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """A scale tier replaces the replica counts, because the two together would be contradictory."""
@@ -192,6 +192,6 @@ def test_the_stages_are_in_order(read: dict[str, Any], dag_id: str) -> None:
     assert dag["catchup"] is False
 
 
-def test_each_dag_says_what_it_is_for(read: dict[str, Any]) -> None:
+def test_each_dag_has_a_description(read: dict[str, Any]) -> None:
     for dag_id, dag in read["dags"].items():
         assert dag["doc"], dag_id

@@ -48,7 +48,7 @@ def url() -> Iterator[str]:
         (["/other"], 1),
     ],
 )
-def test_well_is_what_answers_and_says_so(url: str, words: list[str], code: int) -> None:
+def test_only_a_healthy_response_is_healthy(url: str, words: list[str], code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-I", str(SCRIPT), url + words[0], *words[1:]],
         env={"http_proxy": "http://127.0.0.1:1"},  # must be ignored: a proxy is for outside connections
@@ -61,7 +61,7 @@ def test_well_is_what_answers_and_says_so(url: str, words: list[str], code: int)
     assert done.stdout.count("\n") == 1
 
 
-def test_nobody_there_is_not_well() -> None:
+def test_an_unreachable_server_is_unhealthy() -> None:
     done = subprocess.run(
         [sys.executable, "-I", str(SCRIPT), "http://127.0.0.1:1/health"], capture_output=True, text=True, check=False
     )

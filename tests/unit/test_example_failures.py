@@ -51,7 +51,7 @@ task.main()
         ("flights_xgboost", "delays.task"),
     ],
 )
-def test_an_example_logs_the_traceback_before_it_asks_for_a_restart(example: str, module: str) -> None:
+def test_an_example_logs_the_traceback_before_it_requests_a_restart(example: str, module: str) -> None:
     replica = {"RANK": "0", "WORLD_SIZE": "1", "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0", "DMLC_TASK_ID": "0"}
     done = subprocess.run(
         [sys.executable, "-c", SOURCE, module, "--dataset", "gs://b/datasets/d/1", "--job-dir", "gs://b/m/j"],

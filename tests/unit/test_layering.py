@@ -98,7 +98,7 @@ def _dotted(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_the_core_knows_nothing_of_airflow_tensorflow_or_google() -> None:
+def test_the_core_does_not_import_airflow_tensorflow_or_google() -> None:
     allowed = {"yaml", "mlengine"} | sys.stdlib_module_names
     wrong = [
         f"{found.place}: {found.module}"
@@ -108,7 +108,7 @@ def test_the_core_knows_nothing_of_airflow_tensorflow_or_google() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_only_airflows_side_imports_airflow() -> None:
+def test_only_airflow_modules_import_airflow() -> None:
     wrong = []
     for found in ALL:
         if found.module.split(".")[0] != "airflow":
@@ -129,7 +129,7 @@ def run(program: str) -> str:
     return done.stdout
 
 
-def test_the_core_runs_where_nothing_else_is_installed() -> None:
+def test_the_core_runs_without_other_packages() -> None:
     output = run(f"""
 import pkgutil, sys
 class Refuse:
@@ -146,7 +146,7 @@ print(len(names))
     assert int(output) >= 10
 
 
-def test_importing_operators_and_parsing_dags_loads_nothing_heavy() -> None:
+def test_importing_operators_and_parsing_dags_loads_no_heavy_modules() -> None:
     """Nothing heavy is loaded beyond what Airflow's own names load.
 
     One interpreter imports first all modules, then each DAG file.

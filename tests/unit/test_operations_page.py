@@ -17,7 +17,7 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 
 
 @pytest.mark.parametrize("cause", FailureCause)
-def test_every_cause_its_retry_and_its_advice(cause: FailureCause) -> None:
+def test_every_failure_cause_is_documented_with_retry_and_advice(cause: FailureCause) -> None:
     (row,) = [row for row in ROWS if row[0] == f"`{cause.value}`"]
     assert row[2].startswith("yes") == cause.retryable
     assert row[3] == cause.advice()
@@ -31,7 +31,7 @@ def test_exit_codes_mean_what_the_page_says() -> None:
             assert cause.startswith(f"`{meaning(code).cause.value}`"), code
 
 
-def test_every_state_is_there() -> None:
+def test_every_state_is_documented() -> None:
     first = " ".join(row[0] for row in ROWS if len(row) == 4)
     for state in JobState:
         assert f"`{state.value}`" in first
@@ -40,6 +40,6 @@ def test_every_state_is_there() -> None:
 
 
 @pytest.mark.parametrize("decision", Decision)
-def test_every_decision_has_its_word(decision: Decision) -> None:
+def test_every_decision_is_documented(decision: Decision) -> None:
     assert f"`mlengine.{decision.value}`" in PAGE
     assert f"| `{decision.value}` |" in (DOCS / "architecture.md").read_text()

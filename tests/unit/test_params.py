@@ -28,20 +28,20 @@ def test_every_choice_has_a_label(param: Param) -> None:
     assert param.resolve() is None
 
 
-def test_a_tier_says_how_big_it_is() -> None:
+def test_a_tier_shows_its_replica_counts() -> None:
     assert params.scale_tier().schema["values_display"]["STANDARD_1"] == (
         "STANDARD_1: 1 chief, 4 workers, 3 parameter servers"
     )
 
 
-def test_a_backend_that_was_registered_can_be_chosen() -> None:
+def test_a_registered_backend_can_be_chosen() -> None:
     backends.register("moon", "moon:Moon")
     assert params.backend().resolve("moon") == "moon"
     with pytest.raises(ParamValidationError, match="mars"):
         params.backend().resolve("mars")
 
 
-def test_versions_that_are_known_are_proposed_and_others_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_known_versions_are_suggested_and_others_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__PARAM_HINTS_DIR", str(tmp_path))
     assert "examples" not in params.dataset_version("mnist").schema
     note_versions("mnist", ["2026-10-01", "2026-11-01"])

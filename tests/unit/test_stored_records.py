@@ -35,7 +35,7 @@ def raw(name: str) -> Any:
     return json.loads(stored(name))
 
 
-def test_job_record() -> None:
+def test_an_old_job_record_is_read() -> None:
     record = JobRecord.from_bytes(stored("job.json"))
     assert (record.job_id, record.attempt, record.host, record.backend) == (JOB_ID, 1, "host-1", "local")
     assert record.owner["run_id"] == raw("job.json")["owner"]["run_id"]
@@ -45,21 +45,21 @@ def test_job_record() -> None:
     assert handle.name == raw("job.json")["name"]
 
 
-def test_training_spec() -> None:
+def test_an_old_training_spec_is_read() -> None:
     spec = TrainingSpec.from_json(raw("job.json")["spec"])
     assert [(pool.role, pool.count) for pool in spec.pools] == [(Role.CHIEF, 1), (Role.WORKER, 1), (Role.PS, 1)]
     assert spec.args[:2] == ("--max_steps", "200")
     assert spec.max_running_seconds == 7200
 
 
-def test_local_submission() -> None:
+def test_an_old_local_submission_is_read() -> None:
     submission = Stored.from_json(raw("local-submission.json"))
     assert submission.name == raw("job.json")["name"].partition(":")[2]
     assert submission.submission.spec.module == "trainer.task"
 
 
 @pytest.mark.parametrize("name", ["champion.json", "champion-entry.json"])
-def test_champion(name: str) -> None:
+def test_an_old_champion_is_read(name: str) -> None:
     champion = Champion.from_bytes(stored(name), name)
     assert (champion.serial, champion.job_id, champion.version) == (1, JOB_ID, "2026-11-01")
     assert champion.metric == "accuracy"
@@ -67,17 +67,17 @@ def test_champion(name: str) -> None:
     assert champion.fingerprint == raw("validated.json")["fingerprint"]
 
 
-def test_dataset_manifest() -> None:
+def test_an_old_dataset_manifest_is_read() -> None:
     manifest = Manifest.from_bytes(stored("dataset-manifest.json"))
     assert manifest.version == "2026-11-01"
 
 
-def test_validation_cache_entry() -> None:
+def test_an_old_validation_cache_entry_is_read() -> None:
     entry = cache.Entry.from_bytes(stored("validated.json"))
     assert (entry.job_id, entry.inputs) == (JOB_ID, raw("job.json")["inputs"]["digest"])
 
 
-def test_report_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_report_and_predictions_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job_dir = JobDir(f"gs://mlengine/mnist/{JOB_ID}")
     storage = Storage()
     objects = {

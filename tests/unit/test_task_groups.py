@@ -36,14 +36,14 @@ def tasks(of: RetrainingTaskGroup) -> dict[str, Any]:
     return {task.task_id.removeprefix("retrain."): task for task in of}
 
 
-def test_its_tasks_are_attributes() -> None:
+def test_tasks_are_attributes_of_the_group() -> None:
     made = whole()
     assert isinstance(made, TaskGroup)
     assert set(tasks(made)) == set(TASKS)
     assert all(getattr(made, name) is task for name, task in tasks(made).items())
 
 
-def test_tasks_that_were_not_asked_for_are_none() -> None:
+def test_tasks_that_are_turned_off_are_none() -> None:
     made = group(publish=False, registries=["mlflow"])
     assert (made.dataset, made.publish, made.register) == (None, None, None)
     assert set(tasks(made)) == {"package", "prepare", "submit", "wait", "validate"}
@@ -72,7 +72,7 @@ def test_a_champion_is_announced() -> None:
     assert made.publish.outlets == [champions_alias()]
 
 
-def test_what_the_group_was_not_given_it_does_not_pass() -> None:
+def test_arguments_not_given_to_the_group_are_not_passed_on() -> None:
     """This way, every argument of every operator can come from the DAG's ``default_args``."""
     taken = {
         "group_id", "model", "trainer", "job_file", "publish", "registries", "dataset", "task_args",
@@ -134,7 +134,7 @@ def test_default_args_replace_the_defaults_of_the_group(where: str) -> None:
     assert group(dataset="digits").submit.dataset_arg == "--dataset"
 
 
-def test_the_groups_arguments_win_over_default_args() -> None:
+def test_arguments_of_the_group_take_precedence_over_default_args() -> None:
     defaults = {"gcp_conn_id": "c", "bucket": "gs://b", "max_attempts": 9, "deferrable": True}
     made = whole({"default_args": defaults}, gcp_conn_id=None, bucket="gs://mine", max_attempts=1, deferrable=False)
     assert {task.gcp_conn_id for task in tasks(made).values()} == {None}
@@ -191,7 +191,7 @@ def test_each_option_reaches_its_tasks(option: str) -> None:
         assert getattr(getattr(made, task), argument) == value
 
 
-def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
+def test_only_listed_arguments_have_no_option_of_the_group() -> None:
     """These arguments need ``task_args``. A new argument of an operator must get an option or be added here."""
     reached = {target for _, there in OPTIONS.values() for target in there}
     reached |= {("package", "source"), ("prepare", "model"), ("dataset", "dataset"), ("submit", "job_file")}
@@ -214,14 +214,14 @@ def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
 
 
 @pytest.mark.parametrize(("returned", "hint"), [({"version": "v1"}, "v1"), (None, "None")])
-def test_the_job_id_has_the_dataset_s_version(returned: dict[str, str] | None, hint: str) -> None:
+def test_the_job_id_contains_the_dataset_version(returned: dict[str, str] | None, hint: str) -> None:
     """A dataset task that was manually marked successful returns nothing; ``prepare`` rejects ``None``."""
     ti = SimpleNamespace(xcom_pull=lambda task_ids, map_indexes: returned, map_index=-1)
     template = Environment(undefined=StrictUndefined).from_string(whole().prepare.job_id_hint)
     assert template.render(ti=ti) == hint
 
 
-def test_single_tasks_take_further_arguments() -> None:
+def test_task_args_are_passed_to_single_tasks() -> None:
     made = whole(task_args={"submit": {"retries": 5, "max_attempts": 2}, "wait": {"pool": "training"}}, max_attempts=1)
     assert (made.submit.retries, made.submit.max_attempts) == (5, 2)
     assert (made.wait.pool, made.wait.max_attempts) == ("training", 1)
@@ -231,7 +231,7 @@ def test_single_tasks_take_further_arguments() -> None:
         group(task_args={"register": {}})
 
 
-def test_it_is_a_task_group_like_others() -> None:
+def test_the_group_works_like_other_task_groups() -> None:
     with DAG("any", schedule=None):
         first = RetrainingTaskGroup("digits", model="a", trainer="t", job_file="j.yaml", tooltip="mine")
         second = RetrainingTaskGroup("letters", model="b", trainer=[Path("t"), "u"], job_file=Path("j.yaml"))
@@ -253,7 +253,7 @@ def test_registries_as_one_string_are_refused() -> None:
         group(registries="mlflow")
 
 
-def test_paths_and_registries_may_be_the_output_of_a_task() -> None:
+def test_paths_and_registries_can_come_from_another_task() -> None:
     with DAG("d") as dag:
         made = make_task(task_id="make")(lambda: "job.yaml")()
         RetrainingTaskGroup(model="m", trainer=made, job_file=made, registries=made)
@@ -261,12 +261,12 @@ def test_paths_and_registries_may_be_the_output_of_a_task() -> None:
         assert "make" in dag.get_task(f"retrain.{name}").upstream_task_ids
 
 
-def test_it_needs_a_dag() -> None:
+def test_the_group_needs_a_dag() -> None:
     with pytest.raises(RuntimeError, match="inside a dag"):
         RetrainingTaskGroup(model="m", trainer="trainer", job_file="job.yaml")
 
 
-def test_every_task_has_the_common_base() -> None:
+def test_every_task_has_the_common_base_class() -> None:
     made = tasks(whole())
     assert all(isinstance(task, MlengineOperator) for task in made.values())
     assert isinstance(made["wait"], BaseSensorOperator)

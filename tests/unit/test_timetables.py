@@ -43,7 +43,7 @@ def test_a_backfill_runs_the_versions_between_two_days(first: str, last: str, ve
     assert all(info.data_interval is None for info in infos)
 
 
-def test_a_key_by_hand_must_be_a_version() -> None:
+def test_a_given_partition_key_must_be_a_version() -> None:
     assert timetable().resolve_partition_date("v10") == day("2026-09-01")
     assert timetable().resolve_partition_date(None) is None
     with pytest.raises(InvalidPartitionKeyError, match="no dataset version 'v3'; known: v1, v2, v10"):
@@ -57,7 +57,7 @@ def _next(now: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(("now", "version"), [("2026-02-01", "v1"), ("2026-05-05", "v2"), ("2027-01-01", "v10")])
-def test_a_scheduled_run_is_about_the_newest_version_then(
+def test_a_scheduled_run_uses_the_newest_version_at_its_date(
     monkeypatch: pytest.MonkeyPatch, now: str, version: str
 ) -> None:
     info = _next(now, monkeypatch)
@@ -119,7 +119,7 @@ def test_a_schedule_that_ends_before_the_first_version_has_no_runs() -> None:
     assert timetable().next_dagrun_info_v2(last_dagrun_info=None, restriction=short) is None
 
 
-def test_airflow_stores_it_and_reads_it_back() -> None:
+def test_airflow_serializes_the_timetable() -> None:
     assert DatasetVersionTimetable in MlenginePlugin.timetables
     with DAG("by_version", schedule=timetable()) as dag:
         pass
@@ -131,7 +131,7 @@ def test_airflow_stores_it_and_reads_it_back() -> None:
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", pendulum.timezone("America/New_York"), pendulum.FixedTimezone(19_800)])
-def test_airflow_keeps_its_time_zone(zone: Any) -> None:
+def test_airflow_keeps_the_time_zone(zone: Any) -> None:
     with DAG("by_version", schedule=timetable(timezone=zone)) as dag:
         pass
     stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
@@ -154,6 +154,6 @@ def test_airflow_keeps_its_time_zone(zone: Any) -> None:
         ({"a/b": "2026-01-15"}, "invalid dataset version: 'a/b'"),
     ],
 )
-def test_what_cannot_be_a_schedule_is_refused(versions: Any, word: str) -> None:
+def test_an_invalid_schedule_is_refused(versions: Any, word: str) -> None:
     with pytest.raises(DatasetError, match=word):
         DatasetVersionTimetable("0 6 * * *", versions=versions)

@@ -50,7 +50,7 @@ def _start_server() -> None:
 
 def _run(arguments: list[str], env: dict[str, str], folder: str, log: str) -> None:
     """In the new process, do what the interpreter does for ``python -m trainer.task``."""
-    assert "tensorflow" in sys.modules, "it was not imported before"
+    assert "tensorflow" in sys.modules, "TensorFlow must be imported before"
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

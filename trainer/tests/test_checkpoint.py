@@ -38,29 +38,29 @@ def _loaded(store: LocalStore) -> int | None:
     return None if found is None else found[0]
 
 
-def test_the_newest_is_loaded(store: LocalStore) -> None:
+def test_the_newest_checkpoint_is_loaded(store: LocalStore) -> None:
     assert _loaded(store) == 20
 
 
-def test_one_that_differs_from_its_manifest_is_passed_over(store: LocalStore) -> None:
+def test_a_checkpoint_that_differs_from_its_manifest_is_skipped(store: LocalStore) -> None:
     data = f"{_newest(store)}/{DATA}"
     store.write(data, b"x" + store.read(data)[1:])
     assert _loaded(store) == 10
 
 
-def test_one_that_lacks_a_file_is_passed_over(store: LocalStore) -> None:
+def test_a_checkpoint_with_a_missing_file_is_skipped(store: LocalStore) -> None:
     store.delete(f"{_newest(store)}/{INDEX}")
     assert _loaded(store) == 10
 
 
-def test_one_without_manifest_does_not_exist(store: LocalStore) -> None:
+def test_a_checkpoint_without_a_manifest_is_ignored(store: LocalStore) -> None:
     """A crash during a write leaves a checkpoint without a manifest."""
     store.delete(f"{_newest(store)}/MANIFEST.json")
     assert [checkpoint.step for checkpoint in Checkpoints(store).list()] == [10]
 
 
 @pytest.mark.parametrize(("name", "content"), [(INDEX, b"x" * 500), (INDEX, b""), (DATA, b"x"), (DATA, b"x" * 20)])
-def test_one_that_tensorflow_cannot_read_is_passed_over(store: LocalStore, name: str, content: bytes) -> None:
+def test_a_checkpoint_that_tensorflow_cannot_read_is_skipped(store: LocalStore, name: str, content: bytes) -> None:
     """The manifest matches the files, but TensorFlow cannot read them."""
     newest = _newest(store)
     manifest = json.loads(store.read(f"{newest}/MANIFEST.json"))
@@ -84,7 +84,7 @@ def test_one_that_tensorflow_cannot_read_is_passed_over(store: LocalStore, name:
         '{"step": 20, "files": {"../../ckpt.index": {"size": 1, "sha256": ""}}}',
     ],
 )
-def test_one_whose_manifest_is_none_is_passed_over(store: LocalStore, content: str) -> None:
+def test_a_checkpoint_with_an_invalid_manifest_is_skipped(store: LocalStore, content: str) -> None:
     store.write(f"{_newest(store)}/MANIFEST.json", content.encode())
     assert _loaded(store) == 10
 
@@ -104,13 +104,13 @@ class _Failing(LocalStore):
 
 @pytest.mark.parametrize("error", [StorageError("503"), StorageForbiddenError("403")])
 @pytest.mark.parametrize("file", ["MANIFEST.json", DATA])
-def test_one_that_cannot_be_read_now_is_not_passed_over(store: LocalStore, file: str, error: StorageError) -> None:
+def test_a_storage_error_does_not_skip_a_checkpoint(store: LocalStore, file: str, error: StorageError) -> None:
     """The checkpoint may be undamaged, and using an older one would lose steps."""
     with pytest.raises(type(error), match=str(error)):
         Checkpoints(_Failing(store.root, file, error)).load_newest()
 
 
-def test_a_directory_that_cannot_be_listed_is_not_empty(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_listed_is_an_error(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     newest, scandir = _newest(store), os.scandir
 
     def refuse(path: Any) -> Any:
@@ -123,7 +123,7 @@ def test_a_directory_that_cannot_be_listed_is_not_empty(store: LocalStore, monke
         Checkpoints(store).load_newest()
 
 
-def test_what_killed_writers_left_of_earlier_steps_is_deleted(store: LocalStore) -> None:
+def test_leftover_files_of_killed_writers_are_deleted(store: LocalStore) -> None:
     def names() -> set[str]:
         return {name.removeprefix("checkpoints/") for name in store.ls("checkpoints/")}
 

@@ -54,7 +54,7 @@ class _MovingWeights(_Weights):
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
-def test_weights_that_are_no_good_are_not_kept(dataset: Path, tmp_path: Path, spoilt: float) -> None:
+def test_non_finite_weights_are_not_saved(dataset: Path, tmp_path: Path, spoilt: float) -> None:
     chief = Chief(parse(["--dataset", str(dataset), "--job-dir", str(tmp_path)]), Cluster(), open_dataset(str(dataset)))
     chief.save(None, _Weights(7), 2.3, evaluate=False)
     with pytest.raises(LossNotFiniteError, match="step 9"):
@@ -96,9 +96,7 @@ def test_the_export_has_the_values_of_the_checkpoint(dataset: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("reported", [9, 7])
-def test_a_finished_training_that_is_started_again_keeps_its_reports(
-    dataset: Path, tmp_path: Path, reported: int
-) -> None:
+def test_restarting_a_finished_training_keeps_its_reports(dataset: Path, tmp_path: Path, reported: int) -> None:
     argv = ["--dataset", str(dataset), "--job-dir", str(tmp_path), "--max_steps", "9"]
     store, weights = LocalStore(str(tmp_path / "train")), _Weights(9)
     Chief(parse(argv), Cluster(), open_dataset(str(dataset))).finish(None, weights, 2.25)
@@ -113,7 +111,7 @@ def test_a_finished_training_that_is_started_again_keeps_its_reports(
     assert [json.loads(row)["train_loss"] for row in store.read("metrics.jsonl").splitlines()] == [2.25]
 
 
-def test_rates_after_a_resume_leave_out_the_steps_before(
+def test_rates_after_a_resume_exclude_earlier_steps(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = parse(["--dataset", str(dataset), "--job-dir", str(tmp_path)])

@@ -53,7 +53,7 @@ def trained(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         yield cluster
 
 
-def test_the_batches_are_shared_by_all_trainers(trained: ClusterOfProcesses) -> None:
+def test_all_trainers_share_the_batches(trained: ClusterOfProcesses) -> None:
     shares = [int(count) for count in re.findall(r"share of \S+: (\d+) of", trained.chief.log)]
     assert len(shares) == 3
     assert min(shares) >= STEPS // 20
@@ -63,11 +63,11 @@ def test_the_batches_are_shared_by_all_trainers(trained: ClusterOfProcesses) -> 
         assert f"{count} of " in trained[name].log
 
 
-def test_nothing_is_left_listening(trained: ClusterOfProcesses) -> None:
+def test_no_process_is_left_listening(trained: ClusterOfProcesses) -> None:
     assert trained.listening() == []
 
 
-def test_the_train_dir_tells_the_story(trained: ClusterOfProcesses) -> None:
+def test_the_train_dir_has_progress_and_metrics(trained: ClusterOfProcesses) -> None:
     store = open_store(f"{trained.job_dir}/train")
     progress = json.loads(store.read("progress.json"))
     assert progress["of"] == STEPS
@@ -82,7 +82,7 @@ def test_the_train_dir_tells_the_story(trained: ClusterOfProcesses) -> None:
     assert np.mean(rows[-1]["per_class"]) == pytest.approx(rows[-1]["test_accuracy"], abs=0.05)
 
 
-def test_the_evaluator_measures_what_the_chief_leaves_to_it(trained: ClusterOfProcesses) -> None:
+def test_the_evaluator_evaluates_all_but_the_last_checkpoint(trained: ClusterOfProcesses) -> None:
     measured = [int(step) for step in re.findall(r"step (\d+): held-out accuracy", trained["evaluator/0"].log)]
     assert measured
     assert max(measured) < STEPS
@@ -105,7 +105,7 @@ def test_summaries_have_scalars_histograms_and_images(trained: ClusterOfProcesse
     assert found["confusion (row: label, column: prediction)/image/0"] == "image"
 
 
-def test_checkpoints_hold_whole_values_whatever_the_number_of_servers(trained: ClusterOfProcesses) -> None:
+def test_checkpoints_are_independent_of_the_number_of_parameter_servers(trained: ClusterOfProcesses) -> None:
     checkpoints = Checkpoints(open_store(f"{trained.job_dir}/train"))
     assert 1 <= len(checkpoints.list()) <= 3
     found = checkpoints.load_newest()
@@ -115,7 +115,7 @@ def test_checkpoints_hold_whole_values_whatever_the_number_of_servers(trained: C
     assert found[0] == found[1]["global_step"]
 
 
-def test_the_export_is_single_node_and_predicts_in_a_process_of_its_own(
+def test_the_export_is_single_node_and_predicts_in_another_process(
     trained: ClusterOfProcesses, bucket: str, tmp_path: Path
 ) -> None:
     store = open_store(f"{trained.job_dir}/model")
@@ -138,7 +138,7 @@ def test_the_export_is_single_node_and_predicts_in_a_process_of_its_own(
 
 
 @pytest.mark.parametrize("code", [403, 429, 503])
-def test_a_write_that_the_bucket_refuses_for_a_while_is_repeated(
+def test_a_temporarily_refused_write_is_retried(
     gcs_server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     from mlengine.testing import faults
@@ -153,9 +153,7 @@ def test_a_write_that_the_bucket_refuses_for_a_while_is_repeated(
         assert f"not allowed to write {bucket}/refused403/progress.json" in caplog.text
 
 
-def test_a_write_that_the_bucket_goes_on_refusing_is_said(
-    gcs_server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_permanently_refused_write_is_an_error(gcs_server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlengine.testing import faults
 
     with faults.before(gcs_server.url, strict=False) as proxy:
@@ -168,7 +166,7 @@ def test_a_write_that_the_bucket_goes_on_refusing_is_said(
         assert store.ls() == []
 
 
-def test_a_damaged_download_is_repeated(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_download_is_retried(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from google.cloud.storage import Blob
     from google.cloud.storage.exceptions import DataCorruption
 
@@ -188,7 +186,7 @@ def test_a_damaged_download_is_repeated(bucket: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", ["local", "gs"])
-def test_both_stores_keep_the_same_promises(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_both_stores_behave_alike(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     root = str(tmp_path / "store") if kind == "local" else f"{request.getfixturevalue('bucket')}/store"
     store = open_store(root)
     assert store.ls() == []

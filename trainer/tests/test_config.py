@@ -19,7 +19,7 @@ def _cluster(job: str, index: int = 0, **counts: int) -> Cluster:
 
 
 @pytest.mark.parametrize("text", ["", "  ", None])
-def test_no_tf_config_is_one_process(text: str | None) -> None:
+def test_without_tf_config_training_is_single_process(text: str | None) -> None:
     cluster = Cluster.from_env({} if text is None else {"TF_CONFIG": text})
     assert cluster.is_chief
     assert not cluster.distributed
@@ -27,7 +27,7 @@ def test_no_tf_config_is_one_process(text: str | None) -> None:
 
 
 @pytest.mark.parametrize("chief", ["chief", "master"])
-def test_both_names_of_the_chief(chief: str) -> None:
+def test_both_names_of_the_chief_are_accepted(chief: str) -> None:
     cluster = _cluster(chief, **{chief: 1, "worker": 2, "ps": 1})
     assert cluster.is_chief
     assert cluster.chief_job == chief
@@ -36,7 +36,7 @@ def test_both_names_of_the_chief(chief: str) -> None:
     assert _cluster("worker", 1, **{chief: 1, "worker": 2, "ps": 1}).trainer_index == 2
 
 
-def test_the_evaluator_is_no_part_of_tensorflows_cluster() -> None:
+def test_the_evaluator_is_not_in_tensorflows_cluster() -> None:
     cluster = _cluster("evaluator", chief=1, ps=1, evaluator=1)
     assert cluster.has_evaluator
     assert "evaluator" not in cluster.servers
@@ -44,7 +44,7 @@ def test_the_evaluator_is_no_part_of_tensorflows_cluster() -> None:
 
 
 @pytest.mark.parametrize("job", ["chief", "master"])
-def test_a_chief_without_a_cluster_is_one_process(job: str) -> None:
+def test_a_chief_without_a_cluster_is_single_process(job: str) -> None:
     cluster = Cluster.from_env({"TF_CONFIG": json.dumps({"cluster": {}, "task": {"type": job, "index": 0}})})
     assert cluster.trainers == ((job, 0),)
     assert cluster.trainer_index == 0
@@ -82,12 +82,12 @@ def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.Monkey
         ('{"cluster": {"chief": [7]}}', "7, a task of 'chief', is not host:port"),
     ],
 )
-def test_a_tf_config_that_makes_no_sense(config: str, message: str) -> None:
+def test_an_invalid_tf_config_is_an_error(config: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Cluster.from_env({"TF_CONFIG": config})
 
 
-def test_directories_follow_the_job_dir() -> None:
+def test_directories_are_derived_from_the_job_dir() -> None:
     config = parse(["--dataset", "d", "--job-dir", "gs://b/m/j/"])
     assert (config.log_dir, config.model_dir) == ("gs://b/m/j/train", "gs://b/m/j/model")
     assert config.summary_dir == config.log_dir
@@ -108,7 +108,7 @@ def test_vertex_ai_names_the_directories_in_the_environment(monkeypatch: pytest.
     assert (config.log_dir, config.summary_dir) == ("gs://b/train", "gs://b/logs")
 
 
-def test_known_forms_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_paths_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("gs://b", "file:///x", "/x", "x:1/y", "./gs:/x"):
         assert parse(["--dataset", path, "--job-dir", path]).dataset == path
     monkeypatch.setenv("AIP_MODEL_DIR", "s3://b/model")
@@ -116,7 +116,7 @@ def test_known_forms_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(["--dataset", "d"])
 
 
-def test_arguments_of_services_are_passed_over() -> None:
+def test_unknown_arguments_of_services_are_ignored() -> None:
     assert parse(["--dataset", "d", "--max_steps", "7", "--some-service-flag", "x"]).max_steps == 7
     # No abbreviations: --data of a training service must not set --dataset.
     assert parse(["--dataset", "d", "--max", "7"]).max_steps == 1000
@@ -141,6 +141,6 @@ def test_arguments_of_services_are_passed_over() -> None:
         (["--dataset", "d", "--eval_examples", "-1"], "--eval_examples must be 0 or more, not -1"),
     ],
 )
-def test_arguments_that_make_no_sense(argv: list[str], message: str) -> None:
+def test_invalid_arguments_are_an_error(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(argv)

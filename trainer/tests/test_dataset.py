@@ -39,7 +39,7 @@ def _put(version: Path, kind: str, content: bytes) -> None:
     _edit(version, lambda manifest: manifest["splits"]["train"].update({kind: entry}))
 
 
-def test_loads_what_the_files_hold(version: Path) -> None:
+def test_the_content_of_the_files_is_loaded(version: Path) -> None:
     dataset = open_dataset(str(version))
     train, heldout = dataset.load("train"), dataset.load("heldout")
     assert train.images.shape == (200, 784)
@@ -57,7 +57,7 @@ def _format_2(manifest: dict[str, Any]) -> None:
         split["files"] = [{**split.pop(f"{name}s"), "column": name} for name in ("image", "label")]
 
 
-def test_format_2_of_the_manifest_is_read_too(version: Path) -> None:
+def test_format_2_of_the_manifest_is_read(version: Path) -> None:
     before = open_dataset(str(version)).load("heldout")
     _edit(version, _format_2)
     after = open_dataset(str(version)).load("heldout")
@@ -68,13 +68,13 @@ def test_format_2_of_the_manifest_is_read_too(version: Path) -> None:
         open_dataset(str(version)).load("train")
 
 
-def test_no_manifest_is_no_version(tmp_path: Path) -> None:
+def test_a_version_without_a_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"manifest.json: not there, so this is no \(complete\) dataset version"):
         open_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
-def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError, match=r"manifest\.json: not"):
         open_dataset(str(tmp_path))
@@ -90,7 +90,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
         ({"splits": {"train": {"images": [1]}}}, "images lack path, size or sha256"),
     ],
 )
-def test_a_manifest_of_format_1_that_lacks_something(version: Path, change: dict[str, Any], message: str) -> None:
+def test_an_incomplete_manifest_of_format_1_is_an_error(version: Path, change: dict[str, Any], message: str) -> None:
     _edit(version, lambda manifest: manifest.update(change))
     with pytest.raises(DatasetError, match=rf"manifest\.json: {message}"):
         open_dataset(str(version)).load("train")
@@ -109,51 +109,51 @@ def test_a_manifest_of_format_1_that_lacks_something(version: Path, change: dict
         ({"splits": {"train": {"files": None}}}, "images lack path, size or sha256"),
     ],
 )
-def test_a_manifest_of_format_2_that_lacks_something(version: Path, change: dict[str, Any], message: str) -> None:
+def test_an_incomplete_manifest_of_format_2_is_an_error(version: Path, change: dict[str, Any], message: str) -> None:
     _edit(version, _format_2)
     _edit(version, lambda manifest: manifest.update(change))
     with pytest.raises(DatasetError, match=rf"manifest\.json: {message}"):
         open_dataset(str(version)).load("train")
 
 
-def test_a_truncated_file(version: Path) -> None:
+def test_a_truncated_file_is_an_error(version: Path) -> None:
     path = version / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DatasetError, match=r"train-labels-idx1-ubyte.gz: has \d+ bytes, \d+ in its manifest"):
         open_dataset(str(version)).load("train")
 
 
-def test_rows_that_disagree(version: Path) -> None:
+def test_different_row_counts_are_an_error(version: Path) -> None:
     _edit(version, lambda manifest: manifest["splits"]["train"].update(rows=201))
     with pytest.raises(DatasetError, match="200 images, 200 labels; its manifest says 201"):
         open_dataset(str(version)).load("train")
 
 
-def test_labels_where_images_should_be(version: Path) -> None:
+def test_labels_in_place_of_images_are_an_error(version: Path) -> None:
     _put(version, "images", struct.pack(">2I", 2049, 200) + bytes(200))
     with pytest.raises(DatasetError, match=r"train-images.*not an IDX file of images: it begins with 00000801"):
         open_dataset(str(version)).load("train")
 
 
-def test_images_of_another_size(version: Path) -> None:
+def test_images_of_another_size_are_an_error(version: Path) -> None:
     _put(version, "images", struct.pack(">4I", 2051, 200, 8, 8) + bytes(200 * 64))
     with pytest.raises(DatasetError, match=r"train-images.*its images are \(8, 8\), expected \(28, 28\)"):
         open_dataset(str(version)).load("train")
 
 
-def test_fewer_pixels_than_announced(version: Path) -> None:
+def test_fewer_pixels_than_in_the_header_are_an_error(version: Path) -> None:
     _put(version, "images", struct.pack(">4I", 2051, 200, 28, 28) + bytes(77))
     with pytest.raises(DatasetError, match=r"train-images.*holds 77 values"):
         open_dataset(str(version)).load("train")
 
 
-def test_a_label_out_of_range(version: Path) -> None:
+def test_a_label_out_of_range_is_an_error(version: Path) -> None:
     _put(version, "labels", struct.pack(">2I", 2049, 200) + bytes([11] * 200))
     with pytest.raises(DatasetError, match=r"train-labels.*a label is 11, with 10 classes"):
         open_dataset(str(version)).load("train")
 
 
-def test_batches_cover_all_before_any_comes_again() -> None:
+def test_batches_cover_all_examples_before_any_repeats() -> None:
     split = Split(np.arange(12, dtype=np.uint8)[:, None], np.arange(12, dtype=np.uint8))
     seen = [labels.tolist() for _, labels in islice(batches(split, 4, 7), 6)]
     assert sorted(chain(*seen[:3])) == sorted(chain(*seen[3:])) == list(range(12))
@@ -162,13 +162,13 @@ def test_batches_cover_all_before_any_comes_again() -> None:
     assert seen != [labels.tolist() for _, labels in islice(batches(split, 4, 8), 6)]
 
 
-def test_shards_have_nothing_in_common_and_lack_nothing() -> None:
+def test_shards_are_disjoint_and_complete() -> None:
     split = Split(np.zeros((10, 1), np.uint8), np.arange(10, dtype=np.uint8))
     shards = [split.shard(index, 3).labels.tolist() for index in range(3)]
     assert sorted(chain(*shards)) == list(range(10))
 
 
-def test_a_sample_is_spread_over_all_examples_and_always_the_same() -> None:
+def test_a_sample_is_spread_over_all_examples_and_reproducible() -> None:
     labels = np.arange(100, dtype=np.uint8)
     split = Split(labels[:, None], labels)
     assert split.sample(4).labels.tolist() == [0, 25, 50, 75]

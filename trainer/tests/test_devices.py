@@ -42,26 +42,26 @@ def test_an_accelerator_that_is_not_visible_ends_the_training(caplog: pytest.Log
 
 
 @pytest.mark.usefixtures("given")
-def test_what_is_visible_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enough_visible_gpus_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = ["/physical_device:GPU:0", "/physical_device:GPU:1"]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else [])
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda visible, kind: chosen.append((visible, kind)))
     chosen: list[tuple[list[str], str]] = []
     devices.check()
-    assert chosen == [(gpus[:1], "GPU")], "the first one is used"
+    assert chosen == [(gpus[:1], "GPU")], "the first GPU must be used"
     gpus.pop()
     with pytest.raises(AcceleratorMissingError, match="given 2 NVIDIA_L4, and TensorFlow sees 1"):
         devices.check()
 
 
-def test_tpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLENGINE_ACCELERATOR_TYPE", "TPU_V5E")
     with pytest.raises(AcceleratorMissingError, match="does not use TPUs"):
         devices.check()
 
 
 @pytest.mark.usefixtures("given")
-def test_the_job_fails_at_once_and_is_not_retried() -> None:
+def test_a_missing_gpu_fails_the_job_immediately_without_a_retry() -> None:
     if devices.has_gpu():
         pytest.skip("this machine has a GPU")
     command = [sys.executable, "-m", "trainer.task", "--dataset", "/no/such/dataset"]
@@ -70,4 +70,4 @@ def test_the_job_fails_at_once_and_is_not_retried() -> None:
     )
     assert done.returncode == 1
     assert "given 2 NVIDIA_L4, and TensorFlow sees 0" in done.stderr
-    assert "no/such/dataset" not in done.stderr, "nothing is read before"
+    assert "no/such/dataset" not in done.stderr, "the dataset must not be read before the check"

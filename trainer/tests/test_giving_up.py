@@ -73,7 +73,7 @@ def _spoilt(dataset: Path, target: Path, kind: str) -> Path:
     return target
 
 
-def test_a_replica_that_never_comes_up_is_named_and_given_up(clusters: Mapping[str, ClusterOfProcesses]) -> None:
+def test_waiting_for_a_replica_that_never_starts_ends_and_names_it(clusters: Mapping[str, ClusterOfProcesses]) -> None:
     cluster = clusters["never"]
     assert [cluster[name].wait() for name in ("chief/0", "worker/0", "ps/0")] == [75, 75, 75]
     missing = f"ps/1 at {cluster.addresses['ps'][1]}"
@@ -82,7 +82,7 @@ def test_a_replica_that_never_comes_up_is_named_and_given_up(clusters: Mapping[s
     assert f"without the chief at {cluster.addresses['chief'][0]}" in cluster["ps/0"].log
 
 
-def test_a_parameter_server_that_listens_and_never_answers_is_given_up(
+def test_waiting_for_an_unresponsive_parameter_server_ends(
     clusters: Mapping[str, ClusterOfProcesses],
 ) -> None:
     """TensorFlow alone would wait forever, whatever timeout it is given."""
@@ -92,7 +92,7 @@ def test_a_parameter_server_that_listens_and_never_answers_is_given_up(
     assert re.search(r"gave up after \d+ s of waiting for parameter servers that answer", cluster.chief.log)
 
 
-def test_parameter_servers_do_not_outlive_a_chief_that_is_gone_for_good(
+def test_parameter_servers_end_if_the_chief_does_not_return(
     clusters: Mapping[str, ClusterOfProcesses],
 ) -> None:
     cluster = clusters["gone"]

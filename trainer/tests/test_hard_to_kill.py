@@ -58,9 +58,7 @@ def _ended_well(cluster: ClusterOfProcesses, unbroken: Unbroken) -> None:
     assert json.loads(Path(cluster.job_dir, "model", "MANIFEST.json").read_text())["step"] == last["step"]
 
 
-def test_a_killed_worker_costs_no_applied_step_and_joins_again(
-    dataset: Path, tmp_path: Path, unbroken: Unbroken
-) -> None:
+def test_a_killed_worker_loses_no_applied_step_and_rejoins(dataset: Path, tmp_path: Path, unbroken: Unbroken) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
         cluster.start()
         worker = cluster["worker/0"]
@@ -82,7 +80,7 @@ def test_a_killed_worker_costs_no_applied_step_and_joins_again(
         assert min(shares) > 0
 
 
-def test_a_killed_chief_joins_the_live_parameter_servers_without_restoring(
+def test_a_killed_chief_rejoins_live_parameter_servers_without_restoring(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
@@ -99,7 +97,7 @@ def test_a_killed_chief_joins_the_live_parameter_servers_without_restoring(
         assert "lost the parameter servers" not in cluster["worker/0"].log
 
 
-def test_a_killed_parameter_server_costs_at_most_one_checkpoint_interval(
+def test_a_killed_parameter_server_loses_at_most_one_checkpoint_interval(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=3) as cluster:
@@ -116,7 +114,7 @@ def test_a_killed_parameter_server_costs_at_most_one_checkpoint_interval(
         assert 0 <= max(lost) - restored <= EVERY
 
 
-def test_a_hung_parameter_server_is_timed_out_named_and_joined_again(
+def test_a_hung_parameter_server_times_out_is_named_and_rejoined(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
     # With two servers, the check which of them hangs uses a new kind of run for each. TensorFlow first registers the
@@ -137,7 +135,7 @@ def test_a_hung_parameter_server_is_timed_out_named_and_joined_again(
         assert steps == sorted(steps)
 
 
-def test_sigterm_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it(
+def test_sigterm_saves_a_checkpoint_from_which_the_next_attempt_resumes(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
@@ -195,7 +193,7 @@ def test_a_finished_job_exports_again_without_training(dataset: Path, tmp_path: 
     assert steps == [5, 10, 12]
 
 
-def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(
+def test_a_non_finite_loss_ends_training_and_keeps_the_last_good_checkpoint(
     dataset: Path, tmp_path: Path, finished: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "job")
@@ -211,9 +209,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(
     assert sorted(path.name for path in checkpoints.iterdir()) == kept
 
 
-def test_a_full_disk_is_waited_for_and_workers_stay_within_an_interval_of_the_checkpoint(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_pauses_training_within_an_interval_of_the_checkpoint(dataset: Path, tmp_path: Path) -> None:
     """A file size limit of 1 MB makes the chief's checkpoints fail for a while, as a full disk would."""
     import resource
 

@@ -35,12 +35,12 @@ def _batch(rows: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def test_the_model_has_the_parameters_of_the_seed() -> None:
+def test_the_model_starts_with_the_parameters_of_the_seed() -> None:
     assert mnist.PARAMETERS == 3_274_634
     assert sum(value.size for value in mnist.initial_weights(0).values()) == 3_274_634
 
 
-def test_the_first_weights_are_the_seeds_alone() -> None:
+def test_initial_weights_depend_only_on_the_seed() -> None:
     one, same, other = mnist.initial_weights(1), mnist.initial_weights(1), mnist.initial_weights(2)
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert not np.array_equal(one["conv1/kernel"], other["conv1/kernel"])
@@ -102,7 +102,7 @@ def test_the_learning_rate_falls_to_zero_at_the_last_step(step: int, share: floa
     np.testing.assert_allclose(falling, share * constant, rtol=1e-2, atol=1e-2 * np.abs(constant).max())
 
 
-def test_a_loss_that_is_not_finite_applies_nothing() -> None:
+def test_a_non_finite_loss_applies_no_update() -> None:
     graph = graphs.build(Cluster(), learning_rate=1e-3, seed=0, dropout=0.0)
     weights = mnist.initial_weights(0)
     weights["dense2/bias"][3] = np.nan
@@ -119,13 +119,13 @@ def test_a_loss_that_is_not_finite_applies_nothing() -> None:
 @pytest.mark.parametrize(
     "message", ["for inference, both shapes must be equal", "information on tensor 'images'", "invalid finance"]
 )
-def test_other_invalid_arguments_are_no_loss_that_is_not_finite(message: str) -> None:
+def test_other_invalid_arguments_are_not_taken_for_a_non_finite_loss(message: str) -> None:
     assert not loop._NOT_FINITE.search(message)
     for value in ("Inf", "-Inf", "NaN", "Inf and NaN"):
         assert loop._NOT_FINITE.search(f"{message}: loss : Tensor had {value} values")
 
 
-def test_the_loss_is_finite_however_sure_the_model_is() -> None:
+def test_the_loss_is_finite_even_for_extreme_logits() -> None:
     scores = tf.constant([[1e5] + [-1e5] * 9])
     assert np.isfinite(mnist.losses(scores, tf.constant([4]))).all()
 
@@ -158,7 +158,7 @@ def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first
     assert len(products) >= 3 * len(shards)
 
 
-def test_a_step_is_three_tensors_there_and_three_back() -> None:
+def test_a_step_sends_three_tensors_in_each_direction() -> None:
     """Each tensor is a separate message, so small tensors are sent together, and none is sent twice."""
     graph = graphs.build(_cluster(1), learning_rate=1e-3, seed=0)
     there, back = _travelling([graph.train["loss"].op, graph.train["state"].op])

@@ -43,7 +43,7 @@ def _finish(job_dir: Path, *, saved: int, exported: int) -> None:
 
 
 @pytest.mark.parametrize("job", ["chief", "worker"])
-def test_a_replica_that_restarts_after_the_end_of_the_training_ends_well(tmp_path: Path, job: str) -> None:
+def test_a_replica_restarted_after_the_end_of_training_succeeds(tmp_path: Path, job: str) -> None:
     """For example a chief that was killed after the parameter servers had read that it is done."""
     _finish(tmp_path, saved=STEPS + 1, exported=STEPS + 1)
     assert not _peers(tmp_path, job).wait_for_servers()
@@ -51,7 +51,7 @@ def test_a_replica_that_restarts_after_the_end_of_the_training_ends_well(tmp_pat
 
 @pytest.mark.parametrize(("saved", "exported"), [(STEPS, STEPS - 1), (STEPS - 1, STEPS), (STEPS - 1, STEPS - 1)])
 @pytest.mark.parametrize("job", ["chief", "worker"])
-def test_a_training_that_is_not_over_needs_its_parameter_servers(
+def test_an_unfinished_training_needs_its_parameter_servers(
     tmp_path: Path, job: str, saved: int, exported: int
 ) -> None:
     _finish(tmp_path, saved=saved, exported=exported)
@@ -59,6 +59,6 @@ def test_a_training_that_is_not_over_needs_its_parameter_servers(
         _peers(tmp_path, job).wait_for_servers()
 
 
-def test_a_training_without_any_file_needs_its_parameter_servers(tmp_path: Path) -> None:
+def test_a_training_without_files_needs_its_parameter_servers(tmp_path: Path) -> None:
     with pytest.raises(ReplicaLostError, match="waiting for ps/0"):
         _peers(tmp_path, "chief").wait_for_servers()

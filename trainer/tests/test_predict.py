@@ -43,19 +43,17 @@ def test_ten_digits_are_printed_and_drawn_with_their_scores(
             assert np.mean(part.min(axis=2) < 0.5) > 0.01
 
 
-def test_without_matplotlib_the_digits_are_printed_and_the_hint_said(
+def test_without_matplotlib_the_digits_are_printed_with_a_hint(
     model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     arguments = ["--model", str(model), "--dataset", str(dataset), "--draw", str(tmp_path / "digits.png")]
     assert predict.main(arguments) == 1
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 11
-    assert "pip install 'trainer[draw]'" in said.err
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 11
+    assert "pip install 'trainer[draw]'" in output.err
 
 
-def test_a_model_that_is_not_published_is_refused(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unpublished_model_is_refused(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict.main(["--model", str(tmp_path), "--dataset", str(dataset)]) == 1
     assert "nothing is published here" in capsys.readouterr().err

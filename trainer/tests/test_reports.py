@@ -46,7 +46,7 @@ def test_a_late_evaluator_keeps_the_row_of_the_last_step(store: Store) -> None:
     assert _steps(store) == [40, 120, LAST + 1]
 
 
-def test_rows_of_an_earlier_attempt_that_went_further_are_dropped(store: Store) -> None:
+def test_rows_of_an_earlier_attempt_beyond_the_current_step_are_dropped(store: Store) -> None:
     for step in (40, 80, 120):
         append_metrics(store, step, 0.1, _evaluation())
     append_metrics(store, 60, 0.1, _evaluation(), last=LAST)
@@ -62,21 +62,21 @@ def test_a_damaged_line_is_dropped(store: Store) -> None:
     assert _steps(store) == [40, 80]
 
 
-def test_a_row_without_train_loss_keeps_that_of_the_step(store: Store) -> None:
+def test_a_row_without_a_train_loss_keeps_the_one_of_its_step(store: Store) -> None:
     append_metrics(store, 40, 0.1, _evaluation())
     append_metrics(store, 40, None, _evaluation())
     append_metrics(store, 80, None, _evaluation())
     assert [json.loads(line)["train_loss"] for line in store.read(METRICS).splitlines()] == [0.1, None]
 
 
-def test_a_loss_that_is_not_known_is_null(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_loss_is_null(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     Progress(store, 1000, 50, "chief").update(1000, None, now=True)
     assert json.loads(store.read("progress.json"))["loss"] is None
     assert caplog.messages[-1] == "step 1000 of 1000"
 
 
-def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None:
+def test_rows_of_concurrent_writers_are_all_kept(store: Store) -> None:
     # With last=0, rows of later steps are kept, so no row may be lost.
     ready = threading.Barrier(2)
 
@@ -94,7 +94,7 @@ def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None
     assert _steps(store) == steps
 
 
-def test_the_first_report_has_no_speed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_report_has_no_rate(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     progress = Progress(store, 1000, 50, "chief")
     progress.update(1, 2.5, now=True)

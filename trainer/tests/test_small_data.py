@@ -14,7 +14,7 @@ from trainer.errors import DatasetError
 
 
 @pytest.mark.parametrize("strategy", ["async", "sync"])
-def test_fewer_examples_than_lanes_are_trained_on(digits: Path, tmp_path: Path, strategy: str) -> None:
+def test_training_works_with_fewer_examples_than_lanes(digits: Path, tmp_path: Path, strategy: str) -> None:
     """With four cores, a batch of 100 would be split into five lanes."""
     small = datasets.make(tmp_path / "small", digits, train=3, heldout=20)
     with ClusterOfProcesses(tmp_path, small, "--threads", "4", "--max_steps", "2", "--strategy", strategy) as process:

@@ -22,9 +22,7 @@ from trainer.files.storage import open_store
 ARGS = ("--strategy", "sync", "--batch_size", "40", "--checkpoint", "30", "--learning_rate", "3e-4")
 
 
-def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoint(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_lost_synchronous_replica_causes_a_restart_from_the_checkpoint(dataset: Path, tmp_path: Path) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--max_steps", "4000", worker=1) as cluster:
         cluster.start()
         cluster.chief.wait_log("step 30: held-out")

@@ -20,7 +20,7 @@ from tests.support.live_airflow import LiveAirflow, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-CUT = "Resumed after an interruption"
+RESUMED = "Resumed after an interruption"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Outcome:
     attempts: Mapping[str, tuple[JobState, ...]]
     log: list[str]
     failed_log: list[str]
-    touched: list[str]
+    changed: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def outcome(live_airflow: LiveAirflow) -> Outcome:
     """Submit four jobs, do three restarts one after another, and then let the jobs end."""
     build_file = live_airflow.root / "built"
     blocker = live_airflow.submit("blocker", place="full-again")
-    until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
+    until(lambda: blocker.state is JobState.RUNNING, "the blocking job runs")
     jobs = {
         "queued": live_airflow.submit("restart-queued", place="full-again"),
         "preparing": live_airflow.submit(
@@ -50,22 +50,22 @@ def outcome(live_airflow: LiveAirflow) -> Outcome:
     }
     states = {"queued": JobState.QUEUED, "preparing": JobState.PREPARING}
     for name, job in jobs.items():
-        until(lambda job=job, name=name: job.state is states.get(name, JobState.RUNNING), f"{name} is so")  # type: ignore[misc]
+        until(lambda job=job, name=name: job.state is states.get(name, JobState.RUNNING), f"{name} has its state")  # type: ignore[misc]
         job.wait_in("wait_plain")
     for name, job in jobs.items():
-        until(job.watched, f"{name} is waited for: {job.task}")
-    touched: list[str] = []
-    for restart in (_triggerer_in_order_and_scheduler_killed, _triggerer_killed, _everything_killed):
+        until(job.watched, f"a task waits for {name}: {job.task}")
+    changed: list[str] = []
+    for restart in (_stop_triggerer_and_kill_scheduler, _kill_triggerer, _kill_everything):
         restart(live_airflow)
         before = jobs["running"].logged()
-        until(lambda before=before: jobs["running"].logged() > before, f"no wait after {restart.__name__}")  # type: ignore[misc]
+        until(lambda before=before: jobs["running"].logged() > before, f"the wait logs again after {restart.__name__}")  # type: ignore[misc]
         wrong = {name: job.state for name, job in jobs.items() if job.state is not states.get(name, JobState.RUNNING)}
-        touched += [f"{restart.__name__}: {wrong}"] if wrong else []
+        changed += [f"{restart.__name__}: {wrong}"] if wrong else []
     build_file.touch()
     until(lambda: jobs["preparing"].state is JobState.RUNNING, "the environment is built")
     blocker.end()
     until(lambda: jobs["running"].logged("progress | ") >= 2, "progress is logged")
-    until(lambda: jobs["queued"].state is JobState.RUNNING, "its turn comes")
+    until(lambda: jobs["queued"].state is JobState.RUNNING, "the queued job runs")
     for name, job in jobs.items():
         job.end(3 if name == "failing" else 0)
     for name, job in jobs.items():
@@ -75,22 +75,22 @@ def outcome(live_airflow: LiveAirflow) -> Outcome:
         {name: tuple(status.state for status in job.attempts) for name, job in jobs.items()},
         jobs["running"].log(),
         jobs["failing"].log(),
-        touched,
+        changed,
     )
 
 
-def _triggerer_in_order_and_scheduler_killed(live_airflow: LiveAirflow) -> None:
+def _stop_triggerer_and_kill_scheduler(live_airflow: LiveAirflow) -> None:
     live_airflow.airflow.stop_component("triggerer")
     live_airflow.airflow.stop_component("scheduler", kill=True)
     _start(live_airflow, "triggerer", "scheduler")
 
 
-def _triggerer_killed(live_airflow: LiveAirflow) -> None:
+def _kill_triggerer(live_airflow: LiveAirflow) -> None:
     live_airflow.airflow.stop_component("triggerer", kill=True)
     _start(live_airflow, "triggerer")
 
 
-def _everything_killed(live_airflow: LiveAirflow) -> None:
+def _kill_everything(live_airflow: LiveAirflow) -> None:
     for name in list(live_airflow.airflow.processes):
         live_airflow.airflow.stop_component(name, kill=True)
     _start(live_airflow, *airflow.COMPONENTS)
@@ -103,30 +103,30 @@ def _start(live_airflow: LiveAirflow, *names: str) -> None:
     airflow.wait_until_healthy(live_airflow.airflow, since=began)
 
 
-def test_no_restart_touches_a_job(outcome: Outcome) -> None:
-    assert outcome.touched == []
+def test_restarts_do_not_change_the_states_of_jobs(outcome: Outcome) -> None:
+    assert outcome.changed == []
     done = (JobState.SUCCEEDED,)
     assert outcome.attempts == {"queued": done, "preparing": done, "running": done, "failing": (JobState.FAILED,)}
 
 
-def test_every_wait_goes_on_to_its_end(outcome: Outcome) -> None:
+def test_every_wait_resumes_and_finishes(outcome: Outcome) -> None:
     success = ("success", 1)
     assert outcome.tasks == {"queued": success, "preparing": success, "running": success, "failing": ("failed", 1)}
 
 
 @pytest.mark.parametrize("replica", ["chief-0", "worker-0"])
-def test_no_line_is_lost_and_none_repeats_except_after_a_kill(outcome: Outcome, replica: str) -> None:
+def test_log_lines_are_complete_and_repeat_only_after_a_kill(outcome: Outcome, replica: str) -> None:
     text = "\n".join(outcome.log)
-    cuts = text.count(CUT)
-    assert cuts <= 2, "two kills of the triggerer, and no more"
-    (said,) = {int(number) for number in re.findall(rf"{replica} said (\d+) lines", text)}
+    resumptions = text.count(RESUMED)
+    assert resumptions <= 2, "the triggerer was killed only twice"
+    (written,) = {int(number) for number in re.findall(rf"{replica} said (\d+) lines", text)}
     logged = [int(number) for number in re.findall(rf"{replica} \| {replica} line (\d+)", text)]
-    assert sorted(set(logged)) == list(range(said)), "not one is lost"
+    assert sorted(set(logged)) == list(range(written)), "log lines are missing"
     again = [at for at in range(1, len(logged)) if logged[at] <= logged[at - 1]]
-    assert len(again) <= cuts, f"twice only where it says so: {[logged[at] for at in again]}"
+    assert len(again) <= resumptions, f"more repetitions than resumptions: {[logged[at] for at in again]}"
 
 
-def test_progress_comes_at_a_readable_pace(outcome: Outcome) -> None:
+def test_progress_is_logged_at_intervals(outcome: Outcome) -> None:
     steps = [int(step) for step in re.findall(r"progress \| step (\d+) of 1,000", "\n".join(outcome.log))]
     assert len(steps) >= 2
     assert steps == sorted(set(steps))
@@ -135,7 +135,7 @@ def test_progress_comes_at_a_readable_pace(outcome: Outcome) -> None:
     assert "1 min 01 s to go" in lines[0]
 
 
-def test_a_failure_says_what_failed_and_what_to_do(outcome: Outcome) -> None:
+def test_the_log_of_a_failed_job_has_the_cause_and_a_hint(outcome: Outcome) -> None:
     text = "\n".join(outcome.failed_log)
     for words in ("FAILED", "chief-0", "exit code 3", "ends with 3", "What to do:"):
         assert words in text, text

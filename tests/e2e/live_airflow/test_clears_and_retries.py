@@ -22,7 +22,7 @@ STATES = ("success", "failed", "up_for_retry", "running")
 
 
 @dataclass(frozen=True)
-class Noted:
+class RecordedRun:
     """A run whose task records the job key of each try in a file."""
 
     live_airflow: LiveAirflow
@@ -36,71 +36,71 @@ class Noted:
     def is_in(self, *states: str) -> bool:
         return persist(self.live_airflow.api.tasks, self.run.dag_id, self.run.run_id)[0].state in states
 
-    def run_is_over(self) -> bool:
+    def run_has_ended(self) -> bool:
         return bool(persist(self.live_airflow.api.run, self.run.dag_id, self.run.run_id).done)
 
     def clear(self) -> None:
         persist(self.live_airflow.api.clear, self.run, "keys")
 
 
-def begin(live_airflow: LiveAirflow, dag_id: str, name: str, **conf: str) -> Noted:
+def start_run(live_airflow: LiveAirflow, dag_id: str, name: str, **conf: str) -> RecordedRun:
     live_airflow.api.wait_for_dag(dag_id)
     file = live_airflow.root / f"keys-{name}-{uuid.uuid4().hex[:6]}"
-    return Noted(live_airflow, live_airflow.trigger(dag_id, {"file": str(file), **conf}, file.name), file)
+    return RecordedRun(live_airflow, live_airflow.trigger(dag_id, {"file": str(file), **conf}, file.name), file)
 
 
 @pytest.fixture(scope="module")
-def retried(live_airflow: LiveAirflow) -> Noted:
+def retried(live_airflow: LiveAirflow) -> RecordedRun:
     """A run with retries. It is started before the other tests and checked after them."""
-    return begin(live_airflow, "wait_retry", "retry")
+    return start_run(live_airflow, "wait_retry", "retry")
 
 
 @pytest.mark.usefixtures("retried")
 def test_a_clear_changes_the_key_in_every_state(live_airflow: LiveAirflow) -> None:
-    runs = {state: begin(live_airflow, "wait_keys", state, then=state) for state in STATES}
-    for state, noted in runs.items():
-        until(lambda noted=noted, state=state: noted.is_in(state) and noted.keys, f"it is {state}")  # type: ignore[misc]
+    runs = {state: start_run(live_airflow, "wait_keys", state, then=state) for state in STATES}
+    for state, recorded in runs.items():
+        until(lambda recorded=recorded, state=state: recorded.is_in(state) and recorded.keys, f"the task is {state}")  # type: ignore[misc]
         if state in {"success", "failed"}:
             # Right after a clear, Airflow may still end the run with the task's old state. It then never schedules the
             # task.
-            until(noted.run_is_over, "the run ends")
-        noted.clear()
-    for state, noted in runs.items():
+            until(recorded.run_has_ended, "the run ends")
+        recorded.clear()
+    for state, recorded in runs.items():
         # If the machine interrupts a try, Airflow retries the task, and the retry records the same key again.
-        until(lambda noted=noted: len(set(noted.keys)) == 2, f"cleared while {state}, it has another key")  # type: ignore[misc]
-        until(lambda noted=noted: noted.is_in("success"), "it ends")  # type: ignore[misc]
-        assert len(set(noted.keys)) == 2
+        until(lambda recorded=recorded: len(set(recorded.keys)) == 2, f"cleared while {state}, it has a second key")  # type: ignore[misc]
+        until(lambda recorded=recorded: recorded.is_in("success"), "the task succeeds")  # type: ignore[misc]
+        assert len(set(recorded.keys)) == 2
 
 
-def test_a_retry_keeps_the_key(retried: Noted) -> None:
-    until(lambda: retried.is_in("success"), "it succeeds with its third try")
+def test_a_retry_keeps_the_key(retried: RecordedRun) -> None:
+    until(lambda: retried.is_in("success"), "the task succeeds with its third try")
     assert len(set(retried.keys)) == 1
     assert len(retried.keys) == 3
 
 
-def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(live_airflow: LiveAirflow) -> None:
+def test_a_task_that_is_cleared_while_queued_gets_a_new_key(live_airflow: LiveAirflow) -> None:
     """A cleared task must get a new key because its first try may have submitted a job.
 
     Suspended workers keep the second try in the queue.
     """
-    noted = begin(live_airflow, "wait_keys_soon", "queued", then="up_for_retry")
-    until(lambda: noted.keys and noted.is_in("up_for_retry"), "its first try fails")
+    recorded = start_run(live_airflow, "wait_keys_soon", "queued", then="up_for_retry")
+    until(lambda: recorded.keys and recorded.is_in("up_for_retry"), "the first try fails")
     workers = psutil.Process(live_airflow.airflow.processes["scheduler"].pid).children()
     for worker in workers:
         worker.suspend()
     try:
-        until(lambda: noted.is_in("queued"), "its second try is queued")
-        noted.clear()
+        until(lambda: recorded.is_in("queued"), "the second try is queued")
+        recorded.clear()
     finally:
         for worker in workers:
             worker.resume()
-    until(lambda: len(noted.keys) > 1 and noted.is_in("success"), "it runs again")
-    first, *others = noted.keys
+    until(lambda: len(recorded.keys) > 1 and recorded.is_in("success"), "the task runs again and succeeds")
+    first, *others = recorded.keys
     assert first not in others
 
 
 @pytest.mark.timeout(2400)
-def test_after_a_limit_a_retry_by_airflow_does_not_train_again(live_airflow: LiveAirflow) -> None:
+def test_a_retry_by_airflow_after_a_limit_does_not_train_again(live_airflow: LiveAirflow) -> None:
     """The scheduler stalls during the whole deferral, as it may on a busy machine.
 
     Airflow 3.3.2 then mistakes the exit of the task's first process for that of its second process, and retries the
@@ -114,13 +114,13 @@ def test_after_a_limit_a_retry_by_airflow_does_not_train_again(live_airflow: Liv
         assert "it exceeded running_timeout_seconds" in "\n".join(job.log())
         if job.task.try_number == 2:
             return
-    pytest.fail("Airflow has retried none of the tasks")
+    pytest.fail("Airflow did not retry any of the tasks")
 
 
 def _stalled(live_airflow: LiveAirflow) -> Job:
     """Returns a job whose limit passed while the scheduler was stalled, after its wait has failed."""
     job = live_airflow.submit("stalled")
-    until(lambda: job.state is JobState.RUNNING, "it runs")
+    until(lambda: job.state is JobState.RUNNING, "the job runs")
     job.wait_in("wait_deadline")
     until(lambda: job.task.state in {"running", "deferred"}, "the wait begins", pause=0.02)
     scheduler = psutil.Process(live_airflow.airflow.processes["scheduler"].pid)

@@ -68,15 +68,15 @@ Matrix = dict[tuple[str, str], Cell]
 def matrix(live_airflow: LiveAirflow) -> Matrix:
     """All cells, after each has reached its outcome or the timeout."""
     blocker = live_airflow.submit("blocker", place="full")
-    until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
+    until(lambda: blocker.state is JobState.RUNNING, "the blocking job runs")
     limited = [name for name, event in EVENTS.items() if event.act is None]
     cells = _finished_before_the_limit(live_airflow, limited)
     others = [(event, state) for event in EVENTS for state in STATES if (event, state) not in cells]
     cells |= {(event, state): _cell(live_airflow, event, state) for event, state in others}
     play(live_airflow, cells.values(), OUTCOME_SECONDS)
     # The timeout of a DAG run starts before its tasks: on a busy machine it may pass before the wait begins.
-    never = [key for key in others if key[0] == "DAG timeout" and not cells[key].job.watched()]
-    repeated = {(event, state): _cell(live_airflow, event, state, "slow") for event, state in never}
+    missed = [key for key in others if key[0] == "DAG timeout" and not cells[key].job.watched()]
+    repeated = {(event, state): _cell(live_airflow, event, state, "slow") for event, state in missed}
     play(live_airflow, repeated.values(), OUTCOME_SECONDS)
     return cells | repeated
 
@@ -108,8 +108,8 @@ def _cell(live_airflow: LiveAirflow, name: str, state: str, limit: str = "") -> 
     dag = f"{event.dag}_{variant}" if variant else event.dag
     begin = waits_in(dag, JobState.RUNNING if finished else JobState(state.upper()))
     reach = (watched, ends) if finished else (deferred, watched) if event.act else ()
-    somebody = event.act
-    acts = (act(lambda live_airflow, job: somebody(live_airflow.api, job)),) if somebody else ()
+    user_action = event.act
+    acts = (act(lambda live_airflow, job: user_action(live_airflow.api, job)),) if user_action else ()
     expected = (event.task_if_finished, ("SUCCEEDED",)) if finished else (event.task, event.attempts)
     return Cell(job, expected, scene(live_airflow, job, begin, *reach, *acts))
 
@@ -120,6 +120,6 @@ def _run(job: Job) -> Any:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
-def test_the_job_ends_with_its_task(matrix: Matrix, event: str, state: str) -> None:
+def test_the_job_ends_when_its_wait_ends(matrix: Matrix, event: str, state: str) -> None:
     cell = matrix[event, state]
-    assert cell.seen == cell.expected, "\n".join(cell.job.log()) if cell.job.run else "it never began"
+    assert cell.seen == cell.expected, "\n".join(cell.job.log()) if cell.job.run else "the wait never started"

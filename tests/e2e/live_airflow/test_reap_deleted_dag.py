@@ -15,7 +15,7 @@ from tests.support.live_airflow import QUICK, LiveAirflow, persist, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
+def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
     live_airflow: LiveAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"state_dir": str(live_airflow.root / "reap"), "max_concurrent_jobs": 200, **QUICK}
@@ -44,7 +44,7 @@ def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
         return bool(states["wait"] == "up_for_reschedule")
 
     for dag in runs:
-        until(lambda dag=dag: waits(dag), f"the job of {dag} is waited for")  # type: ignore[misc]
+        until(lambda dag=dag: waits(dag), f"a task waits for the job of {dag}")  # type: ignore[misc]
         until(lambda dag=dag: job_of(dag).state is JobState.RUNNING, f"the job of {dag} runs")  # type: ignore[misc]
     persist(live_airflow.api.call, "DELETE", "dags/wait_gone")
 
@@ -52,16 +52,16 @@ def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
         monkeypatch.setenv(name, value)
     command = ["jobs", "reap", "--bucket", live_airflow.bucket, "--model", model, "--state-dir", options["state_dir"]]
     assert main(command) == 0  # type: ignore[arg-type]
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3, said
-    assert said[1].startswith("wait_gone ")
-    assert f"its run {runs['wait_gone'].run_id} of wait_gone does not exist any more" in said[1]
-    assert said[2] == "1 of 2 active jobs would be cancelled; add --yes to cancel"
-    assert job_of("wait_gone").state is JobState.RUNNING, "it has only said so"
+    output = capsys.readouterr().out.splitlines()
+    assert len(output) == 3, output
+    assert output[1].startswith("wait_gone ")
+    assert f"its run {runs['wait_gone'].run_id} of wait_gone does not exist any more" in output[1]
+    assert output[2] == "1 of 2 active jobs would be cancelled; add --yes to cancel"
+    assert job_of("wait_gone").state is JobState.RUNNING, "the job was cancelled without --yes"
 
     assert main([*command, "--yes"]) == 0  # type: ignore[list-item]
-    until(lambda: job_of("wait_gone").state is JobState.CANCELLED, "it is ended")
+    until(lambda: job_of("wait_gone").state is JobState.CANCELLED, "the job is cancelled")
     assert job_of("wait_stays").state is JobState.RUNNING
 
     persist(live_airflow.api.set_run_state, runs["wait_stays"], "failed")
-    until(lambda: job_of("wait_stays").state is JobState.CANCELLED, "it ends with its run")
+    until(lambda: job_of("wait_stays").state is JobState.CANCELLED, "the job is cancelled when its run fails")

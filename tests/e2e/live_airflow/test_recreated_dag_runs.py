@@ -109,12 +109,10 @@ def weekly(live_airflow: LiveAirflow) -> Iterator[Weekly]:
     for status in made.jobs():
         if not status.state.terminal:
             backend.cancel(status.handle)
-    until(lambda: all(status.state.terminal for status in made.jobs()), "nothing is left running")
+    until(lambda: all(status.state.terminal for status in made.jobs()), "no job is left running")
 
 
-def test_a_run_that_is_deleted_and_triggered_again_trains_with_its_own_arguments(
-    live_airflow: LiveAirflow, weekly: Weekly
-) -> None:
+def test_a_deleted_and_recreated_run_trains_with_its_own_arguments(live_airflow: LiveAirflow, weekly: Weekly) -> None:
     run_id = f"nightly-{weekly.model}"
     first, second = weekly.ends_with(0), weekly.ends_with(0)
     run = live_airflow.trigger("wait_weekly", weekly.conf(first), run_id)
@@ -126,7 +124,7 @@ def test_a_run_that_is_deleted_and_triggered_again_trains_with_its_own_arguments
     assert weekly.args() == [str(first), str(second)]
     (name,) = before
     assert sorted(weekly.claims()) == [name, f"{name}_2"]
-    assert weekly.claims()[name] == before[name], "the old result is as it was"
+    assert weekly.claims()[name] == before[name], "the earlier job record was changed"
     old, new = (record.owner for _, record in sorted(weekly.claims().items()))
     assert old["run_uid"] != new["run_uid"]
     assert old["installation"] == new["installation"] != ""
@@ -136,7 +134,7 @@ def test_a_run_that_is_deleted_and_triggered_again_trains_with_its_own_arguments
     assert any("belongs to an earlier run" in line and f"{first} → " in line for line in lines), lines
 
 
-def test_a_clear_and_a_clear_of_the_wait_keep_the_runs_own_uid(live_airflow: LiveAirflow, weekly: Weekly) -> None:
+def test_clearing_submit_or_wait_keeps_the_uid_of_the_run(live_airflow: LiveAirflow, weekly: Weekly) -> None:
     run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.ends_with(0)), f"cleared-{weekly.model}")
     assert weekly.done(run) == "success"
     persist(live_airflow.api.clear, run, "submit")
@@ -149,33 +147,33 @@ def test_a_clear_and_a_clear_of_the_wait_keep_the_runs_own_uid(live_airflow: Liv
     assert (len(uids), len(generations), len(weekly.jobs())) == (1, 2, 2)
 
 
-def test_a_weekly_backfill_that_failed_is_deleted_and_repeated_with_other_arguments(weekly: Weekly) -> None:
+def test_a_failed_backfill_can_be_deleted_and_repeated_with_other_arguments(weekly: Weekly) -> None:
     wrong, right = weekly.ends_with(7), weekly.ends_with(0)
     first = weekly.backfill(wrong)
     assert weekly.done(first) == "failed"
     weekly.delete(first)
     again = weekly.backfill(right)
-    assert again.run_id == first.run_id, "the schedule names it"
+    assert again.run_id == first.run_id, "the schedule determines the run id"
     assert weekly.done(again) == "success"
     assert weekly.args() == [str(wrong), str(right)]
     assert [status.state for status in weekly.jobs()] == [JobState.FAILED, JobState.SUCCEEDED]
     weekly.delete(again)
 
 
-def test_a_dag_that_is_deleted_under_a_deferred_wait_ends_its_job(live_airflow: LiveAirflow, weekly: Weekly) -> None:
+def test_deleting_a_dag_during_a_deferred_wait_cancels_its_job(live_airflow: LiveAirflow, weekly: Weekly) -> None:
     """Deleting the DAG deletes the trigger too, and Airflow calls its ``on_kill``."""
     run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.never_ends()), f"deferred-{weekly.model}")
-    until(lambda: _states(live_airflow, run)["wait"] == "deferred", "its job is waited for")
-    until(lambda: [status.state for status in weekly.jobs()] == [JobState.RUNNING], "it runs")
+    until(lambda: _states(live_airflow, run)["wait"] == "deferred", "a task waits for the job")
+    until(lambda: [status.state for status in weekly.jobs()] == [JobState.RUNNING], "the job runs")
     # Airflow calls on_kill only for a trigger that a triggerer has started.
-    until(lambda: live_airflow.logged_by_triggers(run.run_id), "its trigger runs")
+    until(lambda: live_airflow.logged_by_triggers(run.run_id), "the trigger runs")
     persist(live_airflow.api.call, "DELETE", "dags/wait_weekly")
-    until(lambda: [status.state for status in weekly.jobs()] == [JobState.CANCELLED], "it ends", seconds=90)
+    until(lambda: [status.state for status in weekly.jobs()] == [JobState.CANCELLED], "the job ends", seconds=90)
     os.utime(live_airflow.airflow.config.dags / "weekly.py")
     live_airflow.api.wait_for_dag("wait_weekly")
 
 
-def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_again(
+def test_an_orphaned_job_of_a_deleted_dag_is_cancelled_when_the_run_is_recreated(
     live_airflow: LiveAirflow, weekly: Weekly, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A DAG can be deleted with all its runs while a wait in ``reschedule`` mode is between two polls."""
@@ -186,15 +184,15 @@ def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_agai
     def trigger() -> DagRun:
         live_airflow.api.wait_for_dag("wait_gone")
         run = live_airflow.trigger("wait_gone", {**weekly.conf(weekly.never_ends()), "dir": job}, run_id)
-        until(lambda: _states(live_airflow, run)["wait"] == "up_for_reschedule", "its job is waited for")
+        until(lambda: _states(live_airflow, run)["wait"] == "up_for_reschedule", "a task waits for the job")
         return run
 
     trigger()
     persist(live_airflow.api.call, "DELETE", "dags/wait_gone")
-    assert [status.state.terminal for status in weekly.jobs()] == [False], "no task cancelled the job"
+    assert [status.state.terminal for status in weekly.jobs()] == [False], "a task cancelled the job"
     os.utime(live_airflow.airflow.config.dags / "waits.py")
     again = trigger()
-    until(lambda: sum(not status.state.terminal for status in weekly.jobs()) == 1, "one of them is left")
+    until(lambda: sum(not status.state.terminal for status in weekly.jobs()) == 1, "only one job is active")
     by_dir = {status.handle.job_dir: status.state for status in weekly.jobs()}
     assert by_dir[job_dir.uri] is JobState.CANCELLED
     assert not by_dir[f"{job_dir.uri}_2"].terminal

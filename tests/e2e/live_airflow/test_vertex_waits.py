@@ -78,7 +78,7 @@ CASES: Mapping[str, Case] = {
     "triggerer killed": Case("wait_plain", None, "deferred", ("live",)),
 }
 OUTCOME_SECONDS = 240.0
-GO_ON = ("clear", "preempted", "triggerer killed")
+CONTINUING = ("clear", "preempted", "triggerer killed")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def outcome(live_airflow: LiveAirflow, cloud: RunningEmulator, provider: str) ->
         job.wait_in(CASES[name].dag)
     for name, job in jobs.items():
         act = CASES[name].act
-        until(lambda job=job: job.task.state in {"deferred", "failed"}, f"{name} is waited for: {job.task}")  # type: ignore[misc]
+        until(lambda job=job: job.task.state in {"deferred", "failed"}, f"a task waits for {name}: {job.task}")  # type: ignore[misc]
         if act is not None:
             # A wait that is cleared before a triggerer has started its trigger finds its job again and does not cancel
             # it.
@@ -149,7 +149,7 @@ def outcome(live_airflow: LiveAirflow, cloud: RunningEmulator, provider: str) ->
     watched = jobs["triggerer killed"]
     _kill_triggerer(live_airflow)
     lines = watched.logged()
-    until(lambda: watched.logged() > lines, "the wait goes on after the triggerer's end")
+    until(lambda: watched.logged() > lines, "the wait resumes after the triggerer's restart")
     return Outcome(jobs, run)
 
 
@@ -170,22 +170,22 @@ def _kill_triggerer(live_airflow: LiveAirflow) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_job_ends_with_its_task(outcome: Outcome, name: str) -> None:
+def test_the_job_ends_when_its_wait_ends(outcome: Outcome, name: str) -> None:
     job, case = outcome.jobs[name], CASES[name]
     assert job.seen == (case.task, case.attempts), "\n".join(job.log())
 
 
-def test_what_goes_on_goes_on_to_its_end(outcome: Outcome) -> None:
-    for name in GO_ON:
+def test_jobs_that_continue_succeed_in_the_end(outcome: Outcome) -> None:
+    for name in CONTINUING:
         outcome.jobs[name].end()
-    for name in GO_ON:
+    for name in CONTINUING:
         job = outcome.jobs[name]
-        until(lambda job=job: job.task.state == "success", f"{name} ends well: {job.seen}")  # type: ignore[misc]
+        until(lambda job=job: job.task.state == "success", f"{name} succeeds: {job.seen}")  # type: ignore[misc]
         assert job.attempts[-1].state is JobState.SUCCEEDED
         assert job.live == 0
 
 
-def test_the_google_provider_s_operator_in_a_dag_run(
+def test_the_google_providers_operator_runs_in_a_dag(
     live_airflow: LiveAirflow, cloud: RunningEmulator, outcome: Outcome
 ) -> None:
     ended = live_airflow.api.wait(outcome.provider_run, 180.0)

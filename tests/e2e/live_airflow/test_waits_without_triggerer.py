@@ -48,7 +48,7 @@ def _mark(state: str) -> Script:
     return act(lambda _, job: job.mark(state))
 
 
-def _mark_until_it_holds(state: str) -> Script:
+def _mark_until_it_persists(state: str) -> Script:
     """Mark the wait until the mark persists: a scheduler about to run a rescheduled task again can overwrite it."""
 
     def script(_: LiveAirflow, job: Job) -> Iterator[Any]:
@@ -66,7 +66,7 @@ def _mark_until_it_holds(state: str) -> Script:
     return script
 
 
-def _runs_again(_: LiveAirflow, job: Job) -> Iterator[Any]:
+def _next_attempt(_: LiveAirflow, job: Job) -> Iterator[Any]:
     while [status.state.terminal for status in job.attempts] != [True, False]:
         yield
 
@@ -90,7 +90,7 @@ def _pids(live_airflow: LiveAirflow, job: Job) -> Path:
 
 
 CANCELLED, DONE = ("CANCELLED",), ("SUCCEEDED",)
-AGAIN = (watched, act(lambda live_airflow, job: persist(live_airflow.api.clear, job.run, "wait")), _runs_again, ends)
+AGAIN = (watched, act(lambda live_airflow, job: persist(live_airflow.api.clear, job.run, "wait")), _next_attempt, ends)
 CASES = {
     # None of mlengine's code runs when these end. Airflow notices a killed worker after 30 s.
     "last try, worker killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=True),)),
@@ -102,9 +102,11 @@ CASES = {
     "poke, finished": Case("wait_poke", "success", DONE, (watched, ends)),
     "reschedule, our deadline": Case("wait_reschedule_deadline", "failed", CANCELLED, state=JobState.QUEUED),
     # The run continues; the job must not.
-    "reschedule, marked failed": Case("wait_and_other", "failed", CANCELLED, (watched, _mark_until_it_holds("failed"))),
+    "reschedule, marked failed": Case(
+        "wait_and_other", "failed", CANCELLED, (watched, _mark_until_it_persists("failed"))
+    ),
     "reschedule, marked success": Case(
-        "wait_reschedule", "success", CANCELLED, (watched, _mark_until_it_holds("success")), JobState.PREPARING
+        "wait_reschedule", "success", CANCELLED, (watched, _mark_until_it_persists("success")), JobState.PREPARING
     ),
     "reschedule, finished": Case("wait_reschedule", "success", DONE, (watched, ends)),
 }
@@ -114,7 +116,7 @@ CASES = {
 def cells(live_airflow: LiveAirflow) -> dict[str, Cell]:
     """All cases, after each has reached its outcome or the timeout."""
     blocker = live_airflow.submit("blocker", place="full-sync")
-    until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
+    until(lambda: blocker.state is JobState.RUNNING, "the blocking job runs")
     made = {name: _cell(live_airflow, name, case) for name, case in CASES.items()}
     play(live_airflow, made.values(), OUTCOME_SECONDS)
     wrong = [name for name, cell in made.items() if cell.seen != cell.expected and cell.job.run]
@@ -130,13 +132,13 @@ def _cell(live_airflow: LiveAirflow, name: str, case: Case) -> Cell:
     job = live_airflow.submit(name.replace(", ", "-").replace(" ", "-"), **options)
     begin = waits_in(case.dag, case.state, pids=str(_pids(live_airflow, job)))
     marked = name.startswith("reschedule, marked")  # each overwritten mark has caused another attempt
-    return Cell(job, (case.task, case.attempts), scene(live_airflow, job, begin, *case.scripts), alike_are_one=marked)
+    return Cell(job, (case.task, case.attempts), scene(live_airflow, job, begin, *case.scripts), ignore_repeats=marked)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_job_ends_with_its_task(cells: dict[str, Cell], name: str) -> None:
+def test_the_job_ends_when_its_wait_ends(cells: dict[str, Cell], name: str) -> None:
     cell = cells[name]
-    assert cell.seen == cell.expected, "\n".join(cell.job.log()) if cell.job.run else "it never began"
+    assert cell.seen == cell.expected, "\n".join(cell.job.log()) if cell.job.run else "the wait never started"
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +168,7 @@ def _gap(live_airflow: LiveAirflow) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_a_run_that_is_marked_before_its_job_is_waited_for(
+def test_marking_a_run_before_its_wait_begins_cancels_its_job(
     live_airflow: LiveAirflow, gaps: dict[str, DagRun], state: str
 ) -> None:
     run = gaps[state]
@@ -178,7 +180,7 @@ def test_a_run_that_is_marked_before_its_job_is_waited_for(
     backend = LocalBackend(**_gap(live_airflow))
     claim = JobDir.of(live_airflow.bucket, "waits", run.run_id.replace("-", "_")).claim
     (handle,) = backend.find(JobRecord.from_bytes(live_airflow.storage.read(claim)).key)
-    until(lambda: backend.describe([handle])[0].state is JobState.RUNNING, "it runs")
+    until(lambda: backend.describe([handle])[0].state is JobState.RUNNING, "the job runs")
     persist(live_airflow.api.set_run_state, run, state)
-    until(lambda: backend.describe([handle])[0].state is JobState.CANCELLED, "it is ended")
+    until(lambda: backend.describe([handle])[0].state is JobState.CANCELLED, "the job is cancelled")
     assert tasks()["wait"] in {None, "skipped"}

@@ -12,16 +12,16 @@ from tests.e2e.stack.conftest import Ended
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_any_package_trains(hello: Ended, stack: Stack) -> None:
+def test_a_package_without_ml_frameworks_trains(hello: Ended, stack: Stack) -> None:
     assert hello.run.state == "success", hello.states()
     folder = JobDir(hello.result("retrain.prepare")["job_dir"])
-    assert [stat for stat in stack.storage.ls(folder.model) if stat.size], "no model"
+    assert [stat for stat in stack.storage.ls(folder.model) if stat.size], "the model directory is empty"
     log = hello.log("retrain.wait")
     for replica in ("chief-0", "worker-0", "worker-1"):
         assert f"{replica} |" in log
 
 
-def test_the_plugins_folder_loads_once_and_cleanly(api: AirflowApi) -> None:
+def test_the_plugin_is_loaded_once_and_without_errors(api: AirflowApi) -> None:
     assert api.call("GET", "plugins/importErrors")["import_errors"] == []
     plugins = [plugin["name"] for plugin in api.call("GET", "plugins?limit=100")["plugins"]]
     assert plugins.count("mlengine") == 1

@@ -57,7 +57,7 @@ def test_xcoms_are_small(first: Ended) -> None:
             assert len(json.dumps(value)) < XCOM_BYTES, (task_id, key)
 
 
-def test_the_wait_shows_each_replica(first: Ended) -> None:
+def test_the_log_of_the_wait_shows_each_replica(first: Ended) -> None:
     log = first.log("retrain.wait")
     for replica in ("chief-0", "worker-0", "worker-1", "ps-0"):
         assert f"{replica} |" in log, log[-3000:]
@@ -108,7 +108,7 @@ def test_the_first_model_becomes_champion(first: Ended, stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("conf", [{"max_steps": 0}, {"batch_size": "many"}, {"min_accuracy": 1.5}])
-def test_a_wrong_parameter_is_refused_before_anything_runs(api: AirflowApi, conf: dict[str, object]) -> None:
+def test_an_invalid_parameter_is_rejected_before_a_run_is_created(api: AirflowApi, conf: dict[str, object]) -> None:
     api.wait_for_dag("mnist_retraining")
     before = {run.run_id for run in api.runs("mnist_retraining")}
     with pytest.raises(AirflowError, match=next(iter(conf))) as caught:
@@ -117,7 +117,7 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(api: AirflowApi, conf
     assert {run.run_id for run in api.runs("mnist_retraining")} == before
 
 
-def test_a_second_run_builds_nothing_again(
+def test_a_second_run_reuses_the_package_and_the_environment(
     first: Ended, api: AirflowApi, finish: Callable[[DagRun], Ended], stack: Stack
 ) -> None:
     """The second run reuses the package and the environment of the first.

@@ -76,31 +76,31 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
     return drive("tests.support.page_browser", order, out)
 
 
-def test_who_is_not_logged_in_is_led_to_the_login(seen: dict[str, Any], stack: Stack) -> None:
+def test_anonymous_users_are_redirected_to_the_login(seen: dict[str, Any], stack: Stack) -> None:
     assert "/auth/login" in seen["before_login"]
     for path in ("page", "page.js", "api/jobs", "api/models", "api/jobs/hello/x/logs"):
         answer = requests.get(f"{stack.airflow.url}/mlengine/{path}", timeout=30)
         assert answer.status_code == 401, path
 
 
-def test_jobs_are_found_through_airflows_navigation(seen: dict[str, Any], hello: Ended) -> None:
+def test_the_job_list_opens_from_airflows_navigation(seen: dict[str, Any], hello: Ended) -> None:
     assert hello.result("retrain.prepare")["job_id"] in seen["navigation"]
     assert "SUCCEEDED" in seen["navigation"]
     assert "RUNNING" in seen["navigation"]
-    assert "admin" in seen["navigation"], "who triggered it"
+    assert "admin" in seen["navigation"], "the user who triggered the run is not shown"
 
 
-def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, Any], hello: Ended) -> None:
+def test_a_job_page_shows_the_log_the_report_and_the_origin(seen: dict[str, Any], hello: Ended) -> None:
     for words in ("chief-0", "worker-0", "worker-1", "step 5"):
         assert words in seen["job"]["log"], words
     for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine jobs tensorboard hello/"):
         assert words in seen["job"]["head"], words
     # Another test may have published a model with the same name before.
-    said = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
-    assert said[hello.result("retrain.validate")["verdict"]] in seen["job"]["report"]
+    verdict_messages = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
+    assert verdict_messages[hello.result("retrain.validate")["verdict"]] in seen["job"]["report"]
 
 
-def test_the_page_wears_airflows_theme(seen: dict[str, Any]) -> None:
+def test_the_page_uses_airflows_theme(seen: dict[str, Any]) -> None:
     assert "dark" in seen["dark"]["host"]
     assert seen["dark"]["page"] == "dark"
 
@@ -110,22 +110,22 @@ def test_a_run_has_a_tab_with_its_job(seen: dict[str, Any], hello: Ended) -> Non
     assert "hello_runs_on" not in seen["run_tab"]
 
 
-def test_hostile_names_and_logs_stay_text(seen: dict[str, Any]) -> None:
+def test_html_in_names_and_logs_is_shown_as_text(seen: dict[str, Any]) -> None:
     assert seen["hostile"]["text"].count(EVIL) >= 3
     assert (seen["hostile"]["ran"], seen["hostile"]["made"]) == ("nothing", 0)
 
 
-def test_it_fits_a_narrow_window_and_a_keyboard(seen: dict[str, Any], hello: Ended) -> None:
+def test_the_page_works_in_a_narrow_window_and_with_the_keyboard(seen: dict[str, Any], hello: Ended) -> None:
     assert seen["narrow"]["too_wide"] <= 0
     assert hello.result("retrain.prepare")["job_id"] in seen["narrow"]["address"]
 
 
-def test_a_model_shows_its_champion_and_history(seen: dict[str, Any], hello: Ended) -> None:
+def test_a_model_page_shows_its_champion_and_history(seen: dict[str, Any], hello: Ended) -> None:
     assert hello.result("retrain.prepare")["job_id"] in seen["model"]["text"]
     assert "published" in seen["model"]["text"]
 
 
-def test_a_job_is_cancelled_by_the_button_and_it_is_kept_who_and_why(
+def test_the_cancel_button_cancels_a_job_and_records_user_and_reason(
     seen: dict[str, Any], stack: Stack, running: JobDir
 ) -> None:
     assert seen["cancelled"]["asked"] == 1
@@ -137,12 +137,12 @@ def test_a_job_is_cancelled_by_the_button_and_it_is_kept_who_and_why(
     assert stack.backend.describe([handle])[0].state is JobState.CANCELLED
 
 
-def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(seen: dict[str, Any]) -> None:
+def test_the_page_loads_nothing_from_other_hosts_and_logs_no_errors(seen: dict[str, Any]) -> None:
     assert seen["elsewhere"] == []
     assert seen["errors"] == []
 
 
-def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
+def test_a_task_links_to_its_job(hello: Ended, stack: Stack) -> None:
     """Airflow's API returns the links that the worker stored."""
     job_id = hello.result("retrain.prepare")["job_id"]
     for task, more in {
@@ -156,7 +156,7 @@ def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
             assert job_id in (links[name] or ""), links
 
 
-def test_a_run_carries_a_note_of_what_came_of_it(hello: Ended, api: AirflowApi) -> None:
+def test_a_run_note_shows_the_verdict_and_the_champion(hello: Ended, api: AirflowApi) -> None:
     run = api.call("GET", f"dags/{hello.run.dag_id}/dagRuns/{quote(hello.run.run_id, safe='')}")
     verdict, serial = hello.result("retrain.validate")["verdict"], hello.result("retrain.publish")["serial"]
     assert run["note"] == f"{verdict} · champion no. {serial}"

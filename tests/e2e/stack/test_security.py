@@ -48,9 +48,9 @@ def test_nothing_in_the_bucket_holds_a_secret(hello: Ended, stack: Stack) -> Non
 def test_no_xcom_and_no_log_of_a_task_holds_a_secret(hello: Ended, stack: Stack) -> None:
     secrets = secrets_of(stack)
     for task_id in hello.tasks:
-        said = f"{hello.xcoms(task_id)}\n{hello.log(task_id)}".encode()
-        assert len(said) > 100, task_id
-        assert not found_in(said, secrets), task_id
+        output = f"{hello.xcoms(task_id)}\n{hello.log(task_id)}".encode()
+        assert len(output) > 100, task_id
+        assert not found_in(output, secrets), task_id
 
 
 def test_rendered_fields_hold_no_secret(hello: Ended, api: AirflowApi, stack: Stack) -> None:
@@ -61,7 +61,7 @@ def test_rendered_fields_hold_no_secret(hello: Ended, api: AirflowApi, stack: St
     assert not found_in(str(tasks).encode(), secrets_of(stack))
 
 
-def test_everything_that_listens_does_so_on_loopback(hello: Ended, stack: Stack) -> None:
+def test_every_process_listens_only_on_loopback(hello: Ended, stack: Stack) -> None:
     parts = [stack.server.process, *stack.airflow.processes.values()]
     processes = [psutil.Process(part.pid) for part in parts]
     for process in list(processes):
@@ -76,7 +76,7 @@ def test_everything_that_listens_does_so_on_loopback(hello: Ended, stack: Stack)
     assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}, listening
 
 
-def test_what_the_stack_keeps_is_for_its_owner(hello: Ended, stack: Stack) -> None:
+def test_files_of_the_stack_are_readable_only_by_their_owner(hello: Ended, stack: Stack) -> None:
     def mode(path: Path) -> int:
         return stat.S_IMODE(path.stat().st_mode)
 

@@ -32,7 +32,7 @@ class Slow:
     def __init__(self) -> None:
         self.prefixes: list[str] = []
         self.running = self.most = 0
-        self.go_on = threading.Event()
+        self.continue_listing = threading.Event()
         self.full = threading.Event()
         self._lock = threading.Lock()
 
@@ -43,13 +43,13 @@ class Slow:
             self.most = max(self.most, self.running)
             if self.running == THREADS:
                 self.full.set()
-        assert self.go_on.wait(60)
+        assert self.continue_listing.wait(60)
         with self._lock:
             self.running -= 1
         return []
 
 
-def test_after_an_error_no_bucket_is_listed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bucket_is_listed_for_some_time_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("mlengine.backends.outputs.time", SimpleNamespace(monotonic=lambda: now))
     storage = Unreadable()
@@ -65,7 +65,7 @@ def test_after_an_error_no_bucket_is_listed_for_a_while(monkeypatch: pytest.Monk
     assert storage.calls == before + 1
 
 
-def test_any_error_ends_the_wait() -> None:
+def test_an_error_does_not_block_the_caller() -> None:
     def open_storage() -> Any:
         raise RuntimeError("no credentials")
 
@@ -76,15 +76,15 @@ def test_any_error_ends_the_wait() -> None:
     assert check.message(JOBS[0]) == ""
 
 
-def test_jobs_that_end_together_are_checked_at_the_same_time_and_once() -> None:
+def test_jobs_that_end_together_are_checked_once_and_concurrently() -> None:
     storage = Slow()
     check = OutputCheck(lambda: storage)
     check.run(JOBS, 0.01)
     check.run(JOBS, 0.01)
-    assert {check.message(job) for job in JOBS} == {""}, "a poll does not wait for them"
-    assert storage.full.wait(60), "so many are listed at the same time"
-    storage.go_on.set()
+    assert {check.message(job) for job in JOBS} == {""}, "a poll must not wait for the listings"
+    assert storage.full.wait(60), "this many folders must be listed concurrently"
+    storage.continue_listing.set()
     check.run(JOBS, 60.0)
     assert {check.message(job) for job in JOBS} == {warning(None)}
     assert storage.most == THREADS
-    assert len(storage.prefixes) == len(set(storage.prefixes)) == 3 * len(JOBS), "each folder once"
+    assert len(storage.prefixes) == len(set(storage.prefixes)) == 3 * len(JOBS), "each folder must be listed once"

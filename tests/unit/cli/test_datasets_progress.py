@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_and_cleared_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     progress = Progress()
@@ -25,7 +25,7 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue() == "\r\x1b[Ktrain: 8,192 rows read\r\x1b[K"
 
 
-def test_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_not_written_to_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     progress = Progress()

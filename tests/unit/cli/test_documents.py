@@ -10,7 +10,7 @@ from mlengine.cli import documents
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
 
 
-def test_each_document_is_in_the_reference() -> None:
+def test_each_json_document_is_in_the_reference() -> None:
     text = REFERENCE.read_text("utf-8").partition("### JSON documents")[2]
     found = [one for one in vars(documents).values() if is_typeddict(one)]
     assert len(found) > 8

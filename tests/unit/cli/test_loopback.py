@@ -7,7 +7,7 @@ from scripts.reference import _leaves
 from mlengine.cli import build_parser
 
 
-def test_whatever_listens_listens_on_loopback_by_default() -> None:
+def test_every_listening_command_binds_to_loopback_by_default() -> None:
     found = {}
     for name, parser in _leaves(build_parser()):
         for action in parser._actions:

@@ -19,12 +19,14 @@ from mlengine.core.errors import MlengineError
 HOSTILE = "job\x1b]52;c;Y3VybA==\x07\x1b[31m \u202etxt\x00"
 
 
-def test_a_line_with_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_a_line_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     output.say(f"first\n\t{HOSTILE}")
     assert capsys.readouterr().out == "first\n\tjob \\x202etxt\\x00\n"
 
 
-def test_an_error_with_control_characters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_characters_in_an_error_are_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: object) -> int:
         raise MlengineError(HOSTILE, hint=HOSTILE)
 

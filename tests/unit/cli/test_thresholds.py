@@ -19,7 +19,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("given", "expected"), CASES)
-def test_their_order_does_not_matter(given: dict[str, str], expected: dict[str, object]) -> None:
+def test_the_order_of_thresholds_does_not_matter(given: dict[str, str], expected: dict[str, object]) -> None:
     (name,) = {key.partition(".")[0] for key in given}
     for order in permutations(given.items()):
         assert _thresholds({}, dict(order)).metrics[name].to_json() == expected
@@ -41,7 +41,7 @@ def test_a_field_is_added_to_those_of_the_last_report(given: dict[str, str], exp
 
 @pytest.mark.parametrize("name", ["size_ratio.max", "latency_ms.min", "slices.max", "confidence.max_regression"])
 @pytest.mark.parametrize("bare", [False, True])
-def test_what_is_not_a_metric_has_no_fields(name: str, bare: bool) -> None:
+def test_other_thresholds_than_metrics_have_no_fields(name: str, bare: bool) -> None:
     whole = name.partition(".")[0]
     given = {**({whole: "3"} if bare else {}), name: "2"}
     with pytest.raises(UsageError, match=rf"--threshold {name}: {whole} is not a metric"):
@@ -58,6 +58,6 @@ def test_what_is_not_a_metric_has_no_fields(name: str, bare: bool) -> None:
         ({"accuracy.min": "0.9", "accuracy.max": "0.8"}, "min 0.9 is above max 0.8"),
     ],
 )
-def test_a_wrong_one_is_wrong_usage(given: dict[str, str], message: str) -> None:
+def test_an_invalid_threshold_is_a_usage_error(given: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _thresholds({}, given)

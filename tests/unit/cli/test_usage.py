@@ -43,7 +43,9 @@ ROOT = ("jobs", "datasets", "models", "vertex", "emulator")
         (["emulator", "--port", "-1"], "argument --port: port -1 is out of range"),
     ],
 )
-def test_arguments_that_cannot_be_parsed(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_a_usage_error(
+    command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(command)
     out, err = capsys.readouterr()
@@ -79,7 +81,7 @@ def test_arguments_that_cannot_be_parsed(command: list[str], message: str, capsy
         ),
     ],
 )
-def test_arguments_that_do_not_fit_together(
+def test_contradictory_arguments_are_a_usage_error(
     command: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AIRFLOW__MLENGINE__BUCKET", raising=False)
@@ -110,7 +112,7 @@ def test_without_a_bucket_a_command_fails(
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
     ],
 )
-def test_an_error_is_an_exit_code(
+def test_errors_map_to_exit_codes(
     error: BaseException, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: object) -> int:
@@ -130,7 +132,7 @@ def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_the_root_is_short_and_what_is_elsewhere_exists() -> None:
+def test_the_top_level_commands_and_renamed_ones_exist() -> None:
     names = {name for name, _ in _leaves(build_parser())}
     assert {name.split()[0] for name in names} == set(ROOT)
     for old, new in cli._ELSEWHERE.items():
@@ -138,7 +140,7 @@ def test_the_root_is_short_and_what_is_elsewhere_exists() -> None:
         assert re.split(r"[,]| JOB", new)[0] in names
 
 
-def test_what_is_listed_or_shown_has_json() -> None:
+def test_every_list_and_show_command_has_json_output() -> None:
     options = {
         name: {option for action in parser._actions for option in action.option_strings}
         for name, parser in _leaves(build_parser())

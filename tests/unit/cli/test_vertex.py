@@ -13,7 +13,7 @@ from mlengine.core import vertex_machines
 from mlengine.core.job_file import tiers
 
 
-def test_the_table_has_each_machine_its_date_and_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_lists_all_machines_with_date_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vertex", "machines"]) == ExitCode.OK
     out = capsys.readouterr().out
     for name in vertex_machines.machines():
@@ -25,7 +25,7 @@ def test_the_table_has_each_machine_its_date_and_its_source(capsys: pytest.Captu
     assert "NVIDIA_TESLA_P100 has not been available since 2026-09-15" in out
 
 
-def test_filters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_machines_are_filtered_by_name_and_accelerator(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vertex", "machines", "--accelerator", "l4"]) == ExitCode.OK
     rows = [line.split()[0] for line in capsys.readouterr().out.partition("\n\n")[0].splitlines()[1:]]
     assert rows == [f"g2-standard-{size}" for size in (4, 8, 12, 16, 24, 32, 48, 96)]
@@ -35,14 +35,14 @@ def test_filters(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ct6e-standard-4t  TPU v6e: 2x2, 2x4" in capsys.readouterr().out
 
 
-def test_a_filter_that_matches_nothing_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filter_without_matches_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vertex", "machines", "x1-", "--accelerator", "K80"]) == ExitCode.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert "no machine type matches x1- K80" in err
 
 
-def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_machines_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vertex", "machines", "g2-standard-24", "--json"]) == ExitCode.OK
     found = json.loads(capsys.readouterr().out)
     assert set(found) == set(documents.VertexMachinesDocument.__annotations__)
@@ -62,7 +62,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert accelerators["NVIDIA_TESLA_T4"]["cuda"] == "12.2"
 
 
-def test_ml_engine_s_names_and_what_they_become(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ml_engines_machine_names_are_shown_with_their_successors(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vertex", "machines", "--ml-engine"]) == ExitCode.OK
     out = capsys.readouterr().out
     assert "standard_gpu          1 chief n1-standard-8 with 1 NVIDIA_TESLA_T4" in out

@@ -60,7 +60,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_redirect_to_another_server_does_not_get_the_token(servers: tuple[Server, Server], host: str) -> None:
+def test_the_token_is_not_sent_to_another_server_after_a_redirect(servers: tuple[Server, Server], host: str) -> None:
     airflow, other = servers
     airflow.to = f"http://{host}:{other.http.server_port}/login"
     with pytest.raises(AirflowError, match=r"redirects GET .* to http://.*/login \(302\)") as caught:

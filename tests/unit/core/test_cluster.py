@@ -29,7 +29,7 @@ SPEC = TrainingSpec(
 )
 
 
-def test_a_worker_of_a_cluster() -> None:
+def test_the_tf_config_of_a_worker() -> None:
     assert tf_config(SPEC, ADDRESSES, Role.WORKER, 1) == {
         "cluster": {
             "chief": ["10.0.0.1:2222"],
@@ -60,20 +60,20 @@ def test_old_runtimes_call_the_chief_master() -> None:
     assert config["cluster"]["master"] == ADDRESSES[Role.CHIEF]
 
 
-def test_the_evaluator_stands_outside_the_cluster() -> None:
+def test_the_evaluator_is_not_in_the_cluster() -> None:
     config = tf_config(SPEC, ADDRESSES, Role.EVALUATOR, 0)
     assert config["task"] == {"type": "evaluator", "index": 0}
     assert "evaluator" not in config["cluster"]
 
 
-def test_roles_that_are_not_there_have_no_empty_lists() -> None:
+def test_absent_roles_have_no_entry_in_the_cluster() -> None:
     spec = SPEC.with_counts({Role.PS: 0, Role.EVALUATOR: 0})
     config = tf_config(spec, {role: ADDRESSES[role] for role in (Role.CHIEF, Role.WORKER)}, Role.CHIEF, 0)
     assert sorted(config["cluster"]) == ["chief", "worker"]
     assert config["job"]["parameter_server_count"] == 0
 
 
-def test_a_chief_alone_has_none_on_vertex_and_a_cluster_of_one_on_ml_engine() -> None:
+def test_a_single_replica_has_tf_config_only_with_the_ml_engine_option() -> None:
     spec = TrainingSpec(module="t")
     assert tf_config(spec, {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0) == {}
     config = tf_config(
@@ -84,11 +84,11 @@ def test_a_chief_alone_has_none_on_vertex_and_a_cluster_of_one_on_ml_engine() ->
     assert config["job"]["python_module"] == "t"
 
 
-def test_a_trial_is_reported() -> None:
+def test_the_trial_number_is_in_tf_config() -> None:
     assert tf_config(SPEC, ADDRESSES, Role.PS, 0, trial="7")["task"] == {"type": "ps", "index": 0, "trial": "7"}
 
 
-def test_field_names_become_snake_case_and_the_users_own_words_stay() -> None:
+def test_field_names_become_snake_case_and_user_values_are_kept() -> None:
     source = {
         "masterConfig": {"acceleratorConfig": {"count": "1"}},
         "labels": {"camelCase": "kept"},
@@ -103,7 +103,7 @@ def test_field_names_become_snake_case_and_the_users_own_words_stay() -> None:
 
 
 @pytest.mark.parametrize(("role", "index"), [(Role.WORKER, 2), (Role.CHIEF, 1), (Role.PS, 1)])
-def test_a_replica_that_is_not_in_the_job_is_refused(role: Role, index: int) -> None:
+def test_a_replica_outside_the_job_is_refused(role: Role, index: int) -> None:
     with pytest.raises(ValueError, match=f"no {role}-{index} in this job"):
         tf_config(SPEC, ADDRESSES, role, index)
 

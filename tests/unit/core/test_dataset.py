@@ -116,7 +116,7 @@ FORMAT_1: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("manifest", [MANIFEST, TABLE])
-def test_round_trip(manifest: Manifest) -> None:
+def test_a_manifest_survives_a_round_trip(manifest: Manifest) -> None:
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
@@ -129,12 +129,12 @@ def test_format_1_has_the_content_and_the_digest_of_format_2() -> None:
     assert Manifest.from_bytes(old.to_bytes()) == old
 
 
-def test_a_version_without_held_out_rows_says_so() -> None:
+def test_a_version_without_held_out_rows_is_an_error() -> None:
     with pytest.raises(DatasetError, match="churn/v1 has no split 'heldout'; splits: train"):
         TABLE.heldout  # noqa: B018
 
 
-def test_exceptions_are_kept_and_are_no_part_of_the_content() -> None:
+def test_exceptions_are_stored_and_do_not_change_the_digest() -> None:
     exception = CheckException("duplicates", "225 of 10000 held-out images are among them.", "few values")
     manifest = replace(MANIFEST, exceptions=(exception,))
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
@@ -145,7 +145,7 @@ def test_exceptions_are_kept_and_are_no_part_of_the_content() -> None:
 @pytest.mark.parametrize(
     "value", ["x", {}, ["x"], [{"check": "duplicates"}], [{"check": "", "found": "", "reason": ""}]]
 )
-def test_exceptions_that_are_none_are_refused(value: Any) -> None:
+def test_invalid_exceptions_are_refused(value: Any) -> None:
     with pytest.raises(DatasetError, match="exceptions"):
         Manifest.from_json({**MANIFEST.to_json(), "exceptions": value})
 
@@ -214,7 +214,7 @@ BAD_1: list[tuple[str, Any, str]] = [
     ("known", "field", "value", "named"),
     [(MANIFEST.to_json(), *case) for case in BAD] + [(FORMAT_1, *case) for case in BAD_1],
 )
-def test_a_wrong_field_is_named(known: dict[str, Any], field: str, value: object, named: str) -> None:
+def test_an_invalid_field_is_named(known: dict[str, Any], field: str, value: object, named: str) -> None:
     raw = json.loads(json.dumps(known))
     *path, last = field.split(".")
     inner: Any = raw
@@ -236,7 +236,7 @@ def test_a_missing_field_is_named(known: dict[str, Any], field: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", json.dumps("x").encode()])
-def test_what_is_no_manifest_is_refused(data: bytes) -> None:
+def test_an_invalid_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(DatasetError, match=r"manifest\.json"):
         Manifest.from_bytes(data)
 
@@ -245,7 +245,7 @@ def _replaced(split: Split, **changes: Any) -> Split:
     return replace(split, files=(replace(split.files[0], **changes), *split.files[1:]))
 
 
-def test_the_digest_is_of_the_content_alone() -> None:
+def test_the_digest_depends_only_on_the_content() -> None:
     train, heldout = MANIFEST.train, MANIFEST.heldout
     compressed_otherwise = _replaced(train, size=7, sha256="9" * 64)
     same = [
@@ -267,7 +267,7 @@ def test_the_digest_is_of_the_content_alone() -> None:
     assert len({MANIFEST.digest, *(manifest.digest for manifest in other)}) == 1 + len(other)
 
 
-def test_the_digest_of_a_table_is_of_schema_task_and_checksums() -> None:
+def test_the_digest_of_a_table_depends_on_schema_task_and_checksums() -> None:
     moved = replace(TABLE, splits={"train": _replaced(TABLE.train, generation=9, uri="gs://other/1.parquet")})
     assert moved.digest == TABLE.digest
     other = [
@@ -278,7 +278,7 @@ def test_the_digest_of_a_table_is_of_schema_task_and_checksums() -> None:
     assert len({TABLE.digest, *(manifest.digest for manifest in other)}) == 1 + len(other)
 
 
-def test_a_copy_and_a_reference_may_have_the_same_content() -> None:
+def test_a_copy_and_a_reference_can_have_the_same_content() -> None:
     reference = TABLE.train
     copy = _replaced(reference, uri=None, generation=None, sha256="9" * 64)
     assert copy.identity != reference.identity
@@ -286,10 +286,10 @@ def test_a_copy_and_a_reference_may_have_the_same_content() -> None:
     assert not copy.same_content(_replaced(reference, crc32c="AAAAAA=="))
     assert not copy.same_content(_replaced(reference, path="train/2.parquet"))
     other = _replaced(copy, sha256="8" * 64)
-    assert not copy.same_content(other), "two copies have SHA-256, which is stronger"
+    assert not copy.same_content(other), "two copies must be compared by SHA-256, which is stronger"
 
 
-def test_diff_lists_content_and_statistics_and_nothing_else() -> None:
+def test_diff_lists_only_content_and_statistics() -> None:
     grown = _replaced(replace(MANIFEST.train, rows=80), content_sha256="e" * 64)
     grown = replace(grown, statistics={"label": ColumnStatistics(nulls=0, top=((0, 60), (1, 20)))})
     newer = replace(MANIFEST, version="v2", created="2030-01-01T00:00:00+00:00")
@@ -309,12 +309,12 @@ def test_diff_lists_content_and_statistics_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Mnist", "a/b", "..", "1st", "a" * 41, "ä"])
-def test_names_that_are_no_folder_are_refused(name: str) -> None:
+def test_names_that_are_invalid_as_folders_are_refused(name: str) -> None:
     with pytest.raises(DatasetError, match="invalid dataset name"):
         check_dataset_name(name)
 
 
 @pytest.mark.parametrize("version", ["", ".", "..", "-1", "a/b", "a b", "2026-11-01T00:00", "v" * 64, "v1\n"])
-def test_versions_that_are_no_folder_are_refused(version: str) -> None:
+def test_versions_that_are_invalid_as_folders_are_refused(version: str) -> None:
     with pytest.raises(DatasetError, match="invalid dataset version"):
         check_version_name(version)

@@ -13,7 +13,7 @@ ALL = [error for error in vars(errors).values() if isinstance(error, type) and i
 
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
-def test_each_tells_what_happened_and_what_to_do(error: type[MlengineError]) -> None:
+def test_each_error_has_a_message_and_a_hint(error: type[MlengineError]) -> None:
     raised = error("no object gs://bucket/x", hint="create it")
     assert str(raised) == "no object gs://bucket/x\n  What to do: create it"
     assert str(error("alone")) == "alone"
@@ -22,7 +22,7 @@ def test_each_tells_what_happened_and_what_to_do(error: type[MlengineError]) -> 
     assert (type(copy), str(copy), copy.hint, copy.retryable) == (error, str(raised), "create it", error.retryable)
 
 
-def test_only_what_may_pass_by_itself_is_retryable() -> None:
+def test_only_transient_errors_are_retryable() -> None:
     assert {error.__name__ for error in ALL if error.retryable} >= {
         "StorageUnavailableError",
         "BackendUnavailableError",
@@ -32,7 +32,7 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
         assert not error.retryable
 
 
-def test_what_an_error_quotes_cannot_speak_to_a_terminal() -> None:
+def test_control_sequences_in_an_error_are_removed() -> None:
     error = MlengineError("the build said:\n\x1b[2J\x1b]0;title\x07done\r\n", hint="see \u202eabove")
     assert str(error) == "the build said:\ndone\n\n  What to do: see \\x202eabove"
     assert error.args == (error.message,)

@@ -40,23 +40,23 @@ texts = st.text("$()AB x", max_size=20)
 
 
 @given(texts, st.dictionaries(st.text("AB$", max_size=2), texts, max_size=3))
-def test_what_is_escaped_arrives_as_written(text: str, variables: dict[str, str]) -> None:
+def test_escaped_references_are_passed_unchanged(text: str, variables: dict[str, str]) -> None:
     assert expand(escape(text), variables) == text
 
 
 @given(texts)
-def test_substituting_some_and_expanding_the_rest_is_expanding_all(text: str) -> None:
+def test_substituting_some_and_expanding_the_rest_equals_expanding_all(text: str) -> None:
     first, rest = {"A": "$(B)$$"}, {"B": "2"}
     assert expand(substitute(text, first), rest) == expand(text, {**first, **rest})
 
 
-def test_a_variable_may_refer_to_those_before_it() -> None:
+def test_a_variable_can_refer_to_earlier_ones() -> None:
     own = {"X": "$(GIVEN)/$(Y)", "Y": "$(X)!", "Z": "$$(X)"}
     assert expand_environment(own, {"GIVEN": "g"}) == {"X": "g/$(Y)", "Y": "g/$(Y)!", "Z": "$(X)"}
 
 
 @given(texts)
-def test_the_emulator_expands_by_the_same_rules(text: str) -> None:
+def test_the_emulator_uses_the_same_expansion_rules(text: str) -> None:
     """The emulator's replica runs in the trainer's environment and has a copy of the rules, which must stay equal."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "environ", VARIABLES)

@@ -28,7 +28,7 @@ def compared(spec: TrainingSpec = SPEC, **lineage: Any) -> str:
     return describe(changes(Inputs(SPEC.to_json(), LINEAGE), Inputs(spec.to_json(), {**LINEAGE, **lineage})))
 
 
-def test_equal_trainings_do_not_differ() -> None:
+def test_equal_inputs_do_not_differ() -> None:
     assert compared() == ""
 
 
@@ -40,16 +40,16 @@ def test_equal_trainings_do_not_differ() -> None:
         replace(SPEC, max_running_seconds=60, max_wait_seconds=60),
     ],
 )
-def test_where_and_how_long_it_runs_is_no_difference(same: TrainingSpec) -> None:
+def test_region_labels_and_limits_do_not_count_as_a_difference(same: TrainingSpec) -> None:
     assert compared(same) == ""
 
 
-def test_the_versions_of_our_own_software_are_no_difference() -> None:
+def test_mlengines_own_version_does_not_count_as_a_difference() -> None:
     assert compared(software={"mlengine": "2"}) == ""
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         ({"module": "trainer.other"}, "module: trainer.task → trainer.other"),
         ({"args": ("--epochs", "6", "--rate", "0.1")}, "args: --epochs 5 → --epochs 6"),
@@ -64,13 +64,13 @@ def test_the_versions_of_our_own_software_are_no_difference() -> None:
         ),
     ],
 )
-def test_a_field_is_named_with_both_values(other: dict[str, Any], said: str) -> None:
-    assert compared(replace(SPEC, **other)) == said
+def test_a_changed_field_is_named_with_both_values(other: dict[str, Any], message: str) -> None:
+    assert compared(replace(SPEC, **other)) == message
 
 
-def test_environment_variables_are_named_without_their_values() -> None:
-    said = compared(replace(SPEC, env={"A": "secret two", "C": "secret three"}))
-    assert said == (
+def test_changed_environment_variables_are_named_without_values() -> None:
+    message = compared(replace(SPEC, env={"A": "secret two", "C": "secret three"}))
+    assert message == (
         "environment variable A: set → set to another value; environment variable B: set → not set; "
         "environment variable C: not set → set"
     )
@@ -84,12 +84,12 @@ def test_package_and_dataset_are_compared_by_content() -> None:
     assert compared(dataset=other) == "dataset: v1 (dddddddddddd) → v2 (eeeeeeeeeeee)"
 
 
-def test_without_digests_they_are_compared_by_place() -> None:
-    assert compared(package={}) == "", "the same package URI"
-    said = compared(replace(SPEC, package_uris=("gs://other/t.tar.gz",)), package={})
-    assert said == "package: gs://bucket/packages/t/p1/t.tar.gz → gs://other/t.tar.gz"
+def test_without_digests_package_and_dataset_are_compared_by_uri() -> None:
+    assert compared(package={}) == "", "equal package URIs must not count as a difference"
+    message = compared(replace(SPEC, package_uris=("gs://other/t.tar.gz",)), package={})
+    assert message == "package: gs://bucket/packages/t/p1/t.tar.gz → gs://other/t.tar.gz"
     assert compared(dataset={}) == "dataset: gs://bucket/datasets/digits/v1 → (none)"
 
 
-def test_a_value_of_any_length_stays_readable() -> None:
+def test_a_long_value_is_shortened() -> None:
     assert len(compared(replace(SPEC, args=("--words", "x" * 10_000)))) < 500

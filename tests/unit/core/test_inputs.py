@@ -27,7 +27,7 @@ def digest(spec: TrainingSpec = SPEC, **given: Any) -> str | None:
     return inputs_digest(spec, {**PACKAGE, **given.get("package", {})}, {**DATASET, **given.get("dataset", {})})
 
 
-def test_the_same_is_the_same() -> None:
+def test_equal_inputs_have_the_same_digest() -> None:
     found = digest()
     assert found is not None
     assert len(found) == 40
@@ -51,7 +51,7 @@ def test_what_changes_the_model_changes_the_digest(other: TrainingSpec) -> None:
     assert digest(other) != digest()
 
 
-def test_so_do_package_and_data() -> None:
+def test_package_and_dataset_change_the_digest() -> None:
     assert len({digest(), digest(package={"digest": "p2"}), digest(dataset={"digest": "d2"})}) == 3
 
 
@@ -65,12 +65,12 @@ def test_so_do_package_and_data() -> None:
         replace(SPEC, source={"scaleTier": "CUSTOM"}),
     ],
 )
-def test_where_it_runs_and_what_it_is_called_does_not(same: TrainingSpec) -> None:
+def test_region_job_dir_and_labels_do_not_change_the_digest(same: TrainingSpec) -> None:
     assert digest(same) == digest()
 
 
 @pytest.mark.parametrize("written", [("--dataset", "{}"), ("--dataset={}",), ("--dataset={}/",)])
-def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[str, ...]) -> None:
+def test_equal_data_in_another_version_has_the_same_digest(written: tuple[str, ...]) -> None:
     other = "gs://bkt/datasets/mnist/2026-12-01"
     here = replace(SPEC, args=tuple(arg.format(URI) for arg in written))
     there = replace(SPEC, args=tuple(arg.format(other) for arg in written))
@@ -87,7 +87,7 @@ def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[s
         {"package": {"package_uris": ["gs://bkt/other.tar.gz"]}},
     ],
 )
-def test_what_is_not_known_equals_nothing(unknown: dict[str, Any]) -> None:
+def test_unknown_inputs_have_no_digest(unknown: dict[str, Any]) -> None:
     assert digest(**unknown) is None
 
 
@@ -95,6 +95,6 @@ arguments = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8)
 
 
 @given(arguments, arguments)
-def test_no_two_argument_lists_share_a_digest(one: list[str], other: list[str]) -> None:
+def test_different_argument_lists_have_different_digests(one: list[str], other: list[str]) -> None:
     found = [digest(replace(SPEC, args=tuple(args))) for args in (one, other)]
     assert (found[0] == found[1]) == (one == other)

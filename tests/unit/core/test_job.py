@@ -28,13 +28,13 @@ KEY = JobKey("mnist_retraining", "scheduled__2026-11-01", "train.submit", genera
 RECORD = JobRecord(key=KEY.digest, job_id="mnist_1", model="mnist", backend="local", spec={"module": "trainer.task"})
 
 
-def test_only_ends_are_terminal() -> None:
+def test_only_final_states_are_terminal() -> None:
     terminal = {state for state in JobState if state.terminal}
     assert terminal == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
-    assert not JobState.UNKNOWN.terminal, "an unknown state decides nothing"
+    assert not JobState.UNKNOWN.terminal, "an unknown state must not be terminal"
 
 
-def test_a_trainers_own_error_is_not_paid_for_twice() -> None:
+def test_a_trainer_error_is_not_retryable() -> None:
     retryable = {cause for cause in FailureCause if cause.retryable}
     assert retryable == {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
 
@@ -48,16 +48,16 @@ def test_keys_are_equal_if_and_only_if_their_digests_are(one: JobKey, two: JobKe
     assert re.fullmatch("[0-9a-f]{40}", one.digest)
 
 
-def test_a_cleared_task_has_another_key() -> None:
+def test_a_cleared_task_has_a_new_key() -> None:
     assert JobKey("d", "r", "t", generation=1).digest != JobKey("d", "r", "t", generation=0).digest
 
 
-def test_a_run_that_is_created_again_has_another_key() -> None:
+def test_a_recreated_run_has_a_new_key() -> None:
     assert JobKey("d", "r", "t", run_uid="a").digest != JobKey("d", "r", "t", run_uid="b").digest
 
 
 @given(st.text(max_size=300), st.text(max_size=300), keys)
-def test_job_ids_are_legal_everywhere(model: str, hint: str, key: JobKey) -> None:
+def test_job_ids_are_valid_for_every_service(model: str, hint: str, key: JobKey) -> None:
     job_id = make_job_id(model, hint, key)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,127}", job_id)
     assert job_id.endswith(f"_{key.digest[:8]}")
@@ -69,7 +69,7 @@ def test_job_ids_are_readable() -> None:
 
 
 @given(st.text(max_size=200))
-def test_labels_are_legal(text: str) -> None:
+def test_labels_are_valid(text: str) -> None:
     assert re.fullmatch(r"[a-z0-9_-]{0,63}", make_label(text))
 
 
@@ -77,7 +77,7 @@ def test_labels_are_readable() -> None:
     assert make_label("manual__2026-11-01T00:00:00+00:00") == "manual__2026-11-01t00-00-00-00-00"
 
 
-def test_handle_and_failure_travel_as_json() -> None:
+def test_handle_and_failure_survive_json() -> None:
     handle = JobHandle("vertex", "projects/p/locations/l/customJobs/1", "mnist_1", 2, "gs://bucket/mnist/mnist_1")
     assert JobHandle.from_json(json.loads(json.dumps({**handle.to_json(), "decision": "reattached"}))) == handle
     failure = Failure(FailureCause.PREEMPTED, "received SIGTERM", "worker-1", 143, ("a", "b"))
@@ -85,7 +85,7 @@ def test_handle_and_failure_travel_as_json() -> None:
     assert Failure.from_json({"cause": "lost", "message": "gone"}) == Failure(FailureCause.LOST, "gone")
 
 
-def test_a_record_travels_and_remembers() -> None:
+def test_a_record_survives_serialization_and_keeps_its_history() -> None:
     later = RECORD.with_attempt(2, "job-2", {"decision": "restarted_from_checkpoint"})
     assert JobRecord.from_bytes(later.to_bytes()) == later
     assert (RECORD.attempt, RECORD.name, RECORD.history) == (1, None, ())
@@ -101,7 +101,7 @@ def test_a_record_travels_and_remembers() -> None:
     [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff", b"[" * 100_000],
     ids=lambda data: data[:30].decode("latin-1"),
 )
-def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
+def test_an_invalid_record_is_refused_with_a_hint(data: bytes) -> None:
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job") as caught:
         JobRecord.from_bytes(data)
     assert caught.value.hint
@@ -110,7 +110,7 @@ def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [{"backend": []}, {"name": 5}, {"spec": "x"}, {"owner": []}, {"attempt": "1"}, {"history": [7]}]
 )
-def test_a_record_with_a_value_of_another_type_is_refused(change: dict[str, Any]) -> None:
+def test_a_record_with_a_value_of_a_wrong_type_is_refused(change: dict[str, Any]) -> None:
     """Trainers can also write to the job dir, so a record may contain anything."""
     raw = {**json.loads(RECORD.to_bytes()), **change}
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job"):
@@ -124,11 +124,11 @@ def test_restarts_by_the_service_are_counted_over_all_attempts() -> None:
         record = record.with_attempt(attempt, "n", {"event": event, "attempt": attempt, "time": 1.0})
     assert (record.service_restarts, record.restarting) == (2, True)
     record = record.with_attempt(2, "n2", {"event": "attempt", "attempt": 2, "time": 2.0})
-    assert (record.service_restarts, record.restarting) == (2, False), "the next attempt is not being restarted"
+    assert (record.service_restarts, record.restarting) == (2, False), "the next attempt must not count as restarting"
 
 
 @pytest.mark.parametrize("message", ["out of memory", "CUDA out-of-memory", "Termination reason: OOMKilled"])
-def test_the_advice_for_memory(message: str) -> None:
+def test_the_advice_for_an_out_of_memory_error_is_more_memory(message: str) -> None:
     assert "more memory" in Failure(FailureCause.TRAINER, message).advice()
     assert "more memory" in Failure(FailureCause.TRAINER, "exit code 1", log_tail=(message,)).advice()
     assert Failure(FailureCause.PREEMPTED, message).advice() == FailureCause.PREEMPTED.advice()
@@ -136,7 +136,7 @@ def test_the_advice_for_memory(message: str) -> None:
 
 
 @pytest.mark.parametrize("cause", list(FailureCause))
-def test_the_advice_names_a_way_that_the_job_has(cause: FailureCause) -> None:
+def test_the_advice_fits_how_the_job_was_started(cause: FailureCause) -> None:
     assert "clear `submit`" in cause.advice()
     by_hand = Failure(cause, "out of memory").advice(by_hand=True)
     assert "clear" not in by_hand

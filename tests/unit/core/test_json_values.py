@@ -29,7 +29,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_value_of_a_document(name: str) -> None:
+def test_a_value_of_a_document_is_read_by_type(name: str) -> None:
     value, expected = CASES[name]
     assert json_value(value) == expected
     json.dumps(json_value(value), allow_nan=False)

@@ -44,7 +44,7 @@ def test_numbers_are_accepted_within_their_range(check: Callable[[int], Problem 
         ("größe", "größe", True),
     ],
 )
-def test_labels(name: str, value: str, accepted: bool) -> None:
+def test_labels_are_checked(name: str, value: str, accepted: bool) -> None:
     assert (limits.label(name, value) is None) is accepted
     assert (limits.labels({"ok": "ok", name: value}) is None) is accepted
 
@@ -61,12 +61,12 @@ def test_labels_variables_and_packages_are_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "accepted"), [("_A1", True), ("A=B", False), ("1A", False), ("", False), ("A B", False)]
 )
-def test_names_of_variables(name: str, accepted: bool) -> None:
+def test_names_of_variables_are_checked(name: str, accepted: bool) -> None:
     assert (limits.variable(name) is None) is accepted
 
 
 @pytest.mark.parametrize(
     ("text", "accepted"), [("a", True), ("A_1", True), ("a" * 129, False), ("exp#3", False), ("_a", False)]
 )
-def test_job_ids(text: str, accepted: bool) -> None:
+def test_job_ids_are_checked(text: str, accepted: bool) -> None:
     assert (limits.job_id(text) is None) is accepted

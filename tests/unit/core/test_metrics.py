@@ -14,7 +14,7 @@ def test_each_task_has_its_main_metric() -> None:
         assert name in names_of(task)
 
 
-def test_directions() -> None:
+def test_error_metrics_are_better_when_lower() -> None:
     assert not info("log_loss").higher_is_better
     assert not info("mean_absolute_error").higher_is_better
     assert info("r2").higher_is_better
@@ -30,18 +30,18 @@ def test_directions() -> None:
         ("top_k_accuracy@k=5", ("top_k_accuracy@k", 5.0)),
     ],
 )
-def test_names_with_and_without_a_parameter(name: str, parts: tuple[str, float | None]) -> None:
+def test_metric_names_with_and_without_a_parameter_are_read(name: str, parts: tuple[str, float | None]) -> None:
     assert split_name(name) == parts
 
 
 @pytest.mark.parametrize("name", ["", "top_k_accuracy", "f1@beta=2", "roc_auc@k=1", "mlflow"])
-def test_a_metric_that_does_not_exist(name: str) -> None:
+def test_an_unknown_metric_is_an_error(name: str) -> None:
     with pytest.raises(MlengineError, match="unknown metric or threshold") as raised:
         info(name)
     assert raised.value.hint
 
 
-def test_functions_of_users() -> None:
+def test_custom_metric_functions_are_recognised() -> None:
     assert is_user_metric("my.metrics:profit")
     assert not is_user_metric("profit")
     assert not is_user_metric("my.metrics:")

@@ -32,7 +32,7 @@ def run(key: str = "", at: str = "") -> RunOrder:
         (run(at="2026-06-01"), run("v1", "2026-11-01")),
     ],
 )
-def test_one_is_older(older: RunOrder, newer: RunOrder) -> None:
+def test_the_older_of_two_runs_is_recognised(older: RunOrder, newer: RunOrder) -> None:
     assert older.older_than(newer)
     assert not newer.older_than(older)
 
@@ -48,12 +48,12 @@ def test_one_is_older(older: RunOrder, newer: RunOrder) -> None:
         (run(at="2026-06-01"), run(at="2026-06-01")),
     ],
 )
-def test_neither_is_older(one: RunOrder, other: RunOrder) -> None:
+def test_runs_without_an_order_are_not_older(one: RunOrder, other: RunOrder) -> None:
     assert not one.older_than(other)
     assert not other.older_than(one)
 
 
-def test_it_survives_json() -> None:
+def test_a_run_order_survives_json() -> None:
     order = RunOrder("2026-06-01", datetime(2026, 6, 1, 2, tzinfo=UTC))
     assert RunOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
     assert str(order) == "2026-06-01"
@@ -61,11 +61,11 @@ def test_it_survives_json() -> None:
 
 
 @pytest.mark.parametrize("data", [None, "x", {"as_of": "yesterday"}, {"as_of": None, "partition_key": None}])
-def test_what_is_not_readable_is_not_known(data: Any) -> None:
+def test_an_unreadable_run_order_is_unknown(data: Any) -> None:
     assert RunOrder.from_json(data) == RunOrder()
 
 
-def test_a_job_without_a_run_has_the_time_of_its_submission() -> None:
+def test_a_job_without_a_run_is_ordered_by_its_submission() -> None:
     moment = datetime(2026, 11, 20, 10, tzinfo=UTC)
     events = [{"time": moment.timestamp(), "event": "claimed"}, {"time": moment.timestamp() + 60, "event": "attempt"}]
     assert RunOrder.from_lineage({"inputs": {}, "events": events}) == RunOrder("", moment)

@@ -37,11 +37,13 @@ def test_replicas_are_named_by_role_and_index_chief_first() -> None:
     assert TrainingSpec("t").replicas == ((Role.CHIEF, 0),)
 
 
-def test_other_counts_keep_machines_and_order() -> None:
+def test_changed_replica_counts_keep_machines_and_order() -> None:
     other = SPEC.with_counts({Role.WORKER: 5, Role.PS: 0, Role.EVALUATOR: 1})
     assert [(pool.role, pool.count) for pool in other.pools] == [(Role.CHIEF, 1), (Role.WORKER, 5), (Role.EVALUATOR, 1)]
     assert other.pools[1].machine_type == "n1-standard-4"
-    assert other.pools[2] == Pool(Role.EVALUATOR, 1, "n1-standard-8", image_uri="python:3.11"), "like the chief, no GPU"
+    assert other.pools[2] == Pool(Role.EVALUATOR, 1, "n1-standard-8", image_uri="python:3.11"), (
+        "an added evaluator must get the chief's machine without GPU"
+    )
     assert SPEC.with_counts({}) == SPEC
     assert SPEC.with_counts({Role.EVALUATOR: 0}) == SPEC
 
@@ -49,7 +51,7 @@ def test_other_counts_keep_machines_and_order() -> None:
 @pytest.mark.parametrize(
     "counts", [{Role.CHIEF: 0}, {Role.CHIEF: 2}, {Role.WORKER: -1}, {Role.PS: 10**9}, {Role.EVALUATOR: 1001}]
 )
-def test_a_cluster_has_one_chief_and_a_sane_number_of_replicas(counts: dict[Role, int]) -> None:
+def test_a_cluster_needs_one_chief_and_a_valid_number_of_replicas(counts: dict[Role, int]) -> None:
     role, count = next(iter(counts.items()))
     with pytest.raises(JobFileError, match=f"^{role} replicas: is {count}\n"):
         SPEC.with_counts(counts)
@@ -70,7 +72,7 @@ def test_a_cluster_has_one_chief_and_a_sane_number_of_replicas(counts: dict[Role
         ({"package_uris": ("gs://bucket/t-1.tar.gz",) * 101}, "packages: names 101 packages"),
     ],
 )
-def test_a_spec_keeps_the_limits_however_it_is_made(fields: dict[str, Any], message: str) -> None:
+def test_every_way_to_create_a_spec_checks_the_limits(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(JobFileError, match=f"^{re.escape(message)}"):
         replace(SPEC, **fields)
     valid = SPEC.to_json()
@@ -78,7 +80,7 @@ def test_a_spec_keeps_the_limits_however_it_is_made(fields: dict[str, Any], mess
         TrainingSpec.from_json({**valid, **json.loads(json.dumps(fields, default=asdict))})
 
 
-def test_json_round_trip() -> None:
+def test_a_spec_survives_json() -> None:
     again = TrainingSpec.from_json(json.loads(json.dumps(SPEC.to_json())))
     assert again == SPEC
     assert again.digest == SPEC.digest
@@ -95,7 +97,7 @@ def test_json_round_trip() -> None:
         [],
     ],
 )
-def test_what_is_no_spec_is_refused(data: Any) -> None:
+def test_an_invalid_spec_is_refused(data: Any) -> None:
     with pytest.raises(JobFileError, match="not a training spec"):
         TrainingSpec.from_json(data)
 
@@ -112,12 +114,12 @@ def test_what_is_no_spec_is_refused(data: Any) -> None:
         },
     )
 )
-def test_the_digest_tells_specs_apart(fields: dict[str, Any]) -> None:
+def test_different_specs_have_different_digests(fields: dict[str, Any]) -> None:
     other = replace(SPEC, **fields)
     assert (other.digest == SPEC.digest) == (other == SPEC)
     assert len(other.digest) == 40
 
 
-def test_the_order_of_labels_does_not_count() -> None:
+def test_the_order_of_labels_does_not_change_the_digest() -> None:
     one, two = replace(SPEC, labels={"a": "1", "b": "2"}), replace(SPEC, labels={"b": "2", "a": "1"})
     assert one.digest == two.digest

@@ -11,7 +11,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.thresholds import MetricThreshold, SliceThreshold, Thresholds, WhenUndecided
 
 
-def test_all_forms() -> None:
+def test_all_forms_of_thresholds_are_read() -> None:
     read = Thresholds.from_json(
         {
             "roc_auc": {"min": "0.80", "max_regression": 0.005},
@@ -39,7 +39,7 @@ def test_all_forms() -> None:
     assert Thresholds.from_json(json.loads(json.dumps(read.to_json()))) == read
 
 
-def test_a_bare_number_is_a_maximum_where_less_is_better() -> None:
+def test_a_bare_number_is_a_maximum_if_lower_is_better() -> None:
     read = Thresholds.from_json({"accuracy": "0.9", "log_loss": "0.4"})
     assert read.metrics == {"accuracy": MetricThreshold(min=0.9), "log_loss": MetricThreshold(max=0.4)}
 
@@ -55,7 +55,7 @@ def test_an_empty_field_of_the_form_is_the_default(name: str, empty: str | None)
     assert Thresholds.from_json({name: empty}) == Thresholds.from_json({})
 
 
-def test_several_slices_and_one_column() -> None:
+def test_several_slices_and_a_single_column_are_read() -> None:
     read = Thresholds.from_json({"slices": [{"by": "carrier", "metric": "f1", "min": 0.5}] * 2})
     assert read.slices == (SliceThreshold(("carrier",), "f1", min=0.5),) * 2
 
@@ -93,13 +93,13 @@ def test_an_explicitly_empty_regression_disables_the_comparison(nothing: Any) ->
     assert other.for_task("binary")["roc_auc"].max_regression == 0.005
 
 
-def test_a_relative_regression_is_a_share_of_the_champions_value() -> None:
+def test_a_relative_regression_is_relative_to_the_champions_value() -> None:
     assert MetricThreshold(max_regression=0.02, relative=True).tolerance(-5.0) == pytest.approx(0.1)
     assert MetricThreshold(max_regression=0.02).tolerance(-5.0) == 0.02
     assert MetricThreshold().tolerance(1.0) == 0
 
 
-def test_thresholds_of_version_0_1() -> None:
+def test_thresholds_of_version_0_1_are_read() -> None:
     read = Thresholds.from_report({"accuracy": 0.97, "per_class": 0.9, "tolerance": 0.005, "confidence": 0.95})
     assert read.metrics == {
         "accuracy": MetricThreshold(min=0.97, max_regression=0.005),
@@ -143,20 +143,20 @@ def test_thresholds_of_version_0_1() -> None:
         ({"undecided": "maybe"}, "undecided='maybe'", "reject or accept"),
     ],
 )
-def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, Any], words: str, hint: str) -> None:
+def test_an_invalid_threshold_is_refused_with_its_name(data: dict[str, Any], words: str, hint: str) -> None:
     with pytest.raises(MlengineError) as raised:
         Thresholds.from_json(data)
     assert words in raised.value.message
     assert hint in str(raised.value.hint)
 
 
-def test_a_metric_of_another_task_names_those_of_the_task() -> None:
+def test_an_error_for_a_metric_of_another_task_lists_valid_ones() -> None:
     with pytest.raises(MlengineError, match="'roc_auc' is of binary, and the task is regression") as raised:
         Thresholds.from_json({"roc_auc": 0.8}).for_task("regression")
     assert "mean_absolute_error" in str(raised.value.hint)
 
 
-def test_a_command_line_gives_slices_as_json() -> None:
+def test_slices_can_be_given_as_json() -> None:
     """The option is --threshold 'slices={…}'."""
     given = {"by": ["carrier"], "metric": "roc_auc", "min": 0.5}
     assert Thresholds.from_json({"slices": json.dumps(given)}) == Thresholds.from_json({"slices": given})

@@ -38,7 +38,7 @@ def test_the_first_model_is_not_compared_but_still_checked() -> None:
     assert decide([BAD, NOT_ASKED], champion=None).decision is Decision.REJECTED
 
 
-def test_accepted_says_how_it_stands_against_the_champion() -> None:
+def test_the_reasons_of_an_acceptance_compare_with_the_champion() -> None:
     verdict = decide([GOOD, BETTER], champion="old")
     assert verdict.decision is Decision.ACCEPTED
     assert verdict.reasons == ("All 2 checks passed.", "It gained 10 rows.")
@@ -48,7 +48,7 @@ SMALL = Check(SIZE_RATIO, 1.0, "≤ 3", passed=True, message="It is as large as 
 
 
 @pytest.mark.parametrize("checks", [[GOOD], [GOOD, NOT_ASKED], [GOOD, NOT_ASKED, SMALL]])
-def test_a_model_that_was_not_compared_in_quality_is_not_accepted(checks: list[Check]) -> None:
+def test_a_model_without_a_quality_comparison_is_not_accepted(checks: list[Check]) -> None:
     verdict = decide(checks, champion="old")
     assert verdict.decision is Decision.NOT_COMPARED
     assert not verdict.decision.publishable
@@ -56,7 +56,7 @@ def test_a_model_that_was_not_compared_in_quality_is_not_accepted(checks: list[C
     assert "require_comparison" in verdict.reasons[1]
 
 
-def test_whoever_wants_no_comparison_says_so_and_reads_that_there_was_none() -> None:
+def test_acceptance_without_a_required_comparison_says_so() -> None:
     verdict = decide([GOOD, NOT_ASKED, SMALL], champion="old", require_comparison=False)
     assert verdict.decision is Decision.ACCEPTED
     assert verdict.reasons == (
@@ -70,7 +70,7 @@ def test_a_failed_check_rejects_a_model_that_was_not_compared() -> None:
     assert decide([BAD, NOT_ASKED], champion="old").decision is Decision.REJECTED
 
 
-def test_a_users_own_comparison_is_one() -> None:
+def test_a_custom_comparison_check_counts_as_a_comparison() -> None:
     own = Check("perplexity", 12.0, "≤ 13", passed=True, message="It is not worse.", comparison=True)
     assert decide([GOOD, NOT_ASKED, own], champion="old").decision is Decision.ACCEPTED
 
@@ -87,7 +87,7 @@ def test_a_verdict_survives_json() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"verdict": "maybe", "reasons": []}, {"verdict": "first", "reasons": None}])
-def test_what_is_no_verdict_is_refused(data: dict[str, object]) -> None:
+def test_an_invalid_verdict_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(MlengineError, match="not a verdict"):
         Verdict.from_json(data)
 

@@ -26,14 +26,14 @@ from mlengine.core.versions import in_order, named_date, newest, newest_at, vers
         ["202611", "2026-01-01"],
     ],
 )
-def test_order(order: list[str]) -> None:
+def test_versions_are_ordered(order: list[str]) -> None:
     mixed = order.copy()
     random.Random(1).shuffle(mixed)
     assert in_order(mixed) == order
     assert newest(mixed) == order[-1]
 
 
-def test_nothing_has_no_newest() -> None:
+def test_an_empty_list_has_no_newest_version() -> None:
     assert newest([]) is None
     assert newest_at([], date(2026, 1, 1)) is None
 
@@ -52,11 +52,11 @@ def test_nothing_has_no_newest() -> None:
         ("12", None),
     ],
 )
-def test_version_time(version: str, time: datetime | None) -> None:
+def test_the_time_in_a_version_name_is_read(version: str, time: datetime | None) -> None:
     assert version_time(version) == time
 
 
-def test_the_newest_at_a_day_counts_the_whole_day() -> None:
+def test_newest_at_a_day_includes_the_whole_day() -> None:
     versions = ["2026-06-01", "2026-07-01", "2026-07-01T18-00"]
     assert newest_at(versions, date(2026, 7, 1)) == "2026-07-01T18-00"
     assert newest_at(versions, datetime(2026, 7, 1)) == "2026-07-01"  # noqa: DTZ001 - without a zone it is UTC
@@ -80,12 +80,12 @@ TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
         (date(2026, 7, 1), NEW_YORK, "2026-07-01T18-00"),
     ],
 )
-def test_dates_in_names_are_of_the_time_zone(at: date, zone: ZoneInfo, version: str) -> None:
+def test_dates_in_names_are_in_the_given_time_zone(at: date, zone: ZoneInfo, version: str) -> None:
     assert newest_at(["2026-06-01", "2026-07-01", "2026-07-01T18-00"], at, zone=zone) == version
 
 
 @pytest.mark.parametrize(("zone", "version"), [(TOKYO, "v9"), (NEW_YORK, "v10")])
-def test_the_end_of_a_day_is_that_of_the_time_zone(zone: ZoneInfo, version: str) -> None:
+def test_the_end_of_a_day_depends_on_the_time_zone(zone: ZoneInfo, version: str) -> None:
     registered = {"v9": datetime(2026, 6, 30, 12, tzinfo=UTC), "v10": datetime(2026, 6, 30, 20, tzinfo=UTC)}
     assert newest_at(["v9", "v10"], date(2026, 6, 30), registered, zone) == version
 
@@ -103,11 +103,11 @@ def test_the_end_of_a_day_is_that_of_the_time_zone(zone: ZoneInfo, version: str)
         ("v12", None),
     ],
 )
-def test_named_date(name: str, named: date | None) -> None:
+def test_the_date_in_a_partition_key_is_read(name: str, named: date | None) -> None:
     assert named_date(name) == named
 
 
-def test_a_name_without_a_date_counts_from_its_registration() -> None:
+def test_a_version_without_a_date_is_dated_by_its_registration() -> None:
     registered = {"v9": datetime(2026, 6, 1, tzinfo=UTC), "v10": datetime(2026, 7, 1, tzinfo=UTC)}
     assert newest_at(["v9", "v10"], date(2026, 6, 30), registered) == "v9"
     assert newest_at(["v9", "v10"], date(2026, 7, 1), registered) == "v10"
@@ -118,13 +118,13 @@ _NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", fullmatch=True) | st
 
 
 @given(st.lists(_NAMES, max_size=8))
-def test_every_name_has_one_place(names: list[str]) -> None:
+def test_version_names_have_a_total_order(names: list[str]) -> None:
     order = in_order(names)
     assert order == in_order(reversed(names))
     assert len({version_key(name) for name in names}) == len(set(names))
 
 
 @given(st.lists(st.dates(), min_size=1, max_size=8), st.dates())
-def test_newest_at_is_the_last_that_is_not_later(days: list[date], at: date) -> None:
+def test_newest_at_returns_the_last_version_that_is_not_later(days: list[date], at: date) -> None:
     expected = max((day for day in days if day <= at), default=None)
     assert newest_at([str(day) for day in days], at) == (str(expected) if expected else None)

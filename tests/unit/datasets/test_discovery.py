@@ -42,11 +42,11 @@ def found(tmp_path: Path, *names: str, **options: str) -> tuple[str, dict[str, l
         ("part-0.csv", None),
     ],
 )
-def test_the_split_of_a_path(path: str, split: str | None) -> None:
+def test_the_split_of_a_path_is_recognised(path: str, split: str | None) -> None:
     assert split_of(path) == split
 
 
-def test_markers_and_documents_are_left_out(tmp_path: Path) -> None:
+def test_markers_and_documents_are_excluded(tmp_path: Path) -> None:
     names = ("train/a.parquet", "train/_SUCCESS", "train/.a.crc", "README.md", "LICENSE", "test/b.parquet")
     assert found(tmp_path, *names) == ("parquet", {"train": ["train/a.parquet"], "heldout": ["test/b.parquet"]})
 
@@ -68,11 +68,11 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_formats_by_suffix(tmp_path: Path, name: str) -> None:
+def test_formats_are_recognised_by_suffix(tmp_path: Path, name: str) -> None:
     assert found(tmp_path, f"train/{name}")[0] == FORMATS[name]
 
 
-def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
+def test_ambiguous_or_empty_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such directory"):
         find(Storage(), str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match="has no files"):
@@ -87,7 +87,7 @@ def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
         find(Storage(), str(tmp_path), heldout="gs://bkt/x")
 
 
-def test_a_directory_without_training_rows(tmp_path: Path) -> None:
+def test_a_directory_without_training_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no training files; splits there: heldout"):
         found(tmp_path, "test/a.csv")
 
@@ -100,12 +100,12 @@ def test_data_with_names_like_documents_is_kept(tmp_path: Path) -> None:
     )
 
 
-def test_notes_among_tables_are_left_out_and_tables_with_such_names_are_not(tmp_path: Path) -> None:
+def test_notes_are_excluded_but_tables_with_such_names_are_not(tmp_path: Path) -> None:
     names = ("train/licenses-2025.csv", "train/readme-first.csv", "train/notes.txt", "docs/about.pdf", "CHANGELOG")
     assert found(tmp_path, *names) == ("csv", {"train": ["train/licenses-2025.csv", "train/readme-first.csv"]})
 
 
-def test_a_folder_of_texts_is_a_version_of_files(tmp_path: Path) -> None:
+def test_a_folder_of_text_files_is_registered_as_files(tmp_path: Path) -> None:
     assert found(tmp_path, "train/a.txt", "test/b.txt") == (
         "files",
         {"train": ["train/a.txt"], "heldout": ["test/b.txt"]},

@@ -20,7 +20,7 @@ def categories(**counts: int) -> ColumnStatistics:
     return ColumnStatistics(nulls=0, top=tuple(counts.items()))
 
 
-def test_numbers_that_move() -> None:
+def test_drift_of_numbers_is_measured() -> None:
     random = np.random.default_rng(0)
     before = random.normal(size=20_000)
     same, wider, moved = random.normal(size=20_000), 1.5 * before, before + 1
@@ -39,7 +39,7 @@ def _by_definition(old: np.ndarray, new: np.ndarray) -> float:
     return float(((after - before) * np.log(after / before)).sum())
 
 
-def test_numbers_with_ties() -> None:
+def test_drift_of_numbers_with_ties_is_measured() -> None:
     half = ColumnStatistics(nulls=0, quantiles=(0.0,) * 11 + (1.0,) * 10)
     assert psi(half, half, 100, 100) == pytest.approx(0)
     constant = ColumnStatistics(nulls=0, quantiles=(5.0,) * 21)
@@ -47,21 +47,21 @@ def test_numbers_with_ties() -> None:
     assert psi(constant, half, 10, 10) is not None
 
 
-def test_categories() -> None:
+def test_drift_of_categories_is_measured() -> None:
     before, after = categories(a=50, b=50), categories(a=25, b=75)
     expected = -0.25 * np.log(0.5) + 0.25 * np.log(1.5)
     assert psi(before, after, 100, 100) == pytest.approx(expected)
     assert new_values_share(before, categories(a=90, c=10), 100, 100) == pytest.approx(0.1)
 
 
-def test_values_that_are_not_all_known() -> None:
+def test_drift_of_incompletely_counted_values_is_unknown() -> None:
     some = categories(a=50)
     assert psi(some, categories(a=100), 100, 100) is None
     assert new_values_share(some, categories(a=100), 100, 100) is None
     assert psi(ColumnStatistics(), ColumnStatistics(), 1, 1) is None
 
 
-def test_a_column_over_versions() -> None:
+def test_drift_of_a_column_over_versions() -> None:
     def version(zeros: int) -> Manifest:
         label = {"label": ColumnStatistics(nulls=0, top=((0, zeros), (1, 60 - zeros)))}
         return replace(MANIFEST, splits={**MANIFEST.splits, "train": replace(MANIFEST.train, statistics=label)})

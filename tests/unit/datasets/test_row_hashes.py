@@ -22,7 +22,7 @@ def hashes(values: list[Any], column: Column) -> list[int]:
     batch = pa.RecordBatch.from_arrays([array], names=[column.name])
     found: list[int] = row_hashes(batch, (column,)).tolist()
     half = row_hashes(batch.slice(len(values) // 2), (column,)).tolist()
-    assert half == found[len(values) // 2 :], "a slice has the hashes of its rows"
+    assert half == found[len(values) // 2 :], "a slice must have the hashes of its rows"
     return found
 
 
@@ -63,13 +63,13 @@ def test_hashes_distinguish_values(kind: str, data: st.DataObject) -> None:
     assert len(set(zip(plain, found, strict=True))) == len(set(plain)) == len(set(found))
 
 
-def test_many_texts_of_few_values_have_the_hashes_of_the_values() -> None:
+def test_repeated_strings_have_equal_hashes() -> None:
     column = Column("x", "string")
     values = ["a", "bb", "", None, "ccccccccc"] * 1_000
     assert hashes(values, column) == hashes(values[:5], column) * 1_000
 
 
-def test_columns_that_make_rows_equal() -> None:
+def test_only_feature_and_target_columns_are_compared() -> None:
     columns = (Column("id", "string"), Column("x", "int8"), Column("w", "float32"), Column("y", "int8"))
     table = Schema(columns, target="y", key="id", weight="w")
     assert [column.name for column in compared_columns(table)] == ["x", "y"]
@@ -77,7 +77,7 @@ def test_columns_that_make_rows_equal() -> None:
     assert [column.name for column in compared_columns(picture)] == ["image"]
 
 
-def test_values_in_other_columns_are_other_rows() -> None:
+def test_equal_values_in_other_columns_are_different_rows() -> None:
     columns = (Column("a", "int64"), Column("b", "int64"), Column("when", "date"), Column("at", "timestamp"))
     day, moment = date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)
     batch = pa.RecordBatch.from_arrays(
@@ -114,7 +114,7 @@ def test_overlap_of_many_rows_is_estimated_in_bounded_memory() -> None:
     assert rows.share == pytest.approx(0.25, abs=0.02)
 
 
-def test_no_held_out_rows() -> None:
+def test_overlap_without_held_out_rows_is_zero() -> None:
     rows = HeldoutRows()
     rows.finish()
     rows.match(np.array([1], np.uint64))

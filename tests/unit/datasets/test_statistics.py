@@ -26,7 +26,7 @@ def statistics(
     return collected.finish()
 
 
-def test_numbers() -> None:
+def test_statistics_of_numbers() -> None:
     values = np.random.default_rng(0).normal(1e9, 3.0, 5_000)
     array = pa.array([None, float("nan"), *values])
     found = statistics({"x": (Column("x", "float64"), array)})["x"]

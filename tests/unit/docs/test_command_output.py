@@ -30,7 +30,9 @@ def record(run_id: str) -> JobRecord:
     return JobRecord(key="k", job_id="j", model="mnist", backend="local", spec={}, owner=owner)
 
 
-def test_reap(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documented_output_of_reap_is_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Airflow:
         def __init__(self, *_: Any) -> None: ...
 
@@ -58,7 +60,9 @@ def test_reap(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == documented_output("mlengine jobs reap")
 
 
-def test_prune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documented_output_of_prune_is_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     job_dir = JobDir.of(BUCKET, "mnist", "mnist_2026_09_01_5be1a90c")
     written = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
     size = round(47.2 * 2**20) // 31

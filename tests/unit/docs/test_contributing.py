@@ -22,7 +22,7 @@ def cells() -> list[str]:
 CELLS = cells()
 
 
-def test_the_table_is_found() -> None:
+def test_the_table_of_files_is_found() -> None:
     assert len(CELLS) >= 15
 
 

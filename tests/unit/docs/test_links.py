@@ -19,7 +19,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if "://" in link:
             continue
@@ -30,7 +30,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tests_that_are_named_are_there(page: Path) -> None:
+def test_named_tests_exist(page: Path) -> None:
     """A page that cites a test as proof must cite one that exists."""
     for file, name in _NAMED.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / file).exists(), f"{page.name}: {file}"
@@ -43,7 +43,7 @@ def test_every_page_is_in_the_contents() -> None:
         assert contents.count(f"- {page.name}\n") == 1, page.name
 
 
-def test_every_picture_is_shown() -> None:
+def test_every_picture_is_used() -> None:
     shown = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     for picture in (ROOT / "docs" / "img").iterdir():
         assert picture.name in shown, picture.name

@@ -61,14 +61,14 @@ def rendered(text: str, *, key: str | None) -> str:
     return environment.from_string(text).render(context)
 
 
-def test_the_table_is_about_all_of_them() -> None:
+def test_the_table_lists_all_date_variables() -> None:
     names = [name for names, *_ in documented().values() for name in names]
     assert {"partition_key", "partition_date", "dag_run.run_after", "ds", "ts", "logical_date"} <= set(names)
 
 
-@pytest.mark.parametrize("column", [1, 2], ids=["with a key", "without"])
+@pytest.mark.parametrize("column", [1, 2], ids=["with a key", "without a key"])
 @pytest.mark.parametrize("row", documented())
-def test_a_variable_is_there_or_not_as_the_table_says(row: str, column: int) -> None:
+def test_a_variable_is_defined_as_the_table_says(row: str, column: int) -> None:
     names, says = documented()[row][0], str(documented()[row][column])
     for name in names:
         text, key = f"{{{{ {name} }}}}", "2026-11-01" if column == 1 else None
@@ -82,7 +82,7 @@ def test_a_variable_is_there_or_not_as_the_table_says(row: str, column: int) -> 
 
 
 @pytest.mark.parametrize("key", ["2026-11-01", None])
-def test_the_expression_for_a_runs_date_works_in_both(key: str | None) -> None:
+def test_the_expression_for_a_runs_date_works_with_and_without_a_key(key: str | None) -> None:
     page = (ROOT / "docs" / "retraining.md").read_text(encoding="utf-8")
     expression = re.search(r"`(\{\{ \(partition_date or [^`]+)`", page)
     assert expression is not None

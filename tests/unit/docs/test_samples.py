@@ -28,7 +28,7 @@ def test_the_manual_has_samples() -> None:
     assert len(RUN) > 3
 
 
-def test_files_are_shown_as_they_are() -> None:
+def test_shown_files_equal_those_in_the_repository() -> None:
     shown = [
         (ROOT / path, text)
         for page in PAGES
@@ -40,16 +40,16 @@ def test_files_are_shown_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{b.place} {c[:40]}" for b, c in COMMANDS])
-def test_a_command_is_one(block: Block, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_are_valid(block: Block, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     given, elided = words(command)
     given = given[: given.index("--")] if "--" in given else given
     parser = build_parser()
     try:
         parser.parse_args(given)
     except SystemExit as end:
-        said = capsys.readouterr().err
-        if end.code and not (elided and "required" in said):
-            pytest.fail(f"{block.place}: {said}")
+        output = capsys.readouterr().err
+        if end.code and not (elided and "required" in output):
+            pytest.fail(f"{block.place}: {output}")
     assert flags(parser, given) >= {word.partition("=")[0] for word in given if word.startswith("--")}, block.place
 
 
@@ -65,7 +65,7 @@ def flags(parser: argparse.ArgumentParser, given: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
-def test_commands_in_sentences_exist(page: Path) -> None:
+def test_commands_in_text_exist(page: Path) -> None:
     """Commands in running text exist. They may lack required arguments, as in `mlengine jobs reap`."""
     text = " ".join(re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE).split())
     parser = build_parser()
@@ -90,7 +90,7 @@ def unknown_words(parser: argparse.ArgumentParser, given: list[str]) -> list[str
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in {"yaml", "json"}], ids=lambda block: block.place)
-def test_a_job_file_is_one(block: Block) -> None:
+def test_job_files_are_valid(block: Block) -> None:
     if block.language == "json":
         json.loads(block.text)
     elif re.search(r"^(trainingInput|workerPoolSpecs|jobSpec):", block.text, re.MULTILINE):
@@ -98,7 +98,7 @@ def test_a_job_file_is_one(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "ini"], ids=lambda block: block.place)
-def test_settings_are_ours(block: Block) -> None:
+def test_settings_exist(block: Block) -> None:
     config = configparser.ConfigParser(interpolation=None)
     config.read_string(block.text)
     secrets = {f"{one.name}_{suffix}" for one in SETTINGS.values() if one.sensitive for suffix in ("cmd", "secret")}
@@ -106,12 +106,12 @@ def test_settings_are_ours(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
-def test_python_is_python(block: Block) -> None:
+def test_python_samples_compile(block: Block) -> None:
     text = re.sub(r",?\s*…", "", block.text)  # marks omissions in the manual
     compile(text + "    pass\n" * text.rstrip().endswith(":"), block.place, "exec")
 
 
-def test_python_that_is_whole_runs(tmp_path: Path) -> None:
+def test_complete_python_samples_run(tmp_path: Path) -> None:
     """Complete samples run, all in one interpreter but each in its own namespace.
 
     This creates the DAGs, and operators with their arguments.
@@ -149,7 +149,7 @@ def test_python_that_is_whole_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_make_knows_what_the_manual_asks_of_it(page: Path) -> None:
+def test_make_targets_in_the_manual_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+(?: [a-z0-9-]+)*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {name for target in targets for name in target.split()}
     asked = set(re.findall(r"`make ([a-z-]+)|^\$? ?make ([a-z-]+)", page.read_text(), re.MULTILINE))

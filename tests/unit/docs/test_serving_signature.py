@@ -38,10 +38,10 @@ def test_a_default_is_as_documented(field: str) -> None:
 @pytest.mark.parametrize("field", FIELDS)
 def test_an_example_is_accepted(field: str) -> None:
     value = json.loads(FIELDS[field][1])
-    assert value != ServingSignature().to_json()[field], "an example shows another value than the default"
+    assert value != ServingSignature().to_json()[field], "an example must show another value than the default"
     others = {} if field in {"inputs", "outputs", "columns"} else _COMPLETE
     assert ServingSignature.from_json({**others, field: value}).to_json()[field] == value
 
 
-def test_denied_ops_are_those_that_reach_outside_the_graph() -> None:
+def test_the_documented_denied_ops_are_complete() -> None:
     assert {"PyFunc*", "ReadFile", "PrintV2", "*Send"} <= set(DENIED_OPS)

@@ -11,7 +11,7 @@ from mlengine.emulator.http import Request
 METHODS = ("create", "list", "get", "delete", "cancel")
 
 
-def test_the_methods_of_vertex_ai() -> None:
+def test_the_document_has_the_methods_of_vertex_ai() -> None:
     from googleapiclient.discovery import build_from_document  # type: ignore[import-untyped,unused-ignore]
 
     document = discovery.answer(Request({"api": "aiplatform", "version": "v1"}, {}))

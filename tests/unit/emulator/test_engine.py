@@ -64,7 +64,7 @@ def test_states_follow_the_backend(engine: Engine, backend: MemoryBackend) -> No
     assert ended["startTime"] <= ended["endTime"]
 
 
-def test_the_copies_of_a_job_are_removed_when_it_ends_and_no_others(engine: Engine, backend: MemoryBackend) -> None:
+def test_only_the_copies_of_a_finished_job_are_removed(engine: Engine, backend: MemoryBackend) -> None:
     first, second = engine.create(record("1")), engine.create(record("2"))
     for made in (first, second):
         engine.objects_dir(made.key).mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_a_deleted_job_is_only_hidden(engine: Engine, backend: MemoryBackend) ->
     with pytest.raises(EmulatorApiError, match="not found"):
         engine.get(made.key, "job")
     assert engine.store.get(made.key) is not None
-    assert backend.calls[calls:] == ["describe"], "nothing is asked of the backend but its state"
+    assert backend.calls[calls:] == ["describe"], "only the state must be requested from the backend"
 
 
 def test_a_stuck_job_is_never_submitted(engine: Engine, backend: MemoryBackend) -> None:
@@ -164,7 +164,7 @@ def test_a_job_is_cancelled_at_its_time_limit(engine: Engine, backend: MemoryBac
     assert (ended.state, ended.error) == (JobState.CANCELLED, {"code": 1, "message": "CANCELED"})
 
 
-def test_a_job_that_waits_too_long_is_cancelled(engine: Engine, backend: MemoryBackend) -> None:
+def test_a_job_that_exceeds_its_wait_limit_is_cancelled(engine: Engine, backend: MemoryBackend) -> None:
     limited = record()
     limited = replace(
         limited, submission={**limited.submission, "spec": TrainingSpec("t", max_wait_seconds=5).to_json()}
@@ -188,7 +188,7 @@ def test_a_restarted_job_keeps_its_first_start_and_its_log(
     backend.jobs[0].state = JobState.RUNNING
     first = engine.get(made.key, "job")
     assert first.state is JobState.RUNNING
-    assert backend.jobs[0].state is JobState.CANCELLED, "its processes are ended"
+    assert backend.jobs[0].state is JobState.CANCELLED, "the processes of the job must be stopped"
     pending = engine.get(made.key, "job")
     assert render(pending)["state"] == "JOB_STATE_PENDING"
     assert render(pending)["startTime"] == render(first)["startTime"]
@@ -218,7 +218,7 @@ def test_a_job_that_is_cancelled_while_it_is_restarted_is_cancelled(engine: Engi
     assert engine.get(made.key, "job").state is JobState.CANCELLED
 
 
-def test_the_error_of_a_failed_job_may_follow_late(engine: Engine, backend: MemoryBackend) -> None:
+def test_the_error_of_a_failed_job_can_be_delayed(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(replace(record(), faults=JobFaults(error_delay=60.0)))
     engine.refresh([made])
     backend.end("job-1", JobState.FAILED, FailureCause.TRAINER)
@@ -228,7 +228,7 @@ def test_the_error_of_a_failed_job_may_follow_late(engine: Engine, backend: Memo
     assert render(replace(failed, ended=time.time() - 61.0))["error"]["code"] == 3
 
 
-def test_a_list_has_the_jobs_of_one_parent_the_newest_first(engine: Engine) -> None:
+def test_a_list_has_the_jobs_of_one_parent_newest_first(engine: Engine) -> None:
     for name in ("1", "2", "3"):
         engine.create(record(name))
     engine.create(replace(record("4"), region="elsewhere"))
@@ -237,7 +237,7 @@ def test_a_list_has_the_jobs_of_one_parent_the_newest_first(engine: Engine) -> N
     assert [found.id for found in engine.jobs_of(MLENGINE, "p", "")] == ["5"]
 
 
-def test_a_cancel_that_does_not_reach_the_backend_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
+def test_a_failed_cancel_request_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
     engine.refresh([made])
     backend.jobs[0].state = JobState.RUNNING
@@ -256,7 +256,7 @@ def test_a_cancel_that_does_not_reach_the_backend_changes_nothing(engine: Engine
     assert engine.get(made.key, "job").state is JobState.CANCELLED
 
 
-def test_labels_are_changed_and_nothing_else(engine: Engine, backend: MemoryBackend) -> None:
+def test_only_labels_can_be_changed(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
     engine.refresh([made])
     backend.end("job-1", JobState.SUCCEEDED)

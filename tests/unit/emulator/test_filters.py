@@ -76,7 +76,7 @@ def test_a_filter_matches_a_job(text: str, holds: bool) -> None:
         ("a=1 AND NOT b=1 OR c=1", "a=1 AND ((NOT b=1) OR c=1)"),
     ],
 )
-def test_precedence(text: str, same: str) -> None:
+def test_operators_have_the_documented_precedence(text: str, same: str) -> None:
     """``NOT`` binds tighter than ``OR``, and ``OR`` tighter than ``AND``, for all values of the three fields."""
     for bits in range(8):
         job = {name: str(bits >> place & 1) for place, name in enumerate("abc")}

@@ -53,7 +53,7 @@ def journal(backend: LoggingBackend, tmp_path: Path) -> Journal:
     return Journal(backend, tmp_path)
 
 
-def said(journal: Journal, job: Record) -> list[tuple[str, str, str]]:
+def logged(journal: Journal, job: Record) -> list[tuple[str, str, str]]:
     return [
         (entry["severity"], entry["resource"]["labels"]["task_name"], entry["jsonPayload"]["message"])
         for entry in all_entries(journal, job)
@@ -61,7 +61,7 @@ def said(journal: Journal, job: Record) -> list[tuple[str, str, str]]:
 
 
 def texts(journal: Journal, job: Record) -> list[str]:
-    return [text for _, _, text in said(journal, job)]
+    return [text for _, _, text in logged(journal, job)]
 
 
 def test_the_service_logs_each_stage_of_a_vertex_ai_job_once(journal: Journal, backend: LoggingBackend) -> None:
@@ -79,21 +79,21 @@ def test_the_service_logs_each_stage_of_a_vertex_ai_job_once(journal: Journal, b
     running = replace(preparing, state=JobState.RUNNING, started=1.0)
     assert texts(journal, running)[6:] == ["Job is running."]
     backend.written += [LogLine("chief-0", "out"), LogLine("worker-1", "err", stderr=True)]
-    assert said(journal, running)[7:] == [("INFO", "workerpool0-0", "out"), ("ERROR", "workerpool1-1", "err")]
+    assert logged(journal, running)[7:] == [("INFO", "workerpool0-0", "out"), ("ERROR", "workerpool1-1", "err")]
     done = replace(running, state=JobState.SUCCEEDED, ended=2.0)
     end = [
         ("INFO", "service", "Finished tearing down training program."),
         ("INFO", "service", "Job completed successfully."),
     ]
-    assert said(journal, done)[9:] == end
-    assert said(journal, done)[9:] == end
+    assert logged(journal, done)[9:] == end
+    assert logged(journal, done)[9:] == end
 
 
 def test_a_quick_job_has_all_stages_and_its_error(journal: Journal, backend: LoggingBackend) -> None:
     backend.written.append(LogLine("chief-0", "out"))
     error = {"code": 3, "message": "The replica workerpool0-0 exited with a non-zero status of 1."}
     job = replace(record(), handle=HANDLE, state=JobState.FAILED, started=1.0, ended=2.0, error=error)
-    assert said(journal, job)[4:] == [
+    assert logged(journal, job)[4:] == [
         ("INFO", "service", "Job is preparing."),
         ("INFO", "service", "Job is running."),
         ("INFO", "workerpool0-0", "out"),
@@ -122,7 +122,7 @@ def test_a_job_that_starts_again_has_the_lines_of_both_starts(journal: Journal, 
     assert texts(journal, job)[7:] == ["Job is preparing.", "Job is running.", "second"]
 
 
-def test_the_messages_of_ml_engine(journal: Journal) -> None:
+def test_an_ml_engine_job_has_the_messages_of_ml_engine(journal: Journal) -> None:
     job = replace(record("census_1", MLENGINE), state=JobState.RUNNING, started=1.0)
     assert texts(journal, job) == [
         "Validating job requirements...",
@@ -133,7 +133,7 @@ def test_the_messages_of_ml_engine(journal: Journal) -> None:
     ]
 
 
-def test_jobs_whose_names_are_alike_have_different_logs(journal: Journal) -> None:
+def test_jobs_with_similar_names_have_different_logs(journal: Journal) -> None:
     """With hyphens between project, region and id, ``p-r``/``x`` and ``p``/``r-x`` would have the same name."""
     one = replace(record("1"), project="p-r", region="x")
     other = replace(record("1"), project="p", region="r-x")
@@ -143,13 +143,13 @@ def test_jobs_whose_names_are_alike_have_different_logs(journal: Journal) -> Non
     assert texts(journal, other)[0] == "other"
 
 
-def test_text_that_utf_8_cannot_encode(journal: Journal, backend: LoggingBackend) -> None:
+def test_text_that_utf_8_cannot_encode_is_logged(journal: Journal, backend: LoggingBackend) -> None:
     backend.written.append(LogLine("chief-0", "Größe \ud800"))
     job = replace(record(), handle=HANDLE, state=JobState.RUNNING, started=1.0)
     assert texts(journal, job)[-1] == "Größe ?"
 
 
-def test_collecting_stops_after_a_time_and_goes_on_from_there(journal: Journal, backend: LoggingBackend) -> None:
+def test_collecting_stops_after_a_time_limit_and_resumes(journal: Journal, backend: LoggingBackend) -> None:
     backend.written += [LogLine("chief-0", str(number)) for number in range(12_000)]
     job = replace(record(), handle=HANDLE, state=JobState.RUNNING, started=1.0)
     assert [journal.collect(job, 0.0) for _ in range(3)] == [False, False, True]
@@ -157,12 +157,12 @@ def test_collecting_stops_after_a_time_and_goes_on_from_there(journal: Journal, 
 
 
 def test_a_page_does_not_wait_for_another_thread_that_collects(journal: Journal, backend: LoggingBackend) -> None:
-    reading, go_on = threading.Event(), threading.Event()
+    reading, continue_reading = threading.Event(), threading.Event()
     read = backend.logs
 
     def slow(handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         reading.set()
-        assert go_on.wait(60)
+        assert continue_reading.wait(60)
         return read(handle, cursor, limit)
 
     backend.written.append(LogLine("chief-0", "out"))
@@ -172,7 +172,7 @@ def test_a_page_does_not_wait_for_another_thread_that_collects(journal: Journal,
         first = pool.submit(journal.collect, job)
         assert reading.wait(60)
         assert journal.collect(job, 0.01) is False
-        go_on.set()
+        continue_reading.set()
         assert first.result(60) is True
     assert journal.collect(job, 0.01) is True
     assert texts(journal, job)[6:] == ["out"]

@@ -62,7 +62,7 @@ def pages(journal: Journal, **more: Any) -> list[list[str]]:
             return found
 
 
-def test_an_entry(journal: Journal) -> None:
+def test_an_entry_has_the_fields_of_the_service(journal: Journal) -> None:
     write(journal, JOBS[0], "hello", severity=500)
     (entry,) = list_entries(journal, JOBS, request(filter="severity>=ERROR"))["entries"]
     assert entry.pop("timestamp") == entry.pop("receiveTimestamp")
@@ -76,7 +76,7 @@ def test_an_entry(journal: Journal) -> None:
     }
 
 
-def test_the_page_sizes_of_the_documentation(journal: Journal) -> None:
+def test_the_documented_page_sizes_apply(journal: Journal) -> None:
     write(journal, JOBS[0], *map(str, range(1100)))
     for size, expected in ((None, 50), (0, 50), (7, 7), ("8", 8), (1000, 1000), (5000, 1000)):
         assert len(list_entries(journal, JOBS, request(pageSize=size))["entries"]) == expected
@@ -101,9 +101,9 @@ def test_pages_have_each_entry_once_in_order(
     journal = Journal(MemoryBackend(), tmp_path_factory.mktemp("logs"))
     expected = []
     for number, (job, severity, count) in enumerate(batches):
-        said = [f"{number} {place}" for place in range(count)]
-        write(journal, JOBS[job], *said, severity=severity)
-        expected += said if JOBS[job].project == "p" and severity >= minimum else []
+        messages = [f"{number} {place}" for place in range(count)]
+        write(journal, JOBS[job], *messages, severity=severity)
+        expected += messages if JOBS[job].project == "p" and severity >= minimum else []
     text = f"logName:workerpool0 AND severity>={'ERROR' if minimum else 'DEFAULT'}"
     order = "timestamp desc" if descending else "timestamp asc"
     found = pages(journal, pageSize=size, filter=text, orderBy=order)
@@ -141,7 +141,9 @@ def test_a_token_belongs_to_its_request(journal: Journal) -> None:
             list_entries(journal, JOBS, request(pageToken=wrong))
 
 
-def test_a_search_that_finds_little_answers_in_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_with_few_results_returns_within_its_time_limit(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As documented, a page may be empty and have a token with which the search continues."""
     monkeypatch.setattr(log_entries, "MAX_EXAMINED", 20)
     write(journal, JOBS[0], *map(str, range(100)))
@@ -150,7 +152,7 @@ def test_a_search_that_finds_little_answers_in_time(journal: Journal, monkeypatc
     assert len(found) == 6  # for these 100 lines and the four of the service
 
 
-def test_lines_that_are_not_collected_yet_follow_by_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_collected_later_follow_with_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_entries, "COLLECT_SECONDS", 0.0)
     backend = LoggingBackend()
     backend.written += [LogLine("chief-0", str(number)) for number in range(12_000)]
@@ -211,7 +213,7 @@ def test_the_states_of_other_jobs_are_not_read(journal: Journal) -> None:
         ({"resourceNames": [f"projects/p{number}" for number in range(101)]}, "At most 100 resources"),
     ],
 )
-def test_what_is_refused(journal: Journal, change: dict[str, Any], message: str) -> None:
+def test_invalid_requests_are_refused(journal: Journal, change: dict[str, Any], message: str) -> None:
     with pytest.raises(EmulatorApiError, match=message) as refused:
         list_entries(journal, JOBS, request(**change))
     assert refused.value.status == "INVALID_ARGUMENT"

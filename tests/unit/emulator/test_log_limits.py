@@ -8,7 +8,7 @@ from mlengine.emulator.http import Request
 from mlengine.emulator.log_limits import Quotas, project_of, resumed_search, unfinished_search
 
 
-def test_a_quota_holds_in_any_sixty_seconds() -> None:
+def test_the_quota_applies_to_any_sixty_seconds() -> None:
     now = [0.0]
     quotas = Quotas(lambda: now[0])
     taken = []

@@ -68,10 +68,10 @@ def test_lines_are_stored_by_severity_with_increasing_times(store: LogStore) -> 
     streams = [*one.streams.values(), *other.streams.values()]
     found = sorted(row for stream in streams for row in rows(store, stream))
     assert [row[3] for row in found] == ["1", "2", "E", "x", "3"]
-    assert len({row[0] for row in found}) == len(found), "each line has its own time"
+    assert len({row[0] for row in found}) == len(found), "each line must have its own time"
 
 
-def test_a_part_of_a_stream_is_read(store: LogStore) -> None:
+def test_part_of_a_stream_can_be_read(store: LogStore) -> None:
     log = store.job("a")
     count = 3000
     for begin in range(0, count, 750):
@@ -100,13 +100,13 @@ def test_one_read_takes_few_blocks(store: LogStore) -> None:
     assert len(store._read(stream, (0, 0), (2**62, 0), 50, descending=False)) <= 5
 
 
-def test_lines_with_any_characters_are_stored(store: LogStore) -> None:
+def test_lines_with_all_characters_are_stored(store: LogStore) -> None:
     log, odd = store.job("a"), ["", "a\nb", "\r\n", '"\\', "Größe \u2028", "\0", "\U0001f600"]
     store.append(log, lines(*odd), {})
     assert texts(store, log.streams[200]) == odd
 
 
-def test_another_process_reads_what_was_stored(store: LogStore, tmp_path: Path) -> None:
+def test_another_process_reads_the_stored_lines(store: LogStore, tmp_path: Path) -> None:
     log = store.job("a")
     store.append(log, lines("1", "2"), {"at": 2}, stage=3)
     newest = max(row[0] for row in rows(store, log.streams[200]))

@@ -58,7 +58,7 @@ def test_values_of_the_wrong_type_are_rejected_with_their_path(wrong: dict[str, 
     assert caught.value.violation == (message.split("'")[1], caught.value.message)
 
 
-def test_a_training_pipeline_without_its_output_only_fields() -> None:
+def test_output_only_fields_of_a_training_pipeline_are_dropped() -> None:
     inputs = {"workerPoolSpecs": [{"replicaCount": "1"}]}
     sent = {
         "display_name": "p",

@@ -31,7 +31,7 @@ def image(**config: Any) -> dict[str, Any]:
     return custom(packageUris=None, pythonModule=None, masterConfig={"imageUri": "i", **config})
 
 
-def test_a_job_with_a_job_dir_is_a_plain_training() -> None:
+def test_a_job_with_a_job_dir_becomes_a_plain_training_spec() -> None:
     read, spec = mlengine_jobs.read(
         job(jobDir="gs://bkt/out", args=["--a", "1"], scaleTier="STANDARD_1", runtimeVersion="1.0")
     )
@@ -43,7 +43,7 @@ def test_a_job_with_a_job_dir_is_a_plain_training() -> None:
     assert "runtimeVersion" in notes[0]
 
 
-def test_a_job_id_that_is_used_again_is_another_job_to_the_backend() -> None:
+def test_a_reused_job_id_is_a_new_job_for_the_backend() -> None:
     """The backend may still know the first job of that id after the emulator's state was deleted."""
     read, spec = mlengine_jobs.read(job(jobDir="gs://bkt/out"))
     keys = {mlengine_jobs.submission(read, spec, "p", storage(), None)[0].key for _ in range(2)}
@@ -66,7 +66,7 @@ def test_a_job_without_a_job_dir_gets_no_job_dir_argument() -> None:
         image(containerCommand=["python3", "-m", "x"]),
     ],
 )
-def test_a_chief_alone_has_a_cluster_of_one(data: dict[str, Any]) -> None:
+def test_a_single_replica_gets_a_tf_config(data: dict[str, Any]) -> None:
     """ML Engine did the same, and old trainers read ``TF_CONFIG`` unconditionally."""
     read, spec = mlengine_jobs.read(data)
     submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")

@@ -71,7 +71,7 @@ def test_uploads_without_a_required_field_are_refused(api: ModelsApi, missing: s
     assert caught.value.violation[0] in {"model.display_name", "model.artifact_uri"}
 
 
-def test_versions_have_an_order(api: ModelsApi) -> None:
+def test_versions_are_listed_in_order(api: ModelsApi) -> None:
     def numbers(order: str) -> list[str]:
         return [model["versionId"] for model in api.list_versions(request(orderBy=order))["models"]]
 
@@ -84,7 +84,7 @@ def test_versions_have_an_order(api: ModelsApi) -> None:
             numbers(wrong)
 
 
-def test_models_outlive_the_emulator(api: ModelsApi) -> None:
+def test_models_survive_a_restart(api: ModelsApi) -> None:
     api.merge_aliases(request({"versionAliases": ["champion"]}, "digits@2"))
     api.update(request({"description": "d"}, "digits@1", updateMask="description"))
     again = ModelsApi(ModelStore(api.store.folder))

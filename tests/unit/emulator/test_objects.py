@@ -56,14 +56,14 @@ def test_paths_in_a_list_are_replaced_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["/data/gcs/bkt/a", "gs://bkt/a", "/gcs/", "/gcs/bkt", "file:///gcs/bkt/a"])
-def test_other_words_stay_as_they_are(tmp_path: Path, word: str) -> None:
+def test_other_arguments_are_not_changed(tmp_path: Path, word: str) -> None:
     made = copies(Bucket(a=b"1"), tmp_path)
     assert made.localized(Task([word])).command == [word]
     assert made.notes == []
 
 
 @pytest.mark.parametrize("path", ["missing", "../bkt/a", "a/../../etc", "a//b", "folder/"])
-def test_a_path_of_no_object_stays_and_is_logged(tmp_path: Path, path: str) -> None:
+def test_a_path_without_an_object_is_kept_and_logged(tmp_path: Path, path: str) -> None:
     made = copies(Bucket(a=b"1"), tmp_path)
     assert made.localized(Task([f"/gcs/bkt/{path}"])).command == [f"/gcs/bkt/{path}"]
     assert len(made.notes) == 1
@@ -77,12 +77,12 @@ def test_large_objects_are_not_copied(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "at most 2 are copied" in made.notes[0]
 
 
-def test_a_directory_that_a_shell_would_split_gets_no_copies(tmp_path: Path) -> None:
+def test_no_copies_are_made_in_a_directory_that_a_shell_would_split(tmp_path: Path) -> None:
     made = copies(Bucket(a=b"1"), tmp_path / "two words")
     assert made.localized(Task(["/gcs/bkt/a"])).command == ["/gcs/bkt/a"]
 
 
-def test_errors_of_the_storage(tmp_path: Path) -> None:
+def test_storage_errors_are_logged_or_raised(tmp_path: Path) -> None:
     bucket = Bucket(a=b"1")
     bucket.error = StorageForbiddenError("forbidden")
     made = copies(bucket, tmp_path)

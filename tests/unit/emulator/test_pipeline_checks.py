@@ -36,7 +36,7 @@ def test_the_job_has_the_inputs_and_the_encryption_key_of_the_pipeline() -> None
     assert job == {"displayName": "p-custom-job", "jobSpec": inputs(), "encryptionSpec": key}
 
 
-def test_inputs_may_be_in_snake_case() -> None:
+def test_inputs_can_be_in_snake_case() -> None:
     snake = {
         "worker_pool_specs": [
             {
@@ -51,7 +51,7 @@ def test_inputs_may_be_in_snake_case() -> None:
     assert only["containerSpec"] == {"imageUri": "i", "command": ["true"]}
 
 
-def test_the_model_is_in_the_directory_that_the_job_gets() -> None:
+def test_the_model_directory_is_the_one_that_the_job_gets() -> None:
     assert pipeline_checks.artifact_uri(pipeline()) == "gs://bkt/out/model"
     given = pipeline(modelToUpload={**MODEL, "artifactUri": "gs://bkt/there"})
     assert pipeline_checks.artifact_uri(given) == "gs://bkt/there"
@@ -109,7 +109,7 @@ def test_invalid_pipelines_are_rejected_with_the_field(wrong: dict[str, Any], fi
 @pytest.mark.parametrize(
     "inputs_", [{"workerPoolSpec": []}, {"workerPoolSpecs": 5}, {"baseOutputDirectory": "gs://b/o"}]
 )
-def test_inputs_that_are_no_job_spec_are_rejected_in_the_service_s_words(inputs_: dict[str, Any]) -> None:
+def test_inputs_other_than_a_job_spec_are_rejected_with_the_services_message(inputs_: dict[str, Any]) -> None:
     with pytest.raises(EmulatorApiError) as caught:
         job_of(pipeline(trainingTaskInputs=inputs_))
     words = "Unable to parse `training_pipeline.training_task_inputs` into custom task `inputs` defined in the file: "
@@ -124,7 +124,7 @@ def test_inputs_that_are_no_job_spec_are_rejected_in_the_service_s_words(inputs_
         {"inputDataConfig": {"datasetId": "1"}},
     ],
 )
-def test_what_the_emulator_does_not_have_is_unimplemented(more: dict[str, Any]) -> None:
+def test_unsupported_pipelines_are_unimplemented(more: dict[str, Any]) -> None:
     with pytest.raises(EmulatorApiError) as caught:
         job_of(pipeline(**more))
     assert caught.value.status == "UNIMPLEMENTED"
@@ -141,7 +141,7 @@ def test_what_the_emulator_does_not_have_is_unimplemented(more: dict[str, Any]) 
         ("us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest", ["model.bst", "model.pkl"], False),
     ],
 )
-def test_google_s_images_need_their_files(image: str, names: list[str], accepted: bool) -> None:
+def test_googles_images_need_their_files(image: str, names: list[str], accepted: bool) -> None:
     if accepted:
         pipeline_checks.check_artifacts(image, "gs://bkt/m", names)
         return

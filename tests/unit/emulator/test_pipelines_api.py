@@ -79,7 +79,7 @@ def test_a_pipeline_creates_a_job_and_has_its_states(client: Client) -> None:
     assert "modelToUpload" not in ended
 
 
-def test_a_failed_job_s_error_is_the_pipeline_s(client: Client) -> None:
+def test_a_pipeline_has_the_error_of_its_job(client: Client) -> None:
     name = client.create(modelToUpload=MODEL)
     client.get(name)
     client.run(JobState.FAILED, FailureCause.TRAINER)
@@ -107,7 +107,7 @@ def test_the_model_is_uploaded_when_the_job_has_succeeded(client: Client) -> Non
     assert model["trainingPipeline"] == name
     assert model["labels"] == {"team": "a"}
     assert model["encryptionSpec"] == key
-    assert client.get(name) == ended, "a second request uploads nothing"
+    assert client.get(name) == ended, "a second request must not upload the model again"
 
     second = client.create(modelToUpload=MODEL, parentModel="projects/p/locations/us-central1/models/digits")
     client.get(second)
@@ -137,7 +137,7 @@ def test_a_pipeline_whose_model_has_no_files_fails(client: Client, image: str, f
     assert client.get(ended["trainingTaskMetadata"]["backingCustomJob"])["state"] == "JOB_STATE_SUCCEEDED"
 
 
-def test_a_model_id_that_is_taken_fails_the_pipeline(client: Client) -> None:
+def test_an_existing_model_id_fails_the_pipeline(client: Client) -> None:
     client.storage.objects[FILE] = b"{}"
     states = []
     for _ in range(2):
@@ -191,14 +191,14 @@ def test_a_pipeline_is_cancelled_with_its_job(client: Client) -> None:
     assert (caught.value.message, caught.value.status) == (words, "FAILED_PRECONDITION")
 
 
-def test_a_deleted_pipeline_is_gone_and_its_job_stays(client: Client) -> None:
+def test_deleting_a_pipeline_keeps_its_job(client: Client) -> None:
     name = client.create()
     job = client.get(name)["trainingTaskMetadata"]["backingCustomJob"]
     client.run(JobState.SUCCEEDED)
     operation = client("DELETE", name)
     assert operation["done"]
     assert client.get(operation["name"]) == operation
-    assert client("GET", "trainingPipelines") == {}, "what is empty is left out"
+    assert client("GET", "trainingPipelines") == {}, "empty fields must be left out"
     assert client.get(job)["state"] == "JOB_STATE_SUCCEEDED"
     for verb, path in (("GET", name), ("DELETE", name), ("POST", f"{name}:cancel")):
         with pytest.raises(EmulatorApiError) as caught:
@@ -219,7 +219,7 @@ def test_pipelines_survive_a_restart(client: Client, uploaded: bool) -> None:
     assert before is None or after == before
 
 
-def test_a_model_is_uploaded_once_although_the_emulator_ended_after_the_upload(client: Client) -> None:
+def test_a_model_is_uploaded_once_although_the_emulator_was_restarted(client: Client) -> None:
     client.storage.objects[FILE] = b"{}"
     name = client.create(modelToUpload=MODEL)
     client.get(name)

@@ -59,7 +59,7 @@ def test_a_vertex_ai_job_gets_its_own_command_and_variables() -> None:
     assert "AIP_CHECKPOINT_DIR" not in env
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["task"] == {"type": "workerpool0", "index": 0}
-    assert spec["job"] == {"a": 1}, "a dictionary, as documented"
+    assert spec["job"] == {"a": 1}, "the cluster spec must be a dictionary, as documented"
 
 
 def test_each_pool_runs_its_own_command() -> None:
@@ -71,7 +71,7 @@ def test_each_pool_runs_its_own_command() -> None:
     assert spec["task"] == {"type": "workerpool1", "index": 1}
 
 
-def test_evaluators_are_in_the_cluster_spec_alone() -> None:
+def test_evaluators_are_only_in_the_cluster_spec() -> None:
     """On Vertex AI, TF_CONFIG has no evaluators, and CLUSTER_SPEC has them as workerpool3."""
     config = {"cluster": {"chief": ["c:1"]}, "task": {"type": "evaluator", "index": 0}}
     pools = {"evaluator": {"command": ["python3", "-c", SHOW], "env": []}}
@@ -96,7 +96,7 @@ def test_a_job_finds_its_cluster_only_by_the_variables_that_the_service_sets(api
     assert set(env) & set(launchers) == kept
     own = plan(api, unset=_LOCAL_ONLY[api], dirs={})
     own["pools"]["chief"]["env"].append({"name": "RANK", "value": "7"})
-    assert json.loads(start(own, launchers).stdout)[1]["RANK"] == "7", "the job's own"
+    assert json.loads(start(own, launchers).stdout)[1]["RANK"] == "7", "variables of the job must be kept"
 
 
 def test_a_command_that_cannot_run_is_an_error() -> None:

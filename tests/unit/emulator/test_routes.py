@@ -111,7 +111,7 @@ def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) ->
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_the_requests_that_are_varied_below_are_valid(routes: list[Route], name: str) -> None:
+def test_the_base_requests_of_this_module_are_valid(routes: list[Route], name: str) -> None:
     body = {**BODIES[name], "jobId": "census_2"} if name == "projects.jobs.create" else BODIES[name]
     query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
     (route,) = (route for route in routes if route.name == name and route.verb in {"POST", "PATCH"})
@@ -135,7 +135,9 @@ BODY = st.one_of(
 @example(case=("ListLogEntries", ("resourceNames",), [5]))
 @example(case=("CreateCustomJob", ("displayName",), "\ud800"))
 @example(case=("projects.jobs.patch", ("labels",), ["a"]))
-def test_any_value_in_a_body(routes: list[Route], case: tuple[str, tuple[Any, ...], Any]) -> None:
+def test_any_value_in_a_body_is_answered_without_an_internal_error(
+    routes: list[Route], case: tuple[str, tuple[Any, ...], Any]
+) -> None:
     name, path, value = case
     body = json.dumps(changed(BODIES[name], path, value)).encode()
     query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
@@ -150,7 +152,7 @@ def test_any_value_in_a_body(routes: list[Route], case: tuple[str, tuple[Any, ..
 @example(name="filter", value="(" * 5000)
 @example(name="filter", value="createTime>0001-01-01T00:00:00+14:00")
 @example(name="pageToken", value="abc")
-def test_any_value_of_a_query_parameter(routes: list[Route], name: str, value: str) -> None:
+def test_any_query_parameter_is_answered_without_an_internal_error(routes: list[Route], name: str, value: str) -> None:
     for route in routes:
         if route.verb == "GET":
             call(route, {name: value})
@@ -161,14 +163,14 @@ def test_any_value_of_a_query_parameter(routes: list[Route], name: str, value: s
 @example(name="project", value="\0")
 @example(name="project", value="x" * 400)
 @example(name="location", value="..")
-def test_any_value_in_a_path(routes: list[Route], name: str, value: str) -> None:
+def test_any_path_is_answered_without_an_internal_error(routes: list[Route], name: str, value: str) -> None:
     for route in routes:
         call(route, {}, json.dumps(BODIES.get(route.name, {})).encode(), **{name: value})
 
 
 @settings(max_examples=50)
 @given(body=st.binary(max_size=50))
-def test_any_bytes_as_a_body(body: bytes) -> None:
+def test_any_bytes_as_a_body_are_answered_without_an_internal_error(body: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine, storage = Engine(MemoryBackend(), Path(folder)), MemoryStorage()
         for route in Routes(engine, storage, None, FaultScript()).all:  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
         ({**body(pool()), "labels": {f"l{n}": "" for n in range(65)}}, "custom_job.labels", "no more than 64 labels"),
     ],
 )  # fmt: skip
-def test_invalid_jobs_are_rejected_in_the_service_s_words(wrong: dict[str, Any], field: str, message: str) -> None:
+def test_invalid_jobs_are_rejected_with_the_services_message(wrong: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(EmulatorApiError) as caught:
         vertex_checks.check(messages.read_custom_job(wrong))
     assert caught.value.status == "INVALID_ARGUMENT"
@@ -96,7 +96,7 @@ def test_invalid_jobs_are_rejected_in_the_service_s_words(wrong: dict[str, Any],
         ("a2-highgpu-2g", "NVIDIA_TESLA_A100", 1),
     ],
 )
-def test_accelerators_that_a_machine_cannot_have_are_rejected(kind: str, accelerator: str, count: int) -> None:
+def test_unsupported_accelerators_of_a_machine_are_rejected(kind: str, accelerator: str, count: int) -> None:
     wrong = pool(machineSpec={"machineType": kind, "acceleratorType": accelerator, "acceleratorCount": count})
     with pytest.raises(EmulatorApiError) as caught:
         vertex_checks.check(messages.read_custom_job(body(wrong)))

@@ -53,7 +53,7 @@ def job(*pools: dict[str, Any], **more: Any) -> dict[str, Any]:
     return messages.read_custom_job(body(*pools, **more))
 
 
-def test_the_job_of_our_own_backend_becomes_the_spec_it_was_created_from() -> None:
+def test_a_job_of_mlengines_backend_becomes_its_original_spec() -> None:
     spec = TrainingSpec(
         module="trainer.task",
         package_uris=("gs://bkt/packages/t-1.tar.gz", "gs://bkt/packages/u-1.whl"),
@@ -74,7 +74,7 @@ def test_the_job_of_our_own_backend_becomes_the_spec_it_was_created_from() -> No
 
 
 @pytest.mark.parametrize("expands", [False, True])
-def test_arguments_of_our_own_request_arrive_as_on_the_local_backend(expands: bool) -> None:
+def test_arguments_are_passed_as_on_the_local_backend(expands: bool) -> None:
     spec = TrainingSpec(
         "trainer.task",
         ("gs://bkt/packages/t-1.tar.gz",),
@@ -106,7 +106,7 @@ def test_a_job_of_one_replica_keeps_its_tf_config() -> None:
     assert tf_config(taken, alone, Role.CHIEF, 0) == tf_config(spec, alone, Role.CHIEF, 0)
 
 
-def test_replicas_get_no_variables_of_accelerators_that_this_machine_lacks() -> None:
+def test_replicas_get_no_variables_for_missing_accelerators() -> None:
     given = [
         {"name": "COLOUR", "value": "blue"},
         {"name": "MLENGINE_ACCELERATOR_TYPE", "value": "NVIDIA_L4"},
@@ -118,14 +118,14 @@ def test_replicas_get_no_variables_of_accelerators_that_this_machine_lacks() -> 
 
 
 @pytest.mark.parametrize("args", [['{"module"'], ['{"module": 1}'], ['{"module"', "--job-dir", "x"]])
-def test_a_job_that_only_resembles_our_own_is_run_as_it_is(args: list[str]) -> None:
+def test_a_job_that_only_resembles_mlengines_is_run_unchanged(args: list[str]) -> None:
     similar = job(
         container(command=["python3", "-c", "pass"], args=args), baseOutputDirectory={"outputUriPrefix": "gs://bkt/o"}
     )
     assert vertex_jobs.submission(similar, "1", storage(), None)[0].spec.module == MODULE
 
 
-def test_another_client_s_package_runs_through_the_adapter() -> None:
+def test_a_package_of_another_client_runs_through_the_adapter() -> None:
     bucket = storage()
     empty: dict[str, Any] = {}
     submission, _ = vertex_jobs.submission(job(pool(), empty, pool(replicaCount="2")), "7", bucket, None)
@@ -141,7 +141,7 @@ def test_another_client_s_package_runs_through_the_adapter() -> None:
     assert len(bucket.objects) == 1
 
 
-def test_no_model_has_the_name_of_the_emulator_s_folder() -> None:
+def test_the_emulators_folder_is_not_a_valid_model_name() -> None:
     with pytest.raises(StorageError, match="not a model name"):
         check_model_name(FOLDER)
 

@@ -47,7 +47,7 @@ def claims(count: int) -> list[Claimed]:
 
 
 @pytest.mark.parametrize("error", [BackendError("no such name"), ValueError("no number"), AttributeError("split")])
-def test_a_bad_record_hides_the_status_of_its_own_job_only(error: Exception) -> None:
+def test_a_bad_record_hides_only_the_status_of_its_job(error: Exception) -> None:
     backend: Any = Strict(error, {"job-3", "job-70"})
     found = describe(backend, claims(100))
     missing = {f"gs://bkt/m/m_{at}" for at in range(100)} - found.keys()
@@ -55,7 +55,7 @@ def test_a_bad_record_hides_the_status_of_its_own_job_only(error: Exception) -> 
     assert backend.calls < 30
 
 
-def test_a_backend_that_refuses_every_call_is_not_asked_for_each_job() -> None:
+def test_a_failing_backend_is_not_called_for_each_job() -> None:
     backend: Any = Strict(BackendError("403"), {f"job-{at}" for at in range(100)})
     assert describe(backend, claims(100)) == {}
     assert backend.calls < 20

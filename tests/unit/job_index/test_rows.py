@@ -19,7 +19,7 @@ def stored(rows: list[Row]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(to_columns(rows))))
 
 
-def test_rows_come_back() -> None:
+def test_rows_survive_serialization() -> None:
     assert from_columns(stored([ROW, OTHER])) == [ROW, OTHER]
     assert from_columns(stored([])) == []
 
@@ -58,7 +58,7 @@ def test_invalid_columns_are_rejected(change: dict[str, Any]) -> None:
         from_columns(columns)
 
 
-def test_a_row_is_final_from_a_time_on() -> None:
+def test_a_row_becomes_final_after_some_time() -> None:
     assert [ROW.final(6.0), ROW.final(7.0), OTHER.final(7.0)] == [False, True, False]
 
 

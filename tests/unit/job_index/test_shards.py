@@ -37,10 +37,10 @@ def test_jobs_are_spread_over_all_objects() -> None:
     assert max(map(numbers.count, range(SHARDS))) < 60
 
 
-def test_content_comes_back() -> None:
+def test_shards_survive_serialization() -> None:
     rows = {("m", f"m_{at}"): ROW._replace(job_id=f"m_{at}") for at in range(3)}
     assert _decode(encode(rows), 7) == Shard(7, rows)
-    assert encode(rows) == encode(rows), "the same rows are the same bytes"
+    assert encode(rows) == encode(rows), "equal rows must give equal bytes"
 
 
 def test_an_object_of_a_newer_version_is_left_alone() -> None:

@@ -43,13 +43,13 @@ def test_the_queue_limit_counts_only_while_queued() -> None:
     assert Deadlines(execution_until=1.0).seconds_left() == 0.0
 
 
-def test_a_job_that_has_run_may_wait_again() -> None:
+def test_a_restarted_job_may_wait_again() -> None:
     deadlines = Deadlines(queued_until=1.0, max_wait_until=1.0)
     assert deadlines.exceeded(JobState.PREPARING, started=time.time()) is None
     assert deadlines.seconds_left(JobState.QUEUED, started=time.time()) is None
 
 
-def test_the_shorter_limit_of_the_wait_counts() -> None:
+def test_the_shorter_wait_limit_applies() -> None:
     now = time.time()
     deadlines = Deadlines.starting(now, 100.0, 1000.0, max_wait_seconds=10.0)
     assert deadlines.seconds_left(JobState.PREPARING) == pytest.approx(10.0, abs=1.0)
@@ -57,7 +57,7 @@ def test_the_shorter_limit_of_the_wait_counts() -> None:
     assert deadlines.limited
 
 
-def test_without_a_limit_of_the_wait_the_run_is_limited_from_its_start() -> None:
+def test_without_a_wait_limit_the_run_is_limited_from_its_start() -> None:
     deadlines = Deadlines.starting(1.0, math.inf, 100.0)
     assert deadlines.limited
     assert deadlines.seconds_left(JobState.PREPARING) is None
@@ -70,12 +70,12 @@ def test_without_a_limit_of_the_wait_the_run_is_limited_from_its_start() -> None
 @pytest.mark.parametrize(
     "deadlines", [Deadlines(), Deadlines(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), Deadlines(running_until=math.inf)]
 )
-def test_they_survive_json(deadlines: Deadlines) -> None:
+def test_deadlines_survive_json(deadlines: Deadlines) -> None:
     text = json.dumps(deadlines.to_json(), allow_nan=False)
     assert Deadlines.from_json(json.loads(text)) == deadlines
 
 
-def test_a_trigger_of_an_older_version_has_fewer() -> None:
+def test_fewer_deadlines_of_an_older_trigger_are_read() -> None:
     assert Deadlines.from_json({"queued_until": 1.0, "running_until": 2.0}) == Deadlines(1.0, 2.0)
 
 

@@ -87,11 +87,11 @@ def test_a_throttled_log_does_not_delay_the_state(clock: Clock) -> None:
             seen_at = clock.now
     assert seen_at is not None
     assert seen_at - backend.ends_at <= following.POLL_SECONDS
-    assert texts(found) == ["last"], "and the last lines are not lost"
+    assert texts(found) == ["last"], "the last lines must not be lost"
     assert found[-1].final
 
 
-def test_after_the_end_the_log_is_read_at_once(clock: Clock) -> None:
+def test_the_log_is_read_immediately_after_the_end(clock: Clock) -> None:
     backend = Limited(clock, page(), page(), page(), page("last"))
     backend.ends_at = clock.now + 5.0
     assert texts(list(follow(backend))) == ["last"]
@@ -106,10 +106,10 @@ def test_a_quiet_log_is_read_less_often_where_reads_are_limited(clock: Clock) ->
         list(follow(backend))
         made.append(len(backend.reads))
     assert made[0] <= 300 / 15 + 6
-    assert made[1] >= 290, "every second"
+    assert made[1] >= 290, "the state must be polled every second"
 
 
-def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
+def test_further_lines_are_read_immediately_unless_throttled(clock: Clock) -> None:
     backend = Limited(clock, page("one", more=True), page("two", more=True), page(wait=2.5), page("three"))
     begin = clock.now
     assert texts(list(follow(backend, to_end_of_job=False))) == ["one", "two", "three"]
@@ -118,7 +118,7 @@ def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("kind", [BackendUnavailableError, StorageUnavailableError])
-def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock, kind: type[Exception]) -> None:
+def test_temporary_log_errors_are_retried_and_reported_once(clock: Clock, kind: type[Exception]) -> None:
     """A backend may keep its logs in the bucket, so errors of the storage are retried too."""
     backend = Limited(clock, *[kind("503")] * 3, page("there"), page())
     backend.ends_at = clock.now + 60.0
@@ -127,7 +127,7 @@ def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock, ki
     assert notes == ["the log cannot be read now; retrying: 503"]
 
 
-def test_a_log_that_fails_for_long_ends_the_command_but_not_before_the_job(clock: Clock) -> None:
+def test_permanent_log_errors_end_the_command_after_the_job(clock: Clock) -> None:
     backend = Limited(clock, BackendUnavailableError("503"))
     backend.ends_at = clock.now + 1000.0
     with pytest.raises(BackendUnavailableError):
@@ -136,7 +136,7 @@ def test_a_log_that_fails_for_long_ends_the_command_but_not_before_the_job(clock
     assert clock.now < backend.ends_at + 2 * following.PATIENCE_SECONDS
 
 
-def test_a_search_without_end_ends_the_command(clock: Clock) -> None:
+def test_an_endless_log_search_ends_the_command(clock: Clock) -> None:
     backend = Limited(clock, page(wait=0.0))
     backend.ends_at = clock.now + 5.0
     with pytest.raises(BackendUnavailableError, match="could not be read for 180 s"):
@@ -161,25 +161,25 @@ class States(Logs):
 
 
 @pytest.mark.parametrize("kind", [BackendUnavailableError, StorageUnavailableError])
-def test_a_state_that_cannot_be_read_for_a_while_is_retried_and_noted_once(clock: Clock, kind: type[Exception]) -> None:
+def test_temporary_state_errors_are_retried_and_reported_once(clock: Clock, kind: type[Exception]) -> None:
     failures = [kind("503")] * 4
     backend = States(clock, *failures[:1], JobState.RUNNING, *failures[:3])
     begin, notes = clock.now, list[str]()
     followed = list(follow(backend, notes=notes))
     assert [one.status.state for one in followed if one.page.lines] == [JobState.UNKNOWN, JobState.UNKNOWN]
-    assert {one.status.state for one in followed[4:-1]} == {JobState.RUNNING}, "the last one that is known"
+    assert {one.status.state for one in followed[4:-1]} == {JobState.RUNNING}, "the last known state must be used"
     assert followed[-1].status.state is JobState.SUCCEEDED
     assert notes == ["the state cannot be read now; retrying: 503"] * 2
-    assert 2.0 + 1.0 + 2.0 + 4.0 + 8.0 <= clock.now - begin <= 25.0, "the pauses double"
+    assert 2.0 + 1.0 + 2.0 + 4.0 + 8.0 <= clock.now - begin <= 25.0, "the pauses must double"
 
 
-def test_the_present_log_is_not_waited_for_if_the_state_cannot_be_read(clock: Clock) -> None:
+def test_the_log_is_not_waited_for_if_the_state_cannot_be_read(clock: Clock) -> None:
     backend = States(clock, BackendUnavailableError("503"))
     with pytest.raises(BackendUnavailableError):
         list(follow(backend, to_end_of_job=False))
 
 
-def test_a_job_that_has_ended_is_not_asked_for_again(clock: Clock) -> None:
+def test_a_finished_job_is_not_polled_again(clock: Clock) -> None:
     """A backend may report UNKNOWN after a failed read, which must not replace a final state."""
     backend = States(clock, JobState.FAILED, JobState.UNKNOWN, JobState.UNKNOWN)
     backend._answers.insert(0, page(wait=5.0))
@@ -188,5 +188,5 @@ def test_a_job_that_has_ended_is_not_asked_for_again(clock: Clock) -> None:
     assert texts(followed) == ["one"]
 
 
-def test_the_pauses_have_a_limit_however_long_an_outage_is() -> None:
+def test_pauses_during_an_outage_are_limited() -> None:
     assert [following.retry_pause(failures) for failures in (1, 2, 5, 6, 5000)] == [2.0, 4.0, 32.0, 60.0, 60.0]

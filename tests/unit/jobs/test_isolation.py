@@ -23,14 +23,14 @@ class Service:
         return [2 * number for number in numbers]
 
 
-def test_a_call_that_succeeds_is_one() -> None:
+def test_a_successful_call_is_made_once() -> None:
     service = Service()
     assert call_for_each(service.double, [1, 2, 3]) == [2, 4, 6]
     assert service.calls == 1
 
 
 @pytest.mark.parametrize("bad", [(0,), (149,), (70, 71, 72), tuple(range(20))])
-def test_the_jobs_at_fault_are_found(bad: tuple[int, ...]) -> None:
+def test_the_jobs_that_cause_an_error_are_found(bad: tuple[int, ...]) -> None:
     service = Service(*bad)
     found = call_for_each(service.double, range(150))
     assert {number for number, one in enumerate(found) if one is service.error} == set(bad)
@@ -65,7 +65,7 @@ def test_a_retry_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch
     assert retry.due
 
 
-def test_a_job_without_a_result_is_at_fault() -> None:
+def test_a_job_without_a_result_is_reported_as_the_cause() -> None:
     """A backend may omit jobs that it does not know."""
     found = call_for_each(lambda jobs: [job for job in jobs if job != 3], range(6))
     assert [type(one) for one in found] == [int, int, int, BackendError, int, int]

@@ -62,11 +62,11 @@ def test_the_cursor_moves_past_a_line_15_seconds_after_it_was_logged(clock: Cloc
 
     asyncio.run(main())
     ats = [cursor.logs.get("at") for cursor in saved]
-    assert ats == [None, 1, 16], "the first says at once that a wait is logging"
+    assert ats == [None, 1, 16], "the first save must show immediately that a wait is logging"
     assert all(cursor.open for cursor in saved)
 
 
-def test_closing_saves_the_cursor_at_once(clock: Clock, saved: list[LogCursor]) -> None:
+def test_closing_saves_the_cursor_immediately(clock: Clock, saved: list[LogCursor]) -> None:
     async def main() -> None:
         forwarder = make(LogCursor(1))
         await forwarder.forward(polled(1))
@@ -132,7 +132,7 @@ def test_with_many_waits_the_first_save_contains_the_first_lines(clock: Clock, s
         await forwarder.forward(polled(1))
         clock.now += 14.0
         await forwarder.forward(None)
-        assert saved == [], "its line may not have been written yet"
+        assert saved == [], "the cursor must not pass a line that may not have been written yet"
         clock.now += 1.0
         await forwarder.forward(None)
         clock.now += 1000.0
@@ -162,15 +162,17 @@ def test_with_many_waits_the_progress_of_a_quiet_job_is_read_less_often(
         return len(reads)
 
     monkeypatch.setattr(log_forwarding, "read_progress", read)
-    assert 50 <= asyncio.run(main(0.0, JobState.RUNNING, lines=False)) <= 85, "with few waits, at its interval"
+    assert 50 <= asyncio.run(main(0.0, JobState.RUNNING, lines=False)) <= 85, (
+        "with few waits, progress must be read at its interval"
+    )
     assert 5 <= asyncio.run(main(50.0, JobState.RUNNING, lines=False)) <= 9
-    assert 15 <= asyncio.run(main(50.0, JobState.RUNNING, lines=True)) <= 26, "a job that logs may have made progress"
+    assert 15 <= asyncio.run(main(50.0, JobState.RUNNING, lines=True)) <= 26, (
+        "the progress of a job that logs must be read"
+    )
     assert asyncio.run(main(0.0, JobState.QUEUED, lines=False)) == 0
 
 
-def test_a_write_that_is_on_its_way_when_the_wait_stops_does_not_come_last(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pending_write_does_not_overwrite_the_last_cursor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[LogCursor] = []
     begun, over = threading.Event(), threading.Event()
 
@@ -196,7 +198,7 @@ def test_a_write_that_is_on_its_way_when_the_wait_stops_does_not_come_last(
     assert [(cursor.logs, cursor.open) for cursor in written] == [({}, True), ({"at": 1}, False)]
 
 
-def test_a_write_that_hangs_holds_one_thread(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_hangs_blocks_only_one_thread(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, over = threading.Event(), threading.Event()
 
     def write_cursor(storage: object, handle: JobHandle, cursor: LogCursor) -> None:

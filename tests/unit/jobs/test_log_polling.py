@@ -69,7 +69,7 @@ def poller(backend: MemoryBackend, interval: float = 0.02) -> Poller:
     return Poller.shared("backend", lambda: backend, interval)
 
 
-def test_a_throttled_log_read_does_not_delay_the_news_of_the_end() -> None:
+def test_a_throttled_log_read_does_not_delay_the_end_of_the_wait() -> None:
     backend = Batching(lambda _, cursor: LogPage((), cursor, wait=60.0))
     (handle,) = submit(backend)
 
@@ -83,19 +83,19 @@ def test_a_throttled_log_read_does_not_delay_the_news_of_the_end() -> None:
             return lines, ended - began
 
     lines, seconds = asyncio.run(main())
-    assert seconds < 20.0, "not the 60 s"
+    assert seconds < 20.0, "the wait must not take the full 60 s"
     assert "mlengine jobs logs j0" in lines[-1]
-    assert len(backend.batches) == 2, "at the start, and for the last lines"
+    assert len(backend.batches) == 2, "the log must be read at the start and for the last lines"
     assert backend.urgent == [False, True]
 
 
-def test_a_log_read_that_hangs_does_not_delay_the_news_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_read_that_hangs_does_not_delay_the_end_of_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "ANNOUNCE_SECONDS", 0.1)
     monkeypatch.setattr(watches, "LAST_LINES_SECONDS", 0.5)
-    go_on = threading.Event()
+    continue_reading = threading.Event()
 
     def hang(handle: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
-        go_on.wait(30.0)
+        continue_reading.wait(30.0)
         return LogPage((), cursor)
 
     backend = Batching(hang)
@@ -109,17 +109,19 @@ def test_a_log_read_that_hangs_does_not_delay_the_news_of_the_end(monkeypatch: p
             assert isinstance(running, PollResult)
             backend.end(handle.name, JobState.FAILED)
             states, _, _ = await until_end(watch)
-            go_on.set()
+            continue_reading.set()
             return [running.status.state, *states]
 
     states = asyncio.run(main())
-    assert states == [JobState.RUNNING, JobState.FAILED, JobState.FAILED], "announced, then over"
+    assert states == [JobState.RUNNING, JobState.FAILED, JobState.FAILED], (
+        "the warning and the recovery must be reported"
+    )
     assert len(backend.batches) == 1
 
 
-def test_the_last_lines_come_before_the_end_though_a_read_was_under_way_when_it_came() -> None:
+def test_the_last_lines_precede_the_end_even_during_a_read() -> None:
     """A read that began before the end may lack the last lines, so another one follows."""
-    reading, go_on = threading.Event(), threading.Event()
+    reading, continue_reading = threading.Event(), threading.Event()
     written = ["one"]
 
     def read(_: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
@@ -127,7 +129,7 @@ def test_the_last_lines_come_before_the_end_though_a_read_was_under_way_when_it_
         found = written[at:]
         if not reading.is_set():
             reading.set()
-            go_on.wait(30.0)
+            continue_reading.wait(30.0)
         return LogPage(tuple(LogLine("chief-0", text) for text in found), {"at": at + len(found)})
 
     backend = Batching(read)
@@ -140,7 +142,7 @@ def test_the_last_lines_come_before_the_end_though_a_read_was_under_way_when_it_
             backend.end(handle.name, JobState.SUCCEEDED)
             while watch.ended_at is None:
                 await asyncio.sleep(0.01)
-            go_on.set()
+            continue_reading.set()
             states, lines, _ = await until_end(watch)
             return lines, states
 
@@ -149,7 +151,7 @@ def test_the_last_lines_come_before_the_end_though_a_read_was_under_way_when_it_
     assert states[-1] is JobState.SUCCEEDED
 
 
-def test_a_long_log_is_read_to_its_end_after_the_job() -> None:
+def test_a_long_log_is_read_completely_after_the_job() -> None:
     def read(_: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
         at = int(cursor.get("at", 0)) + 1
         return LogPage((LogLine("chief-0", str(at)),), {"at": at}, more=at < 50)
@@ -165,7 +167,7 @@ def test_a_long_log_is_read_to_its_end_after_the_job() -> None:
     assert asyncio.run(main()) == [str(number) for number in range(1, 51)]
 
 
-def test_a_long_log_holds_the_end_back_for_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_delays_the_end_by_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "LAST_LINES_SECONDS", 0.1)
     monkeypatch.setattr(watches, "ALL_LINES_SECONDS", 0.4)
     backend = Batching(lambda _, cursor: LogPage((LogLine("chief-0", "again"),), cursor, more=True))
@@ -179,7 +181,7 @@ def test_a_long_log_holds_the_end_back_for_a_minute_at_most(monkeypatch: pytest.
     assert "could not be read" in asyncio.run(main())[-1]
 
 
-def test_a_search_goes_on_with_the_same_jobs_for_a_while() -> None:
+def test_a_search_continues_with_the_same_jobs_for_some_time() -> None:
     backend = Batching(lambda _, cursor: LogPage((), {"search": "x"}, wait=0.0))
     handles = submit(backend, 6)
 
@@ -198,7 +200,7 @@ def test_a_search_goes_on_with_the_same_jobs_for_a_while() -> None:
         else:
             runs.append(1)
     assert max(runs) <= MAX_SEARCH_CALLS, runs
-    assert len({tuple(batch) for batch in backend.batches}) >= 2, "then it is the others' turn"
+    assert len({tuple(batch) for batch in backend.batches}) >= 2, "the other jobs must be read next"
 
 
 def test_a_quiet_log_is_read_less_often() -> None:
@@ -230,7 +232,7 @@ def test_a_new_wait_does_not_have_to_wait_for_a_quiet_log() -> None:
     asyncio.run(main())
 
 
-def test_a_log_that_cannot_be_read_does_not_hold_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_log_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "LAST_LINES_SECONDS", 1.0)
 
     def read(handle: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
@@ -257,7 +259,7 @@ def test_a_log_that_cannot_be_read_does_not_hold_others_back(monkeypatch: pytest
     assert "mlengine jobs logs j1" in bad[-1]
 
 
-def test_ends_of_jobs_do_not_make_reads_that_fail_more_frequent() -> None:
+def test_ends_of_jobs_do_not_increase_the_rate_of_failing_reads() -> None:
     def fail(*_: Any) -> LogPage:
         raise ConnectionError("down")
 

@@ -55,7 +55,7 @@ async def states(poller: Poller, handle: JobHandle) -> list[JobState]:
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
+def test_a_tick_polls_all_jobs_with_one_call(count: int) -> None:
     backend = MemoryBackend()
     handles = submit(backend, count)
 
@@ -69,7 +69,7 @@ def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
 
     asyncio.run(main())
     describes = backend.calls.count("describe")
-    assert 2 <= describes <= 40, "0.2 s of ticks of 20 ms, whatever the number of jobs"
+    assert 2 <= describes <= 40, "the number of calls must not depend on the number of jobs"
 
 
 def test_a_failed_poll_changes_no_outcome() -> None:
@@ -84,7 +84,7 @@ def test_a_failed_poll_changes_no_outcome() -> None:
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
 
 
-def test_an_unexpected_exception_changes_no_outcome_either() -> None:
+def test_an_unexpected_exception_changes_no_outcome() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
     backend.end(handle.name, JobState.SUCCEEDED)
@@ -103,7 +103,7 @@ def test_an_unexpected_exception_changes_no_outcome_either() -> None:
     assert len(attempts) == 3
 
 
-def test_a_job_that_cannot_be_described_does_not_hold_others_back() -> None:
+def test_a_job_that_cannot_be_described_does_not_delay_others() -> None:
     class Refusing(MemoryBackend):
         def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
             if any(handle.job_id == "j3" for handle in handles):
@@ -130,7 +130,7 @@ def test_a_job_that_cannot_be_described_does_not_hold_others_back() -> None:
 
     message, more = asyncio.run(asyncio.wait_for(main(), 20.0))
     assert "not the name of a job" in message
-    assert more <= 10, "it is asked for less and less often"
+    assert more <= 10, "a failing job must be polled less and less often"
 
 
 def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
@@ -152,7 +152,7 @@ def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_an_unreadable_log_holds_no_state_back(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+def test_an_unreadable_log_does_not_delay_the_state(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
     class Mute(MemoryBackend):
         def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
             raise PermissionError("logging.logEntries.list")
@@ -179,7 +179,7 @@ def test_an_unreadable_log_holds_no_state_back(monkeypatch: pytest.MonkeyPatch, 
     assert len(backend.calls) < 100, "with pauses"
 
 
-def test_every_log_line_comes_once_and_before_the_end() -> None:
+def test_every_log_line_is_delivered_once_and_before_the_end() -> None:
     backend = WithLogs()
     (handle,) = submit(backend, 1)
     backend.end(handle.name, JobState.SUCCEEDED)
@@ -219,7 +219,7 @@ def test_each_backend_has_one_poller() -> None:
     assert asyncio.run(main()) == (True, False)
 
 
-def test_only_news_wakes_a_wait() -> None:
+def test_only_changes_wake_a_wait() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
 
@@ -231,7 +231,7 @@ def test_only_news_wakes_a_wait() -> None:
         return woken, backend.calls.count("describe")
 
     woken, asked = asyncio.run(main())
-    assert woken == 1, "it was QUEUED all the time"
+    assert woken == 1, "the state must not change while it cannot be read"
     assert asked > 1
 
 
@@ -251,7 +251,7 @@ def test_a_thousand_waits_share_the_rate_of_calls_to_the_bucket() -> None:
     assert asyncio.run(main()) == (0.0, 50.0)
 
 
-def test_the_interval_of_a_wait_that_has_ended_does_not_remain() -> None:
+def test_the_interval_of_a_finished_wait_no_longer_applies() -> None:
     async def intervals() -> list[float]:
         backend = MemoryBackend()
         (handle,) = submit(backend, 1)
@@ -309,7 +309,7 @@ def test_a_job_that_has_ended_keeps_its_state(monkeypatch: pytest.MonkeyPatch) -
     assert [line.text for one in polled for line in one.page.lines] == ["last"]
 
 
-def test_a_log_whose_reads_are_limited_is_not_read_before_its_time() -> None:
+def test_a_throttled_log_is_not_read_early() -> None:
     class Limited(MemoryBackend):
         def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
             first = "logs" not in self.calls
@@ -325,7 +325,7 @@ def test_a_log_whose_reads_are_limited_is_not_read_before_its_time() -> None:
         return [line.text async for polled in results(poller, handle, {}) for line in polled.page.lines]
 
     began = time.monotonic()
-    assert asyncio.run(asyncio.wait_for(main(), 4.0)) == ["last"], "before the next tick"
+    assert asyncio.run(asyncio.wait_for(main(), 4.0)) == ["last"], "the end must be noticed before the next tick"
     assert time.monotonic() - began >= 0.5
     assert backend.calls.count("logs") == 2
     assert backend.calls.count("describe") <= 4

@@ -12,7 +12,7 @@ from mlengine.jobs.progress import LogCursor, LogFormatter
 HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://bkt/m/m_1")
 
 
-def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
+def test_a_replica_cannot_forge_lines_of_others_or_of_mlengine() -> None:
     """Cloud Logging returns multi-line payloads as the trainer wrote them."""
     hostile = "done\n      chief | all is well\n\x1b[2J\x1b[1Ajob | RUNNING → SUCCEEDED"
     page = LogPage((LogLine("worker-0", hostile),), {})
@@ -27,7 +27,7 @@ def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
     ]
 
 
-def test_the_lines_of_a_message_are_lines_of_the_log() -> None:
+def test_each_line_of_a_message_becomes_a_log_line() -> None:
     detail = "The replica workerpool0-0 exited with a non-zero status of 1.\nTraceback:\n  File\nKeyError: 'x'"
     lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.FAILED, detail))
     assert lines == [
@@ -38,13 +38,13 @@ def test_the_lines_of_a_message_are_lines_of_the_log() -> None:
     ]
 
 
-def test_a_progress_bar_of_the_service_is_shown_state_by_state() -> None:
+def test_the_states_of_a_progress_bar_are_shown_one_by_one() -> None:
     page = LogPage((LogLine("chief-0", "\r 10 %\r 20 %\r 30 %"),), {})
     lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.RUNNING), page)
     assert lines[:-1] == ["    chief-0 |  10 %", "    chief-0 |  20 %", "    chief-0 |  30 %"]
 
 
-def test_web_pages_into_the_job_are_logged_once_also_by_a_wait_that_is_resumed() -> None:
+def test_web_access_links_are_logged_once_even_by_a_resumed_wait() -> None:
     shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
     status = JobStatus(HANDLE, JobState.RUNNING, links={"chief-0": shell})
     formatter = LogFormatter(LogCursor(1))
@@ -54,7 +54,7 @@ def test_web_pages_into_the_job_are_logged_once_also_by_a_wait_that_is_resumed()
     assert resumed.new_lines(more) == [f"        job | web access to worker-0: {shell}/w"]
 
 
-def test_a_state_that_was_never_read_is_no_state() -> None:
+def test_a_state_that_was_never_read_is_not_logged() -> None:
     formatter = LogFormatter(LogCursor(1))
     assert formatter.new_lines(JobStatus(HANDLE, JobState.UNKNOWN)) == []
     (line,) = formatter.new_lines(JobStatus(HANDLE, JobState.RUNNING))

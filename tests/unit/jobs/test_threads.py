@@ -22,7 +22,7 @@ def hang() -> Iterator[threading.Event]:
     event.set()
 
 
-def test_nobody_waits_for_a_bucket_that_hangs(monkeypatch: pytest.MonkeyPatch, hang: threading.Event) -> None:
+def test_calls_are_dropped_while_the_bucket_hangs(monkeypatch: pytest.MonkeyPatch, hang: threading.Event) -> None:
     monkeypatch.setattr(threads, "PATIENCE_SECONDS", 0.2)
     pool, made = BucketThreads(1), list[str]()
 
@@ -38,10 +38,10 @@ def test_nobody_waits_for_a_bucket_that_hangs(monkeypatch: pytest.MonkeyPatch, h
         return list(found)
 
     assert [type(one) for one in asyncio.run(main())] == [StorageUnavailableError] * 3
-    assert made == ["kept", "next"], "no calls pile up, except those that must be made"
+    assert made == ["kept", "next"], "calls must not pile up, except required ones"
 
 
-def test_a_call_waits_for_its_turn_while_the_bucket_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_is_queued_while_the_bucket_responds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "PATIENCE_SECONDS", 0.3)
     pool = BucketThreads(1)
 
@@ -58,7 +58,7 @@ def test_an_error_reaches_the_caller() -> None:
         asyncio.run(BucketThreads(1).call(divmod, 1, 0))
 
 
-def test_no_cancellation_waits_for_another() -> None:
+def test_cancellations_run_concurrently() -> None:
     together = threading.Barrier(40)
 
     async def main() -> None:

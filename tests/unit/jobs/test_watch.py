@@ -84,7 +84,7 @@ class Outputs:
 
 
 @pytest.mark.parametrize("count", [1, logs.JOBS_A_CALL, 1000])
-def test_a_tick_is_few_requests_and_no_line_is_lost_or_repeated(count: int) -> None:
+def test_a_tick_takes_few_requests_and_no_line_is_lost_or_repeated(count: int) -> None:
     service = Service(count)
     place: Any = {"project": "p", "region": "r", "endpoint": "http://127.0.0.1:1"}
     backend = VertexBackend(**place, client=service, storage=Outputs())  # type: ignore[arg-type]
@@ -126,10 +126,12 @@ def test_a_tick_is_few_requests_and_no_line_is_lost_or_repeated(count: int) -> N
     ticks = [tick for tick in while_running[0].split("S") if tick]
     assert len(while_running[0].split("S")) > 3
     round_of_all = math.ceil(count / logs.JOBS_A_CALL)
-    assert max(len(tick) for tick in ticks) <= round_of_all + 1, "a request for the states, and one for 150 logs"
+    assert max(len(tick) for tick in ticks) <= round_of_all + 1, (
+        "one request for the states and one for 150 logs are expected"
+    )
 
 
-def test_logs_are_read_of_ended_jobs_first_then_of_those_with_more_then_by_age() -> None:
+def test_logs_of_finished_jobs_come_first_then_those_with_more_lines_then_by_age() -> None:
     watches = []
     for number in range(12):
         handle = JobHandle("memory", str(number), str(number), 1, "gs://bkt/m/j")

@@ -19,7 +19,7 @@ OWNER = {"dag_id": "dag", "run_id": "run"}
 PREPARED = {"job": {"model": "m", "job_dir": "gs://bucket/m/prepared"}}
 
 
-def test_a_submission_is_found_by_its_key_and_its_job_dir() -> None:
+def test_a_submission_is_identified_by_its_key_and_its_job_dir() -> None:
     """The key is that of the current generation; a job from before the task was cleared has another key."""
     (found,) = _submit_requests(KEY, FIELDS, {**HANDLE, "backend": "vertex"})
     assert found == CancelRequest(key=KEY.digest, job_dir=HANDLE["job_dir"], owner=OWNER, backend="vertex", **WHERE)
@@ -27,30 +27,30 @@ def test_a_submission_is_found_by_its_key_and_its_job_dir() -> None:
     assert (found.key, found.job_dir, found.backend) == (KEY.digest, HANDLE["job_dir"], "local")
 
 
-def test_without_a_result_it_is_found_by_the_prepared_job_dir() -> None:
+def test_without_a_result_a_submission_is_identified_by_the_prepared_dir() -> None:
     (found,) = _submit_requests(KEY, {**FIELDS, **PREPARED}, None)
     assert (found.key, found.job_dir, found.owner) == (KEY.digest, "gs://bucket/m/prepared", OWNER)
     (found,) = _submit_requests(KEY, {}, None)
     assert (found.key, found.job_dir, found.gcp_conn_id) == (KEY.digest, "", "")
 
 
-def test_a_job_of_another_backend_is_found_there() -> None:
+def test_the_backend_of_the_submission_is_used() -> None:
     by_key, by_dir = _submit_requests(KEY, FIELDS, HANDLE)
     assert (by_key.key, by_key.job_dir, by_key.backend) == (KEY.digest, "", "vertex")
     assert (by_dir.key, by_dir.job_dir, by_dir.backend) == ("", HANDLE["job_dir"], "local")
 
 
-def test_a_reused_job_is_another_run_s() -> None:
+def test_a_reused_job_is_not_cancelled() -> None:
     (found,) = _submit_requests(KEY, FIELDS, {**HANDLE, "decision": "reused"})
     assert (found.key, found.job_dir) == (KEY.digest, "")
 
 
-def test_without_the_runs_uid_it_is_found_by_what_the_task_returned() -> None:
+def test_without_a_run_uid_the_returned_job_is_used() -> None:
     (found,) = _submit_requests(LOST, FIELDS, HANDLE)
     assert found == CancelRequest(job_dir="gs://bucket/m/j", owner=OWNER, backend="local", **WHERE)
 
 
-def test_a_task_that_has_kept_neither_has_submitted_nothing() -> None:
+def test_a_task_without_stored_access_uses_its_key() -> None:
     """The request still has the key of a job that was submitted without Airflow's state store, as in tests."""
     (found,) = _submit_requests(LOST, FIELDS, None)
     assert found.key == LOST.digest

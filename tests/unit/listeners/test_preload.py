@@ -38,7 +38,7 @@ def test_only_the_scheduler_preloads(component: str, after: str, tmp_path: Path)
     assert done.stdout.split()[-2:] == ["False", after]
 
 
-def test_installed_packages_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_are_read_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow reads the plugin's file in each task, but each task is forked from a scheduler that has read it."""
     asked: list[str] = []
 
@@ -51,7 +51,7 @@ def test_installed_packages_are_read_once_a_process(monkeypatch: pytest.MonkeyPa
     try:
         for _ in range(2):
             found = runpy.run_path(str(Path(__file__).parents[3] / "plugins" / "mlengine_plugin.py"))
-            assert "MlenginePlugin" not in found, "the entry point registers it"
+            assert "MlenginePlugin" not in found, "the entry point must register the listener"
     finally:
         software.installed.cache_clear()
     assert asked == ["mlengine"]

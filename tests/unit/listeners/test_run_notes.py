@@ -56,7 +56,7 @@ def test_the_note_is_one_line_about_the_result(results: dict[str, Any], note: st
     assert run_notes.note_of(results) == note
 
 
-def test_each_group_of_a_dag_has_a_line() -> None:
+def test_each_task_group_has_a_line() -> None:
     results: dict[str, dict[str, Any]] = {
         "": {"ResolveDatasetOperator": DATASET},
         "us": {"ValidateModelOperator": {"verdict": "rejected", "reasons": ["Too slow."]}},
@@ -119,7 +119,7 @@ def test_a_cleared_run_gets_a_new_note(run: Any) -> None:
     assert content(run) == [("mnist v1 · accepted", "mlengine")]
 
 
-def test_a_persons_note_is_kept(run: Any) -> None:
+def test_a_users_note_is_kept(run: Any) -> None:
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy import insert
     from sqlalchemy.orm import object_session

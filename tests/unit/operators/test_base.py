@@ -46,7 +46,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("hint", [None, "None"])
-def test_a_version_that_was_not_returned_is_no_part_of_a_job_id(hint: Any) -> None:
+def test_a_missing_version_is_not_put_into_a_job_id(hint: Any) -> None:
     prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint=hint, bucket="gs://bkt")
     with pytest.raises(XComMissingError, match="prepare has no job_id_hint"):
         prepare.execute({})
@@ -83,7 +83,7 @@ def test_without_default_args_the_cause_of_a_failure_decides_about_retries(stage
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_connection_is_that_of_the_settings(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_connection_comes_from_the_settings(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__GCP_CONN_ID", "of_the_settings")
     with DAG("d", schedule=None):
         assert render(make(stage), params={}).gcp_conn_id == "of_the_settings"
@@ -94,7 +94,9 @@ def test_the_connection_is_that_of_the_settings(stage: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("name", "set_to"), [("default_deferrable", "True"), ("default_deferrable", "False")])
-def test_a_wait_is_deferred_as_airflow_is_configured(name: str, set_to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_of_deferrable_comes_from_airflows_configuration(
+    name: str, set_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(f"AIRFLOW__OPERATORS__{name.upper()}", set_to)
     assert make("wait").deferrable is (set_to == "True")
     assert make("wait", deferrable=True).deferrable
@@ -102,7 +104,7 @@ def test_a_wait_is_deferred_as_airflow_is_configured(name: str, set_to: str, mon
     assert make("wait").mode == "reschedule"
 
 
-def test_a_connection_decides_before_the_configuration(connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_takes_precedence_over_the_configuration(connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "gs://of-the-settings")
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_PS", "5")
     access = CloudAccess(connection)
@@ -110,12 +112,12 @@ def test_a_connection_decides_before_the_configuration(connection: str, monkeypa
     assert access.bucket("mine") == "gs://mine"
     assert access.integer("max_attempts") == 7
     assert access.integer("max_attempts", 2) == 2
-    assert access.integer("local_max_ps") == 5, "this setting is not a connection's"
+    assert access.integer("local_max_ps") == 5, "a connection must not change this setting"
     for other in (None, "no_such_connection"):
         assert CloudAccess(other).bucket() == "gs://of-the-settings"
 
 
-def test_the_backend_that_a_connection_names_is_in_the_rendered_field(connection: str) -> None:
+def test_the_backend_of_a_connection_is_in_the_rendered_field(connection: str) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"gcp_conn_id": connection}, "vertex"),
         ({"gcp_conn_id": connection, "backend": "local"}, "local"),
@@ -127,7 +129,7 @@ def test_the_backend_that_a_connection_names_is_in_the_rendered_field(connection
         assert render(operator, params={}).backend == backend
 
 
-def test_impersonation_needs_a_connection() -> None:
+def test_impersonation_requires_a_connection() -> None:
     for build in (CloudAccess(None, "a@p").storage, CloudAccess(None, "a@p").backend):
         with pytest.raises(SettingError, match="impersonation_chain needs an Airflow connection"):
             build()
@@ -144,7 +146,7 @@ def test_project_region_and_impersonation_reach_a_backend_that_knows_them() -> N
 
 
 @pytest.mark.parametrize(("stage", "field"), OUTPUTS)
-def test_an_output_that_is_missing_is_named_with_its_task(stage: str, field: str) -> None:
+def test_a_missing_output_is_named_with_its_task(stage: str, field: str) -> None:
     with DAG("d", schedule=None):
         upstream = PrepareJobDirOperator(task_id="upstream", model="m")
         given: dict[str, Any] = {"job_file": {"trainingInput": {"pythonModule": "t"}}} if stage == "submit" else {}
@@ -162,14 +164,14 @@ def test_an_output_that_is_missing_is_named_with_its_task(stage: str, field: str
 
 @pytest.mark.parametrize("stage", ["submit", "wait", "validate", "publish", "register"])
 @pytest.mark.parametrize("value", [None, "", "None", {}, {"unrelated": 1}, "text", 7, ["gs://bkt/m/j"]])
-def test_no_job_is_no_attribute_error(stage: str, value: Any) -> None:
+def test_a_missing_job_is_a_clear_error(stage: str, value: Any) -> None:
     with DAG("d", schedule=None):
         operator = make(stage, gcp_conn_id=None, job=value)
     with pytest.raises(MlengineError, match="job"):
         operator.execute(context(operator.dag, {}))
 
 
-def test_a_key_of_an_output_that_is_missing_is_named_too() -> None:
+def test_a_missing_key_of_an_output_is_named() -> None:
     with DAG("d", schedule=None):
         upstream = PrepareJobDirOperator(task_id="upstream", model="m")
         operator = make("publish", gcp_conn_id=None, job=XComArg(upstream, "job"))

@@ -130,7 +130,9 @@ NEW_YORK_EVENING = "2026-03-01T01:00:00Z"  # 20:00 on February 28 there
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "validate") else str(value),
 )
-def test_the_time_zone_of_the_schedule_decides_the_day(versions: str, schedule: Any, tick: str, version: str) -> None:
+def test_the_day_depends_on_the_time_zone_of_the_schedule(
+    versions: str, schedule: Any, tick: str, version: str
+) -> None:
     assert scheduled(versions, schedule, tick) == version
 
 
@@ -157,18 +159,18 @@ def test_a_cron_expression_is_in_the_time_zone_of_the_start_date(
         ({"run_type": "scheduled", "logical_date": pendulum.datetime(2026, 1, 31, 20)}, date(2026, 3, 2)),
     ],
 )
-def test_a_run_without_a_partition_is_about_its_date(run: dict[str, Any], day: date) -> None:
+def test_a_run_without_a_partition_uses_its_date(run: dict[str, Any], day: date) -> None:
     made = SimpleNamespace(partition_date=None, run_after=pendulum.datetime(2026, 3, 1, 20), **run)
     assert run_date(made, ZoneInfo("Asia/Tokyo")) == day
 
 
-def test_a_date_as_the_key_of_an_asset_event_means_that_date(versions: str) -> None:
+def test_a_date_as_the_key_of_an_asset_event_is_used(versions: str) -> None:
     """The date in the key counts, although the run is from today."""
     assert resolved(versions, key="2026-02-10", at="") == "2026-01-01"
     assert resolved(versions, key="2026-03-01T00-00", at="") == "2026-03-01"
 
 
-def test_form_then_key_then_newest(versions: str) -> None:
+def test_form_then_partition_key_then_newest_version(versions: str) -> None:
     assert resolved(versions, version="v12", key="2026-01-01") == "v12"
     assert resolved(versions, key="2026-01-01") == "2026-01-01"
     assert resolved(versions, key="v12") == "v12"
@@ -176,17 +178,17 @@ def test_form_then_key_then_newest(versions: str) -> None:
     assert resolved(versions, at="2026-02-15") == "2026-01-01"
 
 
-def test_a_date_that_is_no_version_means_the_newest_then(versions: str) -> None:
+def test_a_date_without_a_version_means_the_newest_at_that_date(versions: str) -> None:
     assert resolved(versions, key="2026-02-01", at="2026-02-01") == "2026-01-01"
 
 
 @pytest.mark.parametrize("asked", [{"key": "v13"}, {"version": "2026-02-01"}])
-def test_nothing_stands_in_for_a_version_that_was_named(versions: str, asked: dict[str, str]) -> None:
+def test_a_named_version_that_does_not_exist_is_an_error(versions: str, asked: dict[str, str]) -> None:
     with pytest.raises(DatasetError, match=r"no version .* versions: v12, 2026-01-01, 2026-03-01"):
         resolved(versions, **asked)
 
 
-def test_a_damaged_version_is_no_reason_to_take_another(storage: Storage, versions: str) -> None:
+def test_a_damaged_version_is_not_replaced_by_another(storage: Storage, versions: str) -> None:
     storage.write(join(dataset_dir(versions, "digits", "2026-03-01"), "manifest.json"), b"{")
     with pytest.raises(DatasetError, match=r"2026-03-01/manifest\.json"):
         resolved(versions, key="2026-03-01")

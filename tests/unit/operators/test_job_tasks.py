@@ -59,20 +59,20 @@ def test_fail_fast_is_refused(make: Callable[[], None]) -> None:
         make()
 
 
-def test_a_task_that_is_added_later_is_refused_too() -> None:
+def test_fail_fast_is_refused_for_tasks_added_later() -> None:
     operator = TrainingJobSensor(task_id="wait", job=JOB)
     with pytest.raises(MlengineError, match="fail_fast=True"):
         operator.dag = DAG("d", schedule=None, fail_fast=True)
 
 
 @pytest.mark.parametrize("make", WAYS)
-def test_any_other_dag_is_made_and_serialized(make: Callable[[], None]) -> None:
+def test_dags_without_fail_fast_are_serialized(make: Callable[[], None]) -> None:
     with DAG("d", schedule=None) as dag:
         make()
     assert set(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict) == set(dag.task_dict)
 
 
-def test_the_dag_processor_reports_it(tmp_path: Path) -> None:
+def test_the_dag_processor_reports_fail_fast_as_an_import_error(tmp_path: Path) -> None:
     """The report is an import error, which the UI shows."""
     from airflow.dag_processing.dagbag import DagBag
 

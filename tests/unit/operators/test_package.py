@@ -41,7 +41,7 @@ def operator(**fields: Any) -> PackageTrainerOperator:
 
 
 @pytest.mark.integration
-def test_it_packages_and_tells_what_stayed_out(
+def test_the_operator_packages_and_logs_excluded_files(
     storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = LogRecorder()
@@ -77,12 +77,12 @@ def test_a_relative_source_is_relative_to_the_dags_file(bucket: str, trainer: Pa
     assert task.execute({})["name"] == "trainer"
 
 
-def test_mistakes_fail_the_task_with_the_hint(tmp_path: Path) -> None:
+def test_an_invalid_source_fails_the_task_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="give a package dir"):
         operator(source=str(tmp_path / "absent"), bucket="gs://bucket").execute({})
 
 
-def test_making_one_touches_nothing() -> None:
+def test_creating_the_operator_checks_nothing() -> None:
     """Template fields are not rendered yet when the operator is created, so nothing may be checked."""
     task = operator(source="{{ params.source }}", bucket="{{ params.bucket }}", requirements=["{{ x }}"])
     assert task.source == "{{ params.source }}"

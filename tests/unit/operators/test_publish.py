@@ -96,7 +96,7 @@ def publish(job: Any, context: Any = None, **fields: Any) -> PublicationXCom:
     return task(job, **fields).execute(context or make_context())
 
 
-def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
+def test_the_operator_publishes_and_emits_an_event(storage: Storage, bucket: str) -> None:
     publish({"job_dir": validated(storage, bucket, "a").uri})
     job_dir, context = validated(storage, bucket, "b"), make_context()
     result = publish({"job_dir": job_dir.uri, "verdict": "accepted"}, context)
@@ -124,25 +124,25 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     assert champion.publisher == {**key, "run_uid": "u1"}
 
 
-def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: Storage, bucket: str) -> None:
+def test_a_job_that_is_already_champion_is_not_announced(storage: Storage, bucket: str) -> None:
     """The job is reused, and another run has published it."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
     context, again = make_context("run 2"), task(job_dir.uri)
     result = again.execute(context)
     assert (result["decision"], result["published"], result["serial"]) == ("already_champion", True, 1)
-    assert again.outlets == [], "Airflow sends an event for each asset that is left"
+    assert again.outlets == [], "no asset may be left, as Airflow sends an event for each"
     assert (context.extra, context.announced) == ({}, [])
 
 
-def test_a_run_that_was_deleted_and_created_again_is_another_run(storage: Storage, bucket: str) -> None:
+def test_a_recreated_run_counts_as_another_run(storage: Storage, bucket: str) -> None:
     job_dir, context = validated(storage, bucket, "a"), make_context(run_uid="u2")
     publish(job_dir.uri)
     assert publish(job_dir.uri, context)["decision"] == "already_champion"
     assert context.announced == []
 
 
-def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucket: str) -> None:
+def test_a_retry_of_the_publishing_task_announces_the_champion(storage: Storage, bucket: str) -> None:
     """The first try died after the swap, and Airflow sends events only for a try that succeeds."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
@@ -153,7 +153,7 @@ def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucke
     assert (context.extra, context.announced) == (result, [("champion_mnist", result)])
 
 
-def test_a_cleared_task_announces_what_was_not_announced(
+def test_a_cleared_task_announces_an_unannounced_champion(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow's events are faked here; tests/e2e/test_champion_events.py uses those of a real Airflow."""
@@ -163,14 +163,14 @@ def test_a_cleared_task_announces_what_was_not_announced(
     monkeypatch.setattr(InletEventsAccessor, "_asset_events", sent)
     context = make_context(max_tries=3)
     publish(job_dir.uri, context)
-    assert len(context.announced) == 1, "the event of serial 9 is another one"
+    assert len(context.announced) == 1, "the event of serial 9 must not count"
     sent.append(SimpleNamespace(extra=context.announced[0][1]))
     cleared, context = task(job_dir.uri), make_context(max_tries=4)
     cleared.execute(context)
     assert (cleared.outlets, context.announced) == ([], [])
 
 
-def test_a_cleared_task_that_cannot_ask_airflow_announces_it(storage: Storage, bucket: str) -> None:
+def test_a_cleared_task_without_access_to_airflow_announces_the_champion(storage: Storage, bucket: str) -> None:
     job_dir, context = validated(storage, bucket, "a"), make_context(max_tries=3)
     publish(job_dir.uri)
     publish(job_dir.uri, context)
@@ -186,7 +186,7 @@ def test_the_event_is_of_the_model_that_was_published(storage: Storage, bucket: 
 
 
 @pytest.mark.parametrize("name", ["{{ params.country }}_churn", "De_Churn", ""])
-def test_what_is_no_models_name_has_no_asset(name: str) -> None:
+def test_an_invalid_model_name_has_no_asset(name: str) -> None:
     with pytest.raises(StorageError, match="not a model name"):
         champion_asset(name)
 
@@ -206,7 +206,7 @@ def test_a_metric_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: S
 @pytest.mark.parametrize(
     ("on_not_published", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)]
 )
-def test_what_is_not_published_is_not_announced(
+def test_a_model_that_is_not_published_is_not_announced(
     storage: Storage, bucket: str, on_not_published: str, error: type[Exception]
 ) -> None:
     publish(validated(storage, bucket, "new").uri)
@@ -219,7 +219,7 @@ def test_what_is_not_published_is_not_announced(
     assert left["champion"].endswith("/mnist/new/model")
     going_on = task(old.uri, on_not_published="continue")
     assert going_on.execute(make_context()) == left
-    assert going_on.outlets == [], "it succeeds, and nothing was published"
+    assert going_on.outlets == [], "nothing was published"
 
 
 def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket: str) -> None:
@@ -234,7 +234,7 @@ def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket
         publish(job_dir.uri)
 
 
-def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> None:
+def test_force_is_recorded_with_name_and_reason(storage: Storage, bucket: str) -> None:
     publish(validated(storage, bucket, "new").uri)
     old = validated(storage, bucket, "old", "2026-06-01")
     with pytest.raises(PublishError, match="needs a name"):

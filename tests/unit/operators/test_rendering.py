@@ -20,7 +20,7 @@ TEXTS = ["20261101", "1.10", "007", "1e5", "True", "None ", "[1, 2]", "{'a': 1}"
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "text"])
 @pytest.mark.parametrize(("stage", "field"), fields())
-def test_text_stays_as_it_was_given(stage: str, field: str, native: bool) -> None:
+def test_strings_are_not_converted(stage: str, field: str, native: bool) -> None:
     for text in TEXTS:
         with DAG("d", schedule=None, render_template_as_native_obj=native):
             operator = make(stage, **{field: "{{ params.value }}"})
@@ -28,7 +28,7 @@ def test_text_stays_as_it_was_given(stage: str, field: str, native: bool) -> Non
 
 
 @pytest.mark.parametrize(("stage", "field"), fields())
-def test_numbers_become_text(stage: str, field: str) -> None:
+def test_numbers_in_string_fields_become_strings(stage: str, field: str) -> None:
     for number, text in ((20261101, "20261101"), (1.5, "1.5"), (0, "0")):
         with DAG("d", schedule=None, render_template_as_native_obj=True):
             operator = make(stage, **{field: "{{ params.value }}"})
@@ -36,7 +36,7 @@ def test_numbers_become_text(stage: str, field: str) -> None:
 
 
 @pytest.mark.parametrize(("stage", "field"), [one for one in fields() if one[1] not in {"gcp_conn_id", "backend"}])
-def test_lists_mappings_and_none_stay_what_they_are(stage: str, field: str) -> None:
+def test_lists_mappings_and_none_are_not_converted(stage: str, field: str) -> None:
     for value in ({"a": 1, "b": ["x"]}, ["x", 1.5], None):
         with DAG("d", schedule=None, render_template_as_native_obj=True):
             operator = make(stage, **{field: "{{ params.value }}"})
@@ -44,7 +44,7 @@ def test_lists_mappings_and_none_stay_what_they_are(stage: str, field: str) -> N
 
 
 @pytest.mark.parametrize(("stage", "field"), fields())
-def test_numbers_of_other_tasks_become_text(stage: str, field: str) -> None:
+def test_numbers_returned_by_other_tasks_become_strings(stage: str, field: str) -> None:
     with DAG("d", schedule=None):
         upstream = PrepareJobDirOperator(task_id="upstream", model="m")
         operator = make(stage, **{field: upstream.output})
@@ -52,7 +52,7 @@ def test_numbers_of_other_tasks_become_text(stage: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "text"])
-def test_integers_of_a_form_are_integers(native: bool) -> None:
+def test_integers_of_a_form_stay_integers(native: bool) -> None:
     params = {
         "steps": Param(1, type="integer"),
         "maybe": Param(None, type=["null", "integer"]),
@@ -80,7 +80,7 @@ def test_integers_of_a_form_are_integers(native: bool) -> None:
     assert operator.replica_counts == {"worker": "400", "ps": "2"}
 
 
-def test_a_count_may_be_a_number_without_fraction() -> None:
+def test_a_count_can_be_a_float_without_fraction() -> None:
     assert submit._counts({"worker": "2.0", "ps": 1.0, "evaluator": "", "chief": "1"}) == {
         Role.WORKER: 2,
         Role.PS: 1,
@@ -91,7 +91,7 @@ def test_a_count_may_be_a_number_without_fraction() -> None:
             submit._counts({"worker": wrong})
 
 
-def test_a_mapped_task_is_rendered_so_too() -> None:
+def test_mapped_tasks_are_rendered_in_the_same_way() -> None:
     with DAG("d", schedule=None, params={"value": "1.20"}, render_template_as_native_obj=True) as dag:
         mapped = PrepareJobDirOperator.partial(task_id="prepare", model="{{ params.value }}").expand(
             job_id_hint=[20261101, "1.10"]

@@ -23,18 +23,18 @@ from mlengine.sensors.training_job import TrainingJobSensor
 
 
 @pytest.mark.parametrize("error", [BucketMissingError, DatasetError, JobFileError, PackageError])
-def test_what_a_person_must_mend_fails_at_once(error: type[Exception]) -> None:
+def test_errors_that_a_user_must_fix_are_not_retried(error: type[Exception]) -> None:
     decision = RetryByCause().evaluate(error("job.yaml:3: no such tier"), 1, 3)
     assert decision.action is RetryAction.FAIL
     assert decision.reason == "job.yaml:3: no such tier"
 
 
 @pytest.mark.parametrize("error", [StorageUnavailableError("silence"), ConnectionError("reset"), MemoryError()])
-def test_what_may_pass_is_left_to_retries(error: Exception) -> None:
+def test_transient_errors_are_left_to_airflows_retries(error: Exception) -> None:
     assert RetryByCause().evaluate(error, 1, 3).action is RetryAction.DEFAULT
 
 
-def test_every_stage_has_it_and_a_dag_can_replace_it() -> None:
+def test_every_operator_has_the_retry_policy_and_a_dag_can_replace_it() -> None:
     stages = [
         PackageTrainerOperator(task_id="a", source="x"),
         ResolveDatasetOperator(task_id="b", dataset="d"),

@@ -13,7 +13,7 @@ def context(**more: Any) -> Any:
     return {"ti": SimpleNamespace(**{**fields, **more})}
 
 
-def test_each_task_instance_of_each_run_has_its_own() -> None:
+def test_each_task_instance_of_each_run_has_its_own_key() -> None:
     contexts = [
         context(),
         context(map_index=0),
@@ -27,7 +27,7 @@ def test_each_task_instance_of_each_run_has_its_own() -> None:
     assert job_key(context(map_index=None)) == job_key(context())
 
 
-def test_a_retry_keeps_it_and_a_clear_does_not() -> None:
+def test_a_retry_keeps_the_key_and_a_clear_does_not() -> None:
     assert job_key(context(try_number=2)) == job_key(context())
     cleared = context(try_number=2, max_tries=3)
     assert job_key(cleared) != job_key(context())

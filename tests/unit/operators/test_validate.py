@@ -94,18 +94,18 @@ def too_small(model: Path, figures: object) -> Check:
 def test_a_metric_that_is_not_a_number_does_not_reach_xcom(
     job: JobDir, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = ValidateModelOperator._validate
+    original = ValidateModelOperator._validate
 
-    def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
-        return replace(really(self, *arguments), metrics={"f1": float("nan")}, main_metric="f1")
+    def recorded_validate(self: ValidateModelOperator, *arguments: Any) -> Any:
+        return replace(original(self, *arguments), metrics={"f1": float("nan")}, main_metric="f1")
 
-    monkeypatch.setattr(ValidateModelOperator, "_validate", judge)
+    monkeypatch.setattr(ValidateModelOperator, "_validate", recorded_validate)
     result, _ = run(job.uri)
     assert result["metric_value"] is None
     json.dumps(result, allow_nan=False)
 
 
-def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, logged: list[str]) -> None:
+def test_the_operator_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, logged: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
@@ -135,7 +135,7 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, lo
 @pytest.mark.parametrize(
     ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
 )
-def test_rejected_is_a_result_with_reasons(
+def test_a_rejection_skips_fails_or_continues_and_logs_the_reasons(
     storage: Storage, job: JobDir, logged: list[str], on_reject: str, error: type[Exception] | None
 ) -> None:
     ti = TaskInstance()
@@ -193,7 +193,7 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
 
 
 @pytest.mark.parametrize("said", [False, "False", "false", "no", "0"])
-def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: str, job: JobDir, said: Any) -> None:
+def test_a_dag_can_turn_off_the_comparison(storage: Storage, bucket: str, job: JobDir, said: Any) -> None:
     champion(storage, bucket)
     result, _ = run(job.uri, require_comparison=said)
     assert result["verdict"] == "accepted"
@@ -212,10 +212,10 @@ def test_a_report_is_not_replaced_by_one_with_fewer_checks(storage: Storage, job
     assert load_report(storage, job).extra_checks == ()
     run(job.uri, extra_checks=[too_small])
     run({"job_dir": job.uri, "decision": "fresh_submit"})
-    assert load_report(storage, job).extra_checks == (), "this run's own job: the DAG decides what is asked"
+    assert load_report(storage, job).extra_checks == (), "the checks of the DAG must be used for the run's own job"
 
 
-def test_a_report_of_other_files_is_replaced(storage: Storage, job: JobDir) -> None:
+def test_a_report_about_other_files_is_replaced(storage: Storage, job: JobDir) -> None:
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
     storage.write(job.model + "weights.json", b"y" * 100)
@@ -232,14 +232,14 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
         run(job.uri, validation_level="signature")
 
 
-def test_strings_from_a_trigger_form(job: JobDir) -> None:
+def test_strings_from_a_trigger_form_are_accepted(job: JobDir) -> None:
     with pytest.raises(AirflowSkipException, match="has 2 bytes; the maximum is 1 byte"):
         run(job.uri, thresholds={"accuracy": "0.97", "worst_class_recall": "", "size_bytes": "1"})
     result, _ = run(job.uri, thresholds={"size_bytes": ""}, package_uris="", dataset="", model="", bucket="")
     assert result["verdict"] == "first"
 
 
-def test_packages_in_one_text(job: JobDir) -> None:
+def test_package_uris_can_be_one_uri_but_not_a_list_in_a_string(job: JobDir) -> None:
     result, _ = run(job.uri, package_uris="gs://bkt/hello.tar.gz")
     assert result["verdict"] == "first"
     with pytest.raises(MlengineError, match="package_uris is a string"):
@@ -273,12 +273,12 @@ def test_a_wrong_argument_is_refused_before_any_download(fields: dict[str, Any],
         ({"job_id": "hello_1"}, "job has no job_dir"),
     ],
 )
-def test_what_is_no_job_is_refused(storage: Storage, job: Any, words: str) -> None:
+def test_an_invalid_job_is_refused(storage: Storage, job: Any, words: str) -> None:
     with pytest.raises(MlengineError, match=words):
         run(job)
 
 
-def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: JobDir) -> None:
+def test_the_report_opens_from_the_tasks_link(storage: Storage, job: JobDir) -> None:
     operator = ValidateModelOperator(
         task_id="validate", job=job.uri, validation_level="files", extra_checks=[too_small], gcp_conn_id=None
     )
@@ -292,7 +292,7 @@ def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: 
         assert b"Rejected" in page.read()
 
 
-def test_on_google_the_link_is_the_one_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_google_cloud_the_link_is_an_authenticated_browser_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     from google.auth.credentials import AnonymousCredentials
     from google.cloud.storage import Client

@@ -45,12 +45,12 @@ def operators() -> dict[str, type[BaseOperator]]:
         ({"none": None}, {"none": None}),
     ],
 )
-def test_finite(value: Any, expected: Any) -> None:
+def test_finite_replaces_nan_and_infinity_by_none(value: Any, expected: Any) -> None:
     assert finite(value) == expected
     json.dumps(finite(value), allow_nan=False)
 
 
-def test_each_operator_is_known_here() -> None:
+def test_each_operator_is_covered_by_this_module() -> None:
     assert set(operators()) == set(RESULTS) | MEASURED
 
 

@@ -46,7 +46,7 @@ def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
 SDIST = {"t-1.0/setup.py": "", "t-1.0/trainer/task.py": "x", "./t-1.0/src/../README": ""}
 
 
-def test_an_sdist_is_read_without_its_top_directory() -> None:
+def test_paths_in_an_sdist_omit_its_top_directory() -> None:
     archive = read_archive(
         tar(SDIST, member("t-1.0/trainer", tarfile.DIRTYPE)), "t-1.0.tar.gz", "gs://bkt/t-1.0.tar.gz"
     )
@@ -55,7 +55,7 @@ def test_an_sdist_is_read_without_its_top_directory() -> None:
     assert read_archive(zipped(SDIST), "t-1.0.zip", "x").paths == archive.paths
 
 
-def test_a_wheel_is_read_as_it_is() -> None:
+def test_paths_in_a_wheel_are_kept() -> None:
     data = zipped({"trainer/task.py": "", "t-1.0.dist-info/METADATA": ""})
     assert "trainer/task.py" in read_archive(data, "t-1.0-py3-none-any.whl", "x").paths
 
@@ -73,7 +73,7 @@ def test_a_wheel_is_read_as_it_is() -> None:
         ("task.py", None),
     ],
 )
-def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
+def test_names_and_versions_are_read_from_file_names(filename: str, expected: tuple[str, str] | None) -> None:
     if expected is not None:
         assert name_and_version(filename) == expected
         return
@@ -104,12 +104,12 @@ def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
         (tar(SDIST, member("t-1.0/PKG-INFO", tarfile.SYMTYPE, "PKG-INFO")), "cannot be read: .*recursion"),
     ],
 )
-def test_what_cannot_be_trusted_is_refused(data: bytes, what: str) -> None:
+def test_unsafe_archives_are_refused(data: bytes, what: str) -> None:
     with pytest.raises(PackageError, match=rf"^gs://bkt/t.*{what}"):
         read_archive(data, "t-1.0.tar.gz", "gs://bkt/t-1.0.tar.gz")
 
 
-def test_links_within_the_package_are_fine() -> None:
+def test_links_within_the_package_are_accepted() -> None:
     read_archive(tar(SDIST, member("t-1.0/trainer/link", tarfile.SYMTYPE, "../setup.py")), "t-1.0.tar.gz", "x")
 
 
@@ -154,17 +154,17 @@ def test_metadata_is_read_as_utf_8() -> None:
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "a/../../evil.py"])
-def test_zip_files_too(name: str) -> None:
+def test_zip_sdists_are_read(name: str) -> None:
     with pytest.raises(PackageError, match="outside"):
         read_archive(zipped({name: "", "t-1.0.dist-info/METADATA": ""}), "t-1.0-py3-none-any.whl", "x")
 
 
-def test_a_zip_that_is_no_wheel() -> None:
+def test_an_invalid_wheel_is_refused() -> None:
     with pytest.raises(PackageError, match="METADATA"):
         read_archive(zipped({"a.py": ""}), "t-1.0-py3-none-any.whl", "x")
 
 
-def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
+def test_a_compression_bomb_in_an_sdist_is_refused() -> None:
     info = tarfile.TarInfo("t-1.0/zeros")
     info.size = 3 << 30
     buffer = io.BytesIO()
@@ -175,7 +175,7 @@ def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
         read_archive(buffer.getvalue(), "t-1.0.tar.gz", "x")
 
 
-def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compression_bomb_in_a_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sizes in the archive's headers are sufficient; nothing is unpacked."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -187,7 +187,7 @@ def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest
         read_archive(buffer.getvalue(), "t-1.0-py3-none-any.whl", "x")
 
 
-def test_an_archive_of_endless_names_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_with_too_many_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlengine.packaging.archive.MAX_MEMBERS", 100)
     many = {f"t-1.0/f{number}": "" for number in range(101)}
     for data, name in ((tar({**SDIST, **many}), "t-1.0.tar.gz"), (zipped({**SDIST, **many}), "t-1.0.zip")):

@@ -33,13 +33,13 @@ def project(tmp_path: Path) -> Path:
         "ConfigError: Description file docs/about.md does not exist.",
     ],
 )
-def test_the_file_that_the_sdist_lacks_is_found_in_the_words_of_builders(project: Path, line: str) -> None:
+def test_a_file_missing_in_the_sdist_is_found_in_build_output(project: Path, line: str) -> None:
     error = sdist_failure(failed(f"Traceback\n{line}\n"), scan(project), "t-1.0.tar.gz", {"setup.py"})
     assert "its build reads docs/about.md" in error.message
     assert "include docs/about.md" in error.hint
 
 
-def test_a_file_that_the_sdist_has_is_not_blamed(project: Path) -> None:
+def test_a_file_that_is_in_the_sdist_is_not_reported(project: Path) -> None:
     error = sdist_failure(failed("error in setup.py, line 3\n"), scan(project), "t-1.0.tar.gz", {"setup.py"})
     assert "reads" not in error.message
     assert f"uv build {project}" in error.hint
@@ -58,12 +58,12 @@ def test_a_file_that_the_sdist_has_is_not_blamed(project: Path) -> None:
         ("our_own:backend", "documentation of the build backend"),
     ],
 )
-def test_how_a_file_comes_into_an_sdist(project: Path, backend: str, where: str) -> None:
+def test_the_hint_says_how_to_include_a_file(project: Path, backend: str, where: str) -> None:
     (project / "pyproject.toml").write_text(f'[build-system]\nbuild-backend = "{backend}"\n')
     assert where in how_to_include(project, "data.txt")
 
 
-def test_uvs_advice_is_left_out_where_it_cannot_help(tmp_path: Path) -> None:
+def test_useless_advice_of_uv_is_removed(tmp_path: Path) -> None:
     output = "ModuleNotFoundError: No module named 'pkg_resources.extern'\n"
     output += "hint: This error likely indicates that `x` depends on `pkg_resources`\n[tool.uv]\n"
     error = failure(failed(output), tmp_path)
@@ -71,6 +71,6 @@ def test_uvs_advice_is_left_out_where_it_cannot_help(tmp_path: Path) -> None:
     assert "setuptools<82" in error.hint
 
 
-def test_a_build_without_git_says_so(tmp_path: Path) -> None:
+def test_a_build_that_fails_without_git_says_so(tmp_path: Path) -> None:
     error = failure(failed("LookupError: unable to detect version\n"), tmp_path, without_git="git is not installed")
     assert error.hint == "git is not installed"

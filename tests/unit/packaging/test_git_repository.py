@@ -61,7 +61,7 @@ DESCRIBE = ("describe", "--tags", "--long", "--dirty")
 
 
 @pytest.mark.parametrize("prefix", [".", "trainer"])
-def test_git_answers_in_the_copy_as_in_the_clone(clone: Path, tmp_path: Path, prefix: str) -> None:
+def test_git_gives_the_same_results_in_the_copy(clone: Path, tmp_path: Path, prefix: str) -> None:
     copy = linked(clone / prefix, tmp_path / "copy")
     for question in (DESCRIBE, ("rev-parse", "HEAD"), ("ls-files",), ("log", "--oneline"), ("status", "--short")):
         assert git(copy / prefix, *question) == git(clone / prefix, *question), question
@@ -72,7 +72,7 @@ def test_git_answers_in_the_copy_as_in_the_clone(clone: Path, tmp_path: Path, pr
 
 
 @pytest.mark.parametrize("changed", ["notes.txt", "trainer/task.py"])
-def test_a_change_anywhere_in_the_clone_is_one_in_the_copy(clone: Path, tmp_path: Path, changed: str) -> None:
+def test_a_change_anywhere_in_the_clone_makes_the_copy_dirty(clone: Path, tmp_path: Path, changed: str) -> None:
     before = found(clone / "trainer").state()
     (clone / changed).write_text("two\n")
     assert found(clone / "trainer").state() != before
@@ -81,7 +81,7 @@ def test_a_change_anywhere_in_the_clone_is_one_in_the_copy(clone: Path, tmp_path
     assert git(copy, *DESCRIBE).endswith("-dirty")
 
 
-def test_what_is_staged_is_listed(clone: Path, tmp_path: Path) -> None:
+def test_staged_files_are_listed(clone: Path, tmp_path: Path) -> None:
     (clone / "trainer" / "new.txt").write_text("x")
     git(clone, "add", "trainer/new.txt")
     git(clone, "rm", "-q", "notes.txt")
@@ -100,7 +100,7 @@ def test_commands_in_the_copy_do_not_write_to_the_clone(clone: Path, tmp_path: P
     assert {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()} == before
 
 
-def test_remotes_and_hooks_stay_in_the_clone(clone: Path, tmp_path: Path) -> None:
+def test_remotes_and_hooks_are_not_copied(clone: Path, tmp_path: Path) -> None:
     git(clone, "remote", "add", "origin", "https://me:hunter2@example.com/x.git")
     git(clone, "config", "core.autocrlf", "input")
     hook = clone / ".git" / "hooks" / "post-index-change"
@@ -114,7 +114,7 @@ def test_remotes_and_hooks_stay_in_the_clone(clone: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "ran").exists()
 
 
-def test_linked_work_trees_submodules_and_shallow_clones(clone: Path, tmp_path: Path) -> None:
+def test_linked_work_trees_submodules_and_shallow_clones_are_supported(clone: Path, tmp_path: Path) -> None:
     git(clone, "worktree", "add", "-q", str(tmp_path / "linked"), "-b", "side")
     git(clone, "submodule", "add", "-q", str(clone), "sub")
     git(tmp_path, "clone", "-q", "--depth=1", f"file://{clone}", "shallow")
@@ -124,7 +124,7 @@ def test_linked_work_trees_submodules_and_shallow_clones(clone: Path, tmp_path: 
             assert git(copy, *question) == git(other, *question), (other, question)
 
 
-def test_other_hashes_and_a_repository_without_commits(tmp_path: Path) -> None:
+def test_other_hash_algorithms_and_empty_repositories_are_supported(tmp_path: Path) -> None:
     sha256 = make_clone(tmp_path / "sha256", "--object-format=sha256")
     assert git(linked(sha256, tmp_path / "copy"), *DESCRIBE) == git(sha256, *DESCRIBE)
     empty = tmp_path / "empty"
@@ -136,7 +136,7 @@ def test_other_hashes_and_a_repository_without_commits(tmp_path: Path) -> None:
     assert git(linked(empty, tmp_path / "copy2"), "ls-files") == "a"
 
 
-def test_names_that_are_no_text(clone: Path, tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_are_supported(clone: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 \xc3\xa9.txt")
     (clone / name).write_text("x")
     git(clone, "add", "--all")
@@ -146,7 +146,7 @@ def test_names_that_are_no_text(clone: Path, tmp_path: Path) -> None:
     assert git(linked(clone, tmp_path / "copy"), "ls-files") == git(clone, "ls-files")
 
 
-def test_tags_that_lead_elsewhere_do_not_count(clone: Path) -> None:
+def test_tags_on_other_branches_are_ignored(clone: Path) -> None:
     before = found(clone).state()
     git(clone, "checkout", "-q", "-b", "side")
     git(clone, "commit", "-q", "--allow-empty", "-m", "aside")
@@ -157,14 +157,14 @@ def test_tags_that_lead_elsewhere_do_not_count(clone: Path) -> None:
     assert found(clone).state() != before
 
 
-def test_ignored_files(clone: Path) -> None:
+def test_ignored_files_are_listed(clone: Path) -> None:
     (clone / ".gitignore").write_text("*.bin\n")
     for name in ("weights.bin", "cache.bin"):
         (clone / "trainer" / name).touch()
     assert found(clone / "trainer").ignored({"task.py", "weights.bin"}) == ["weights.bin"]
 
 
-def test_where_there_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_a_repository_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
     nothing = find_repository(alone)
@@ -180,7 +180,7 @@ def test_where_there_is_no_repository(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
 @pytest.mark.parametrize("owner_of_project", ["the same", "another"])
-def test_the_repository_of_a_stranger_is_not_asked(clone: Path, owner_of_project: str) -> None:
+def test_a_repository_of_another_user_is_not_used(clone: Path, owner_of_project: str) -> None:
     """A repository above the project may be another user's, for example in a shared temporary directory.
 
     A repository with the same owner as the project is trusted.

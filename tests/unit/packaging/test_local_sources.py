@@ -22,7 +22,7 @@ def test_a_project_without_sources_needs_nothing(tmp_path: Path) -> None:
     assert local_requirements(tmp_path / "old").paths == ()
 
 
-def test_members_of_a_workspace_and_what_they_require_in_turn(tmp_path: Path) -> None:
+def test_workspace_members_and_their_requirements_are_included(tmp_path: Path) -> None:
     root = project(tmp_path, "root", '[tool.uv.workspace]\nmembers = ["packages/*"]\nexclude = ["packages/old"]\n')
     sources = "[tool.uv.sources]\nAcme_Lib = { workspace = true }\n"
     app = project(root / "packages/app", "app", f'dependencies = ["acme-lib>=1", "numpy"]\n{sources}')
@@ -67,14 +67,14 @@ def test_only_the_nearest_pyproject_above_can_be_the_root_of_a_workspace(tmp_pat
     assert local_requirements(app).paths == (lib,)
 
 
-def test_sources_of_the_workspaces_root_hold_for_its_members(tmp_path: Path) -> None:
+def test_sources_of_the_workspace_root_apply_to_its_members(tmp_path: Path) -> None:
     sources = '[tool.uv.workspace]\nmembers = ["app"]\n[tool.uv.sources]\nlib = { path = "lib" }\n'
     root = project(tmp_path, "root", sources)
     lib = project(root / "lib", "lib")
     assert local_requirements(project(root / "app", "app", 'dependencies = ["lib"]\n')).paths == (lib,)
 
 
-def test_only_what_is_installed_comes_along(tmp_path: Path) -> None:
+def test_only_installed_requirements_are_included(tmp_path: Path) -> None:
     sources = '[tool.uv.sources]\na = { path = "a" }\nb = { path = "b" }\n'
     extras = '[project.optional-dependencies]\ngpu = ["a"]\ndev = ["b"]\n'
     app = project(tmp_path, "app", f'dependencies = ["app[gpu]"]\n{extras}{sources}')
@@ -82,7 +82,7 @@ def test_only_what_is_installed_comes_along(tmp_path: Path) -> None:
     assert local_requirements(app).paths == (a,)
 
 
-def test_all_sources_come_along_where_only_the_build_knows_the_requirements(tmp_path: Path) -> None:
+def test_all_sources_are_included_if_requirements_are_dynamic(tmp_path: Path) -> None:
     app = project(tmp_path, "app", 'dynamic = ["dependencies"]\n[tool.uv.sources]\na = { path = "a-1.0.tar.gz" }\n')
     (tmp_path / "a-1.0.tar.gz").touch()
     assert local_requirements(app).paths == (tmp_path / "a-1.0.tar.gz",)
@@ -96,15 +96,15 @@ def test_all_sources_come_along_where_only_the_build_knows_the_requirements(tmp_
         ('{ url = "https://example.com/lib-1.0.tar.gz" }', "lib @ https://example.com/lib-1.0.tar.gz"),
     ],
 )
-def test_what_cannot_be_packaged_is_refused_with_what_to_write(tmp_path: Path, source: str, reference: str) -> None:
+def test_unsupported_sources_are_refused_with_a_hint(tmp_path: Path, source: str, reference: str) -> None:
     app = project(tmp_path, "app", f'dependencies = ["lib"]\n[tool.uv.sources]\nlib = {source}\n')
     with pytest.raises(PackageError, match="takes lib from") as caught:
         local_requirements(app)
     assert reference in caught.value.hint
-    assert local_requirements(app, {"lib"}).paths == (), "the user packages it"
+    assert local_requirements(app, {"lib"}).paths == (), "a package named by the user must not be added again"
 
 
-def test_a_member_or_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_member_or_path_is_named(tmp_path: Path) -> None:
     app = project(tmp_path, "app", 'dependencies = ["lib"]\n[tool.uv.sources]\nlib = { workspace = true }\n')
     with pytest.raises(PackageError, match="lib is not a member of the workspace"):
         local_requirements(app)
@@ -113,23 +113,23 @@ def test_a_member_or_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
         local_requirements(app)
 
 
-def test_a_build_requirement_of_this_machine_is_refused(tmp_path: Path) -> None:
+def test_a_local_build_requirement_is_refused(tmp_path: Path) -> None:
     build = '[build-system]\nrequires = ["setuptools", "our-plugin"]\n'
     app = project(tmp_path, "app", f'{build}[tool.uv.sources]\nour-plugin = {{ path = "plugin" }}\n')
     with pytest.raises(PackageError, match="its build requires our-plugin from path plugin"):
         local_requirements(app)
 
 
-def test_poetry_has_the_same_in_addition_to_the_project_table(tmp_path: Path) -> None:
+def test_path_dependencies_of_poetry_are_included(tmp_path: Path) -> None:
     entries = 'python = ">=3.9"\nnumpy = { version = ">=2", extras = ["x"] }\nlib = { path = "lib", develop = true }\n'
     app = project(tmp_path, "app", f'dependencies = ["lib", "numpy"]\n[tool.poetry.dependencies]\n{entries}')
     lib = project(tmp_path / "lib", "lib")
     assert local_requirements(app).paths == (lib,)
     (app / "pyproject.toml").write_text(f'[tool.poetry]\nname = "app"\n[tool.poetry.dependencies]\n{entries}')
-    assert local_requirements(app).paths == (), "the wheel's metadata says the path, and is refused"
+    assert local_requirements(app).paths == (), "without a project table, the path is in the metadata and refused later"
 
 
-def test_an_index_is_only_noted(tmp_path: Path) -> None:
+def test_an_index_is_only_mentioned_in_a_note(tmp_path: Path) -> None:
     sources = '[tool.uv.sources]\ntorch = [{ index = "cpu", marker = "sys_platform == \'linux\'" }]\n'
     found = local_requirements(project(tmp_path, "app", f'dependencies = ["torch"]\n{sources}'))
     assert found.paths == ()

@@ -17,7 +17,7 @@ TRAINER = {
 }
 
 
-def test_modules_are_found_and_the_nearest_are_named() -> None:
+def test_modules_are_found_and_similar_ones_are_suggested() -> None:
     check_module("trainer.task", TRAINER, "here")
     check_module("trainer.models.deep.net", TRAINER, "here")
     with pytest.raises(PackageError, match=r"no module trainer\.tsk in here") as caught:
@@ -30,13 +30,13 @@ def test_modules_are_found_and_the_nearest_are_named() -> None:
     assert "no Python module at all" in caught.value.hint
 
 
-def test_a_package_runs_by_its_main_module() -> None:
+def test_a_package_needs_a_main_module_to_run() -> None:
     with pytest.raises(PackageError, match=r"is a package without a __main__\.py"):
         check_module("trainer.models", TRAINER, "here")
     check_module("trainer.models", {*TRAINER, "trainer/models/__main__.py"}, "here")
 
 
-def test_source_folders_of_an_sdist_are_looked_into_but_not_halves_of_packages() -> None:
+def test_source_folders_of_an_sdist_are_searched_but_not_packages() -> None:
     check_module("trainer.task", {"src/trainer/task.py", "pyproject.toml"}, "here")
     inside = {"lib/__init__.py", "lib/trainer/__init__.py", "lib/trainer/task.py"}
     with pytest.raises(PackageError) as caught:
@@ -44,13 +44,13 @@ def test_source_folders_of_an_sdist_are_looked_into_but_not_halves_of_packages()
     assert "lib.trainer.task" in caught.value.hint
 
 
-def test_what_is_installed_has_no_source_folders() -> None:
+def test_installed_packages_have_no_source_folders() -> None:
     check_module("trainer.task", {"trainer/task.py"}, "here", installed=True)
     with pytest.raises(PackageError, match=r"no module trainer\.task"):
         check_module("trainer.task", {"src/trainer/task.py"}, "here", installed=True)
 
 
-def test_a_requirement_may_bring_the_module() -> None:
+def test_a_module_can_come_from_a_requirement() -> None:
     requirements = ["torch>=2; python_version > '3'", "Keras_Tuner"]
     check_module("torch.distributed.run", TRAINER, "here", requirements)
     check_module("keras_tuner", TRAINER, "here", requirements)

@@ -29,13 +29,13 @@ HATCHLING = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchlin
         ("hatch_build.py", "subprocess.run(('git', 'log'))\n", None),
     ],
 )
-def test_builds_that_ask_git(tmp_path: Path, name: str, text: str, variable: str | None) -> None:
+def test_builds_that_use_git_are_recognised(tmp_path: Path, name: str, text: str, variable: str | None) -> None:
     (tmp_path / name).write_text(text)
     assert uses_git(tmp_path)
     assert (version_variable(tmp_path) or "").startswith(variable or "")
 
 
-def test_a_build_script_may_import_what_asks_git(tmp_path: Path) -> None:
+def test_a_build_script_that_imports_a_git_tool_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("from get_version import version\n")
     assert not uses_git(tmp_path)
     (tmp_path / "get_version.py").write_text("version = os.popen('git describe').read()\n")
@@ -52,13 +52,13 @@ def test_a_build_script_may_import_what_asks_git(tmp_path: Path) -> None:
         ("task.py", "subprocess.run(['git', 'describe'])\n"),
     ],
 )
-def test_builds_that_only_mention_git(tmp_path: Path, name: str, text: str) -> None:
+def test_builds_that_only_mention_git_are_not_affected(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert not uses_git(tmp_path)
     assert digest_settings(scan(tmp_path)) == {}
 
 
-def test_variables_that_name_a_version_count_only_where_a_build_reads_them(
+def test_version_variables_count_only_for_builds_that_read_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PBR_VERSION", "3.0")
@@ -68,7 +68,7 @@ def test_variables_that_name_a_version_count_only_where_a_build_reads_them(
     assert digest_settings(scan(tmp_path)) == {"variables": {"PBR_VERSION": "3.0"}}
 
 
-def test_an_ignore_file_above_counts_for_hatchling(tmp_path: Path) -> None:
+def test_an_ignore_file_above_the_project_counts_for_hatchling(tmp_path: Path) -> None:
     root = tmp_path / "project"
     root.mkdir()
     (root / "pyproject.toml").write_text(HATCHLING)

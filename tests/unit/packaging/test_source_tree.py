@@ -43,7 +43,7 @@ def trainer(tmp_path: Path) -> Path:
     )
 
 
-def test_sub_packages_and_data_go_in(trainer: Path) -> None:
+def test_subpackages_and_data_are_included(trainer: Path) -> None:
     tree = source_tree.scan(trainer)
     assert [file.path for file in tree.files] == [
         "__init__.py",
@@ -74,7 +74,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize(("reason", "names"), LEFT_OUT.items())
-def test_what_is_no_code_stays_out_and_is_listed_with_its_reason(trainer: Path, reason: str, names: list[str]) -> None:
+def test_excluded_files_are_listed_with_the_reason(trainer: Path, reason: str, names: list[str]) -> None:
     before = source_tree.scan(trainer)
     write(trainer, dict.fromkeys(names, "x"))
     tree = source_tree.scan(trainer)
@@ -86,7 +86,7 @@ def test_what_is_no_code_stays_out_and_is_listed_with_its_reason(trainer: Path, 
 
 
 @pytest.mark.parametrize("text", [KEY_FILE, KEY, '{"type":"authorized_user","refresh_token":"1//0abcdefgh"}'])
-def test_secrets_under_harmless_names_are_found_by_their_contents(trainer: Path, text: str) -> None:
+def test_secrets_are_found_by_their_contents(trainer: Path, text: str) -> None:
     write(trainer, {"data/settings.json": text})
     tree = source_tree.scan(trainer)
     assert "data/settings.json" not in tree.paths
@@ -94,27 +94,27 @@ def test_secrets_under_harmless_names_are_found_by_their_contents(trainer: Path,
     assert "looks like a secret: contains" in left.reason
 
 
-def test_a_key_within_code_is_refused_as_leaving_it_out_would_break_the_code(trainer: Path) -> None:
+def test_a_secret_within_code_is_refused(trainer: Path) -> None:
     write(trainer, {"keys.py": f'KEY = """{KEY}"""\n'})
     with pytest.raises(PackageError, match=r"keys\.py looks like a secret"):
         source_tree.scan(trainer)
 
 
-def test_what_only_resembles_a_secret_is_packaged(trainer: Path) -> None:
+def test_files_that_only_resemble_secrets_are_included(trainer: Path) -> None:
     names = ["secrets.py", ".env.example", "credentials.json.template", "id_rsa.pub", "environment.yaml", "monkey.txt"]
     write(trainer, {**dict.fromkeys(names, "x"), "check.py": "if 'PRIVATE KEY' in text: raise ValueError\n"})
     write(trainer, {"build/__init__.py": "", "dist/table.csv": ""})
     assert {*names, "check.py", "build/__init__.py", "dist/table.csv"} <= source_tree.scan(trainer).paths
 
 
-def test_a_projects_output_stays_out_but_not_a_package_called_build(trainer: Path) -> None:
+def test_build_output_is_excluded_but_not_a_package_called_build(trainer: Path) -> None:
     write(trainer, {"build/lib/x.py": "", "dist/a.whl": ""})
     assert not any(path.startswith(("build", "dist")) for path in source_tree.scan(trainer, project=True).paths)
     write(trainer, {"build/__init__.py": ""})
     assert "build/lib/x.py" in source_tree.scan(trainer, project=True).paths
 
 
-def test_links_within_the_tree_are_what_they_point_to(trainer: Path) -> None:
+def test_links_within_the_tree_are_replaced_by_their_targets(trainer: Path) -> None:
     (trainer / "words.txt").symlink_to("data/vocab.txt")
     (trainer / "more").symlink_to("data", target_is_directory=True)
     tree = source_tree.scan(trainer)
@@ -122,21 +122,21 @@ def test_links_within_the_tree_are_what_they_point_to(trainer: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../outside", "..", ".", "nowhere"])
-def test_links_that_leave_the_tree_are_refused(trainer: Path, target: str) -> None:
+def test_links_to_targets_outside_the_tree_are_refused(trainer: Path, target: str) -> None:
     (trainer.parent / "outside").write_text("x")
     (trainer / "link").symlink_to(target)
     with pytest.raises(PackageError, match=r"link is a (broken )?link"):
         source_tree.scan(trainer)
 
 
-def test_links_that_lead_in_circles_are_refused(trainer: Path) -> None:
+def test_circular_links_are_refused(trainer: Path) -> None:
     (trainer / "data" / "models").symlink_to("../models")
     (trainer / "models" / "data").symlink_to("../data")
     with pytest.raises(PackageError, match="link to a directory that contains it"):
         source_tree.scan(trainer)
 
 
-def test_a_link_is_no_way_in_for_what_stays_out(trainer: Path) -> None:
+def test_a_link_does_not_include_an_excluded_file(trainer: Path) -> None:
     write(trainer, {".git/config": "[remote]", ".env": "TOKEN=1"})
     (trainer / "settings.txt").symlink_to(".env")
     (trainer / "remote.txt").symlink_to(".git/config")
@@ -145,12 +145,12 @@ def test_a_link_is_no_way_in_for_what_stays_out(trainer: Path) -> None:
     assert len(tree.left_out) == 4
 
 
-def test_pipes_stay_out_and_do_not_block(trainer: Path) -> None:
+def test_pipes_are_excluded_and_do_not_block(trainer: Path) -> None:
     os.mkfifo(trainer / "pipe")
     assert source_tree.scan(trainer).left_out[0].reason == "not a regular file"
 
 
-def test_a_tree_too_large_to_be_code_is_refused(trainer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_that_is_too_large_is_refused(trainer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(trainer, {"data/huge.bin": "x" * 2000})
     monkeypatch.setattr(source_tree, "MAX_BYTES", 1000)
     with pytest.raises(PackageError, match=r"too large.*data/huge\.bin"):
@@ -173,10 +173,12 @@ def test_data_directories_need_no_init(trainer: Path) -> None:
     source_tree.check_inits(source_tree.scan(trainer))
 
 
-def test_kinds(trainer: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_source_is_recognised(trainer: Path, tmp_path: Path) -> None:
     assert source_tree.kind_of(trainer) is SourceKind.PACKAGE
     write(trainer, {"pyproject.toml": "[tool.ruff]\n"})
-    assert source_tree.kind_of(trainer) is SourceKind.PACKAGE, "the settings of a tool are no project"
+    assert source_tree.kind_of(trainer) is SourceKind.PACKAGE, (
+        "a pyproject.toml with only tool settings is not a project"
+    )
     write(trainer, {"pyproject.toml": "[project]\nname = 'x'\n"})
     assert source_tree.kind_of(trainer) is SourceKind.PROJECT
     old = write(tmp_path / "old", {"setup.py": ""})
@@ -204,7 +206,7 @@ def test_the_error_for_a_missing_source_names_what_is_missing(tmp_path: Path, fi
 
 
 @pytest.mark.parametrize("name", ["my-trainer", "1st", "class", "träiner"])
-def test_a_package_needs_a_name_that_import_can_say(tmp_path: Path, name: str) -> None:
+def test_a_package_name_that_cannot_be_imported_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(PackageError, match="cannot be imported"):
         source_tree.package_name(write(tmp_path / name, {"__init__.py": ""}))
 
@@ -215,9 +217,7 @@ trees = st.dictionaries(st.lists(names, min_size=1, max_size=3).map("/".join), s
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees, st.randoms())
-def test_the_digest_is_of_the_inputs_and_of_nothing_else(
-    tmp_path: Path, files: dict[str, bytes], order: random.Random
-) -> None:
+def test_the_digest_depends_only_on_the_inputs(tmp_path: Path, files: dict[str, bytes], order: random.Random) -> None:
     """The digest covers every byte, name, executable bit and setting, but not location, write order or timestamps."""
     prefixes = {"/".join(name.split("/")[:depth]) for name in files for depth in range(1, name.count("/") + 1)}
     files = {name: data for name, data in files.items() if name not in prefixes}

@@ -35,12 +35,12 @@ def package(tmp_path: Path) -> Path:
         ("pyproject.toml", HATCH.format(name="x") + '[tool.hatch.build.targets.wheel]\npackages = ["lib"]\n', False),
     ],
 )
-def test_the_project_around_a_package_dir(package: Path, name: str, text: str, is_parent: bool) -> None:
+def test_the_project_around_a_package_dir_is_recognised(package: Path, name: str, text: str, is_parent: bool) -> None:
     (package.parent / name).write_text(text)
     [source] = find_sources([package], ()).items
     assert source.parent == (package.parent if is_parent else None)
     [source] = find_sources([package], ["numpy"]).items
-    assert source.parent is None, "requirements of its own are given"
+    assert source.parent is None, "with own requirements, the package dir must be packaged alone"
 
 
 def test_a_source_folder_belongs_to_the_project_above_it(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_source_folder_belongs_to_the_project_above_it(tmp_path: Path) -> None
     assert source.parent == tmp_path
 
 
-def test_what_the_user_names_is_not_packaged_twice(tmp_path: Path) -> None:
+def test_a_requirement_named_by_the_user_is_not_packaged_twice(tmp_path: Path) -> None:
     app, lib = tmp_path / "app", tmp_path / "lib"
     for folder, text in (
         (app, '[project]\nname = "app"\ndependencies = ["lib"]\n[tool.uv.sources]\nlib = { path = "../lib" }\n'),
@@ -67,7 +67,9 @@ def test_what_the_user_names_is_not_packaged_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["lib-1.0.tar.gz", "./lib-1.0.tar.gz", "lib-1.0-py3-none-any.whl"])
-def test_an_archive_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_an_archive_in_the_current_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path(named).touch()
     assert [item.location for item in find_sources([named], ()).items] == [Path(named)]
@@ -78,12 +80,12 @@ def test_an_archive_in_the_current_directory(tmp_path: Path, monkeypatch: pytest
     assert [item.location for item in find_sources([app, named], ()).items] == [app, Path(named)]
 
 
-def test_a_source_that_cannot_be_read() -> None:
+def test_a_source_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(PackageError, match=r"trainer-1\.0\.tar\.gz cannot be read: File name too long"):
         find_sources([f"{'x' * 300}trainer-1.0.tar.gz"], ())
 
 
-def test_nothing_to_package(tmp_path: Path) -> None:
+def test_an_empty_list_of_sources_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="no source"):
         find_sources([], ())
     with pytest.raises(PackageError, match=" does not exist"):

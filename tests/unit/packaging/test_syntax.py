@@ -35,7 +35,7 @@ def files(folder: Path, **contents: str) -> dict[str, Path]:
         ("from .deep import a", "t/deep/a.py"),
     ],
 )
-def test_what_the_job_imports_is_checked(tmp_path: Path, task: str, file: str) -> None:
+def test_modules_imported_by_the_job_are_checked(tmp_path: Path, task: str, file: str) -> None:
     given = files(tmp_path, t__task=task, t__model=WRONG, t__deep____init__="", t__deep__a=WRONG)
     with pytest.raises(PackageError) as caught:
         check_syntax("t.task", given, ">=3.8")
@@ -52,13 +52,13 @@ def test_what_the_job_imports_is_checked(tmp_path: Path, task: str, file: str) -
         "import other",
     ],
 )
-def test_a_file_that_is_not_always_imported_is_not_read(tmp_path: Path, task: str) -> None:
+def test_files_that_are_imported_conditionally_are_not_checked(tmp_path: Path, task: str) -> None:
     given = files(tmp_path, t__task=task, t__model=WRONG, t__templates__page="{{ x }} }", tests__test=WRONG)
     assert check_syntax("t.task", given, ">=3.8") == ()
 
 
 @pytest.mark.parametrize("required", [None, ">=3.99", "<3"])
-def test_the_trainers_python_may_know_what_this_one_does_not(tmp_path: Path, required: str | None) -> None:
+def test_syntax_unknown_to_this_python_is_a_note_for_another_python(tmp_path: Path, required: str | None) -> None:
     (note,) = check_syntax("t.task", files(tmp_path, t__task=WRONG), required)
     assert "t/task.py, line 2" in note
     assert "unless the trainer's Python accepts it" in note

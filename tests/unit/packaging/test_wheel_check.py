@@ -32,5 +32,5 @@ def tree(*paths: str) -> SourceTree:
         (["a/x.py"], ["a/x.py", "a/b/a/x.py", "a/b/a/y.py"], ["a/b/a/x.py", "a/b/a/y.py", "a/b/a/y.py"]),
     ],
 )
-def test_files_that_a_build_left_out(installed: list[str], paths: list[str], left_out: list[str]) -> None:
+def test_files_missing_in_a_build_are_found(installed: list[str], paths: list[str], left_out: list[str]) -> None:
     assert [left.path for left in left_out_by_build(wheel(installed), tree(*paths))] == left_out

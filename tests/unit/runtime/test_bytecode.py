@@ -53,7 +53,7 @@ def value(root: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
+def test_bytecode_is_reused_for_equal_sources(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
     compile_imported(donor, ["library"])
     root = environment(tmp_path / "root", "print(1)")
@@ -61,7 +61,7 @@ def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
     assert value(root) == "1"
 
 
-def test_it_is_not_for_another_source_of_the_same_time_and_size(tmp_path: Path) -> None:
+def test_bytecode_is_not_reused_for_a_source_of_equal_time_and_size(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
     compile_imported(donor, ["library"])
     root = environment(tmp_path / "root", "print(2)")
@@ -70,14 +70,14 @@ def test_it_is_not_for_another_source_of_the_same_time_and_size(tmp_path: Path) 
     assert value(root) == "2"
 
 
-def test_a_donor_that_is_being_removed_is_no_error(tmp_path: Path) -> None:
+def test_a_donor_that_is_being_removed_is_ignored(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
     compile_imported(donor, ["library"])
     (donor / SITE / "library.py").unlink()
     assert bytecode.seed(environment(tmp_path / "root", "print(1)"), donor) == 0
 
 
-def test_only_what_is_imported_is_compiled(tmp_path: Path) -> None:
+def test_only_imported_modules_are_compiled(tmp_path: Path) -> None:
     modules = {
         "direct.py": "import indirect\ndef never_called():\n    import unused",
         "indirect.py": "raise RuntimeError('this must not run')",
@@ -90,13 +90,13 @@ def test_only_what_is_imported_is_compiled(tmp_path: Path) -> None:
     assert compiled(root) == ["direct", "indirect", "late", "library"]
 
 
-def test_an_environment_without_the_package_is_no_error(tmp_path: Path) -> None:
+def test_an_environment_without_the_package_is_ignored(tmp_path: Path) -> None:
     root = environment(tmp_path, "print(1)")
     compile_imported(root, ["another"])
     assert compiled(root) == []
 
 
-def test_names_of_imports() -> None:
+def test_names_of_imported_packages_are_found() -> None:
     source = """
 import a.b
 from . import sibling

@@ -63,7 +63,7 @@ def texts(content: str | bytes, *installed: str, notes: list[str] | None = None)
     return [line.text for line in parse(File("constraints.txt", data), names, [] if notes is None else notes)]
 
 
-def test_what_uv_export_writes() -> None:
+def test_the_output_of_uv_export_is_read() -> None:
     assert texts(UV_EXPORT) == [
         "click==8.1.8",
         "colorama==0.4.6 ; sys_platform == 'win32'",
@@ -71,7 +71,7 @@ def test_what_uv_export_writes() -> None:
     ]
 
 
-def test_what_pip_compile_writes() -> None:
+def test_the_output_of_pip_compile_is_read() -> None:
     notes: list[str] = []
     assert texts(PIP_COMPILE, notes=notes) == [
         "--index-url https://pypi.example/simple",
@@ -85,11 +85,11 @@ def test_what_pip_compile_writes() -> None:
     ]
 
 
-def test_what_pip_freeze_writes() -> None:
+def test_the_output_of_pip_freeze_is_read() -> None:
     assert texts(PIP_FREEZE) == ["click==8.1.8", "python-dotenv==1.0.1"]
 
 
-def test_what_poetry_export_writes() -> None:
+def test_the_output_of_poetry_export_is_read() -> None:
     marker = 'python_version >= "3.9" and python_version < "4.0"'
     assert texts(POETRY_EXPORT) == [f"click==8.1.8 ; {marker}", f"python-dotenv==1.0.1 ; {marker}"]
 
@@ -110,7 +110,7 @@ def test_what_poetry_export_writes() -> None:
         "# Editable Git install with no remote (acme-trainer==1.0)\n-e /home/anna/work/p",
     ],
 )
-def test_the_trainers_own_line_does_not_count(line: str) -> None:
+def test_a_line_about_the_trainer_is_ignored(line: str) -> None:
     assert texts(f"six==1.17.0\n{line}\nclick==8.1.8\n") == ["six==1.17.0", "click==8.1.8"]
 
 
@@ -130,12 +130,12 @@ def test_the_trainers_own_line_does_not_count(line: str) -> None:
         ("--only-binary :all:", "--only-binary :all:"),
     ],
 )  # fmt: skip
-def test_other_lines_that_pip_and_uv_accept(line: str, text: str) -> None:
+def test_other_lines_accepted_by_pip_and_uv_are_read(line: str, text: str) -> None:
     assert texts(line) == [text]
 
 
 @pytest.mark.parametrize("line", ["--require-hashes", "--prefer-binary", "--use-feature=fast-deps", "", "  # six==1"])
-def test_lines_that_choose_no_version_are_left_out(line: str) -> None:
+def test_lines_without_a_version_are_left_out(line: str) -> None:
     assert texts(line) == []
 
 
@@ -155,7 +155,7 @@ def test_lines_that_choose_no_version_are_left_out(line: str) -> None:
         ("--index-url 'https", "is not readable"),
     ],
 )
-def test_lines_that_are_refused_are_named(line: str, words: str) -> None:
+def test_refused_lines_are_named(line: str, words: str) -> None:
     with pytest.raises(ConstraintsError) as caught:
         texts(f"# a comment\nsix==1.17.0 \\\n  --hash=sha256:00\n{line}\n")
     assert str(caught.value).startswith("constraints.txt:4 ")
@@ -163,7 +163,7 @@ def test_lines_that_are_refused_are_named(line: str, words: str) -> None:
     assert caught.value.hint
 
 
-def test_passwords_are_not_repeated() -> None:
+def test_passwords_are_not_shown_in_errors() -> None:
     with pytest.raises(ConstraintsError) as caught:
         texts("common @ git+https://anna:hush@git.example/common")
     assert "hush" not in str(caught.value)
@@ -171,16 +171,16 @@ def test_passwords_are_not_repeated() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_what_windows_writes(encoding: str, end: str) -> None:
+def test_files_with_windows_line_ends_or_encodings_are_read(encoding: str, end: str) -> None:
     assert texts(f"six==1.17.0{end}click==8.1.8{end}".encode(encoding)) == ["six==1.17.0", "click==8.1.8"]
 
 
-def test_what_is_no_text_is_refused() -> None:
+def test_a_file_that_is_not_text_is_refused() -> None:
     with pytest.raises(ConstraintsError, match=r"constraints\.txt is not utf-8 text"):
         texts(b"\x80\x81")
 
 
-def test_a_long_line_is_read_in_no_time() -> None:
+def test_a_long_line_is_read_quickly() -> None:
     with pytest.raises(ConstraintsError):
         texts("six" + "==1" * 5000 + " x")
 

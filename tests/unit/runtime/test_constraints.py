@@ -33,13 +33,13 @@ def read(path: Path) -> bytes | None:
         return constraints.read(path.name, file)
 
 
-def test_at_the_root_of_an_sdist_only(tmp_path: Path) -> None:
+def test_constraints_are_read_only_at_the_root_of_an_sdist(tmp_path: Path) -> None:
     path = tar(tmp_path / "t-1.tar.gz", {"t-1/sub/constraints.txt": b"no", "t-1/constraints.txt": b"yes==1"})
     assert read(path) == b"yes==1"
     assert read(tar(tmp_path / "u-1.tar.gz", {"u-1/sub/constraints.txt": b"no"})) is None
 
 
-def test_in_a_zip_and_never_in_a_wheel(tmp_path: Path) -> None:
+def test_constraints_are_read_from_a_zip_but_not_from_a_wheel(tmp_path: Path) -> None:
     for name in ("t-1.zip", "t-1-py3-none-any.whl"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("t-1/constraints.txt", "yes==1")
@@ -47,7 +47,7 @@ def test_in_a_zip_and_never_in_a_wheel(tmp_path: Path) -> None:
     assert read(tmp_path / "t-1-py3-none-any.whl") is None
 
 
-def test_a_file_too_large_to_be_one_is_refused(tmp_path: Path) -> None:
+def test_a_constraints_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tar(tmp_path / "t-1.tar.gz", {"t-1/constraints.txt": b"#" * (constraints.MAX_BYTES + 1)})
     with pytest.raises(ConstraintsError, match=r"t-1\.tar\.gz: constraints\.txt has 4194305 bytes"):
         read(path)
@@ -81,7 +81,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
             read(tmp_path / name)
 
 
-def test_those_of_all_packages_count(tmp_path: Path) -> None:
+def test_constraints_of_all_packages_apply(tmp_path: Path) -> None:
     packages = [
         sdist(tmp_path, "a", "six==1.17.0\nb==3\n"),
         tar(tmp_path / "b-1.tar.gz", {"b-1/x": b""}),
@@ -110,7 +110,7 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
         "torch==2.3.0\ntorch==2.3.0+cpu\n",
     ],
 )
-def test_what_may_hold_together_is_left_to_the_installers(tmp_path: Path, text: str) -> None:
+def test_constraints_that_may_be_compatible_are_left_to_the_installer(tmp_path: Path, text: str) -> None:
     assert constraints.of_packages([sdist(tmp_path, "a", text)]).text == text
 
 
@@ -123,5 +123,5 @@ def test_what_may_hold_together_is_left_to_the_installers(tmp_path: Path, text: 
         ("tf-models-official-2.0.tar.gz", "tf-models-official"),
     ],
 )
-def test_the_name_in_a_file_name(filename: str, name: str) -> None:
+def test_the_package_name_is_read_from_a_file_name(filename: str, name: str) -> None:
     assert constraints.package_name(filename) == name

@@ -65,10 +65,10 @@ def test_an_extra_adds_its_own_requirements(files: dict[str, str]) -> None:
     assert [str(one.name) for one in found.with_extra("cpu", "3.11")] == ["numpy", "tensorflow-cpu"]
     (_, tensorflow) = found.with_extra("gpu", "3.11")
     assert tensorflow.extras == {"and-cuda"}
-    assert [one.name for one in found.with_extra("tpu", "3.11")] == ["numpy"], "it has no such extra"
+    assert [one.name for one in found.with_extra("tpu", "3.11")] == ["numpy"], "the package has no such extra"
 
 
-def test_markers_are_those_of_the_image(tmp_path: Path) -> None:
+def test_markers_are_evaluated_for_the_image(tmp_path: Path) -> None:
     found = dependencies.of_path(wheel(tmp_path / "t-1.0-py3-none-any.whl"))
     assert [one.name for one in found.with_extra(None, "3.10")] == ["numpy", "tomli"]
 
@@ -81,7 +81,7 @@ def test_a_package_gets_the_extra_of_its_machine(tmp_path: Path) -> None:
         assert dependencies.path_with_extra(path, extra) == f"{path}{suffix}"
 
 
-def test_a_package_without_dependencies() -> None:
+def test_a_package_without_dependencies_has_an_empty_list() -> None:
     for files in ({"setup.py": ""}, {"pyproject.toml": "nonsense ["}, {"pyproject.toml": "project = 1"}):
         assert dependencies.declared("t-1.0.tar.gz", sdist(files)) == dependencies.Dependencies()
     with pytest.raises(UnreadableArchiveError):

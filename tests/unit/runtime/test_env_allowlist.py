@@ -22,7 +22,7 @@ SECRETS = {
 }
 
 
-def test_nothing_that_is_not_named_passes() -> None:
+def test_variables_outside_the_allowlist_are_not_passed() -> None:
     assert env_allowlist.for_replica(SECRETS) == {}
     assert env_allowlist.for_launcher(SECRETS) == {}
 
@@ -35,25 +35,25 @@ _NEEDED = """
 
 
 @pytest.mark.parametrize("name", _NEEDED.split())
-def test_what_a_trainer_needs_passes(name: str) -> None:
+def test_variables_that_a_trainer_needs_are_passed(name: str) -> None:
     assert name in env_allowlist.for_replica({name: "x"})
     assert name in env_allowlist.for_launcher({name: "x"})
 
 
-def test_the_installers_settings_reach_the_launcher_only() -> None:
+def test_installer_settings_are_passed_only_to_the_launcher() -> None:
     url = "https://user:password@index.invalid"
     env = {"UV_INDEX_URL": url, "PIP_INDEX_URL": url}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
 
 
-def test_airflows_settings_reach_neither() -> None:
+def test_airflows_settings_are_not_passed() -> None:
     """A job uses the settings in its record, with which it was submitted."""
     env = {"AIRFLOW__MLENGINE__LOCAL_MAX_RESTARTS": "2", "AIRFLOW__CORE__FERNET_KEY": "k", "AIRFLOW_HOME": "/airflow"}
     assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
 
 
-def test_pip_s_settings_reach_a_replica_without_passwords() -> None:
+def test_pips_settings_are_passed_to_a_replica_without_passwords() -> None:
     env = {
         "PIP_INDEX_URL": "https://user:password@index.invalid/simple",
         "PIP_EXTRA_INDEX_URL": "https://index.invalid/simple",
@@ -72,12 +72,12 @@ def test_gcsfs_is_configured_for_a_storage_emulator() -> None:
     assert name not in env_allowlist.for_replica({"PATH": "/bin"})
 
 
-def test_a_cluster_of_the_parent_is_not_the_jobs() -> None:
+def test_tf_config_of_the_parent_is_not_passed() -> None:
     env = {"TF_CONFIG": "{}", env_allowlist.MARK: "/another/job"}
     assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
 
 
-def test_loopback_never_goes_through_a_proxy() -> None:
+def test_loopback_is_excluded_from_proxies() -> None:
     env = env_allowlist.for_replica({"https_proxy": "http://p", "no_proxy": "example.org,localhost"})
     assert env["no_proxy"] == "example.org,localhost,127.0.0.1"
     assert env["NO_PROXY"] == "127.0.0.1,localhost"

@@ -23,7 +23,7 @@ sys.stdin.read()
 """
 
 
-def test_one_holder_at_a_time(tmp_path: Path) -> None:
+def test_an_exclusive_lock_has_one_holder(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "lock"
     assert not held(path)
     with FileLock.take(path) or sys.exit("free"):
@@ -33,7 +33,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     assert not held(path)
 
 
-def test_users_share_and_keep_the_remover_away(tmp_path: Path) -> None:
+def test_shared_locks_block_an_exclusive_one(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     one, two = FileLock.take(path, shared=True), FileLock.take(path, shared=True)
     assert one is not None
@@ -45,7 +45,7 @@ def test_users_share_and_keep_the_remover_away(tmp_path: Path) -> None:
     assert FileLock.take(path) is not None
 
 
-def test_a_killed_holder_gives_it_back(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     env = {"PYTHONPATH": str(Path(mlengine.__file__).parents[0])}
     holder = subprocess.Popen(
@@ -77,7 +77,7 @@ def test_a_lock_file_that_was_deleted_while_waiting_is_created_again(tmp_path: P
     remover.give_back()
     waiter.join()
     assert path.exists()
-    assert FileLock.take(path) is None, "the waiter holds the lock of the file that others open"
+    assert FileLock.take(path) is None, "the waiter must hold the lock of the current file"
     for lock in taken:
         assert lock is not None
         lock.give_back()

@@ -38,7 +38,7 @@ def start() -> Iterator[Start]:
         child.communicate()
 
 
-def test_marked_and_recorded_processes_are_ended_and_no_others(start: Start, tmp_path: Path) -> None:
+def test_only_marked_and_recorded_processes_are_stopped(start: Start, tmp_path: Path) -> None:
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     mine, stubborn = start(mark=tmp_path / "job"), start(deaf, mark=tmp_path / "job")
     recorded, other, longer = start(), start(mark=tmp_path / "other"), start(mark=tmp_path / "job2")
@@ -60,7 +60,7 @@ def test_marked_and_recorded_processes_are_ended_and_no_others(start: Start, tmp
     assert longer.poll() is None
 
 
-def test_a_process_that_ended_is_nobody(start: Start) -> None:
+def test_a_finished_process_is_not_alive(start: Start) -> None:
     child = start()
     process = Process.of(child.pid)
     assert process is not None
@@ -76,6 +76,6 @@ def test_a_process_that_ended_is_nobody(start: Start) -> None:
     assert Process.from_json(process.to_json()) == process
 
 
-def test_this_process_is_no_one_elses() -> None:
+def test_the_current_process_belongs_to_no_job() -> None:
     assert processes.of_job(Path("/no/such/job")) == []
     assert Process.of(os.getpid()) is not None

@@ -16,7 +16,7 @@ def of(role: str, index: int = 0, cluster: dict[str, list[str]] | None = None, *
     return rendezvous_variables(config, **more)
 
 
-def test_a_worker() -> None:
+def test_the_variables_of_a_worker() -> None:
     assert of("worker", 1, chief_ports=(7, 8, 9)) == {
         "MASTER_ADDR": "c",
         "MASTER_PORT": "7",
@@ -49,17 +49,19 @@ def test_the_chief_is_rank_0_by_any_name(chief: str, worker: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["ps", "evaluator", "workerpool2", "workerpool3"])
-def test_the_others_are_outside_the_world(role: str) -> None:
+def test_parameter_servers_and_evaluators_get_no_rank(role: str) -> None:
     assert of(role) == {}
 
 
 @pytest.mark.parametrize("config", [{}, {"cluster": {}, "task": {}}, {"cluster": {"chief": ["127.0.0.1:2222"]}}])
-def test_a_chief_alone_is_a_world_of_one(config: dict[str, Any]) -> None:
+def test_a_single_replica_has_world_size_1(config: dict[str, Any]) -> None:
     config = config if not config.get("cluster") else {**config, "task": {"type": "chief", "index": 0}}
     found = rendezvous_variables(config)
     assert (found["RANK"], found["WORLD_SIZE"]) == ("0", "1")
     assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == ("127.0.0.1", str(CHIEF_PORTS[0]))
-    assert not [name for name in found if name.startswith("LIGHTGBM_")], "LightGBM would wait for others"
+    assert not [name for name in found if name.startswith("LIGHTGBM_")], (
+        "a single replica must not make LightGBM wait for others"
+    )
 
 
 def test_the_ports_of_the_first_contact_differ() -> None:
@@ -84,7 +86,7 @@ def test_task_ids_sort_as_ranks() -> None:
     assert of("chief", cluster=cluster)["DMLC_TASK_ID"] < ids[0]
 
 
-def test_an_address_may_be_ipv6() -> None:
+def test_an_ipv6_address_is_supported() -> None:
     found = of("chief", cluster={"chief": ["[fd00::1]:2222"]})
     assert found["MASTER_ADDR"] == found["DMLC_TRACKER_URI"] == "fd00::1"
     assert found["JAX_COORDINATOR_ADDRESS"] == "[fd00::1]:29501"

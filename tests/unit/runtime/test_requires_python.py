@@ -51,7 +51,7 @@ def zipped(files: dict[str, str]) -> io.BytesIO:
         ),
     ],
 )
-def test_it_is_found(filename: str, file: io.BytesIO) -> None:
+def test_requires_python_is_found(filename: str, file: io.BytesIO) -> None:
     assert required(filename, file) == "<3.11"
 
 
@@ -64,21 +64,21 @@ def test_it_is_found(filename: str, file: io.BytesIO) -> None:
         tar({"t-1.0/pyproject.toml": "[build-system]\n", "t-1.0/examples/pyproject.toml": "[project]\n"}),
     ],
 )
-def test_there_may_be_none(file: io.BytesIO) -> None:
+def test_a_missing_requires_python_is_accepted(file: io.BytesIO) -> None:
     assert required("t-1.0.tar.gz", file) is None
 
 
 @pytest.mark.parametrize("wanted", [">=3.7,<3.12", "==3.11.*", "~=3.11", ">=3.11.0rc1", "nonsense"])
-def test_what_accepts_a_version(wanted: str) -> None:
+def test_accepted_python_versions(wanted: str) -> None:
     assert accepts(wanted, "3.11.7")
 
 
 @pytest.mark.parametrize("wanted", [">=3.7,<3.11", ">=3.12", "==3.10.*", "<3"])
-def test_what_does_not(wanted: str) -> None:
+def test_refused_python_versions(wanted: str) -> None:
     assert not accepts(wanted, "3.11.7", "3.11.0")
 
 
-def test_installed_packages_that_do_not_accept_it_are_named_with_airflow_s_metadata_library_too(tmp_path: Path) -> None:
+def test_installed_packages_for_another_python_are_named(tmp_path: Path) -> None:
     for name, requires in (("t", None), ("old", ">=3.7,<3.11"), ("new", ">=3.8")):
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()

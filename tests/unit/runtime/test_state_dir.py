@@ -9,7 +9,9 @@ import pytest
 from mlengine.runtime.state_dir import state_dir
 
 
-def test_argument_then_setting_then_airflow_home_then_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_argument_setting_airflow_home_and_home_take_precedence_in_this_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", raising=False)
     monkeypatch.delenv("AIRFLOW_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

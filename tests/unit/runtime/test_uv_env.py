@@ -55,32 +55,30 @@ def test_pips_variables_are_translated(variable: str, value: str, uv_variable: s
         {"PIP_PROXY": "http://a.example", "https_proxy": "http://b.example"},
     ],
 )
-def test_what_has_no_meaning_for_uv_changes_nothing(env: dict[str, str]) -> None:
+def test_variables_without_meaning_for_uv_are_ignored(env: dict[str, str]) -> None:
     assert uv_environment(env) == env
 
 
-def test_an_empty_variable_of_uv_is_none() -> None:
+def test_an_empty_variable_of_uv_counts_as_unset() -> None:
     env = {"PIP_INDEX_URL": "https://a.example", "UV_DEFAULT_INDEX": ""}
     assert uv_environment(env)["UV_DEFAULT_INDEX"] == "https://a.example"
 
 
-def test_a_directory_of_links_that_does_not_exist_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_find_links_directory_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wheels").mkdir()
     monkeypatch.chdir(tmp_path)
     env = uv_environment({"PIP_FIND_LINKS": f"wheels {tmp_path}/none file:///also/none"})
     assert env["UV_FIND_LINKS"] == f"{tmp_path}/wheels,file:///also/none"
 
 
-def test_a_jobs_variables_take_precedence_and_only_those_for_pip_count() -> None:
+def test_only_pip_variables_of_a_job_apply_and_take_precedence() -> None:
     parent = {"UV_DEFAULT_INDEX": "https://a.example", "PIP_INDEX_URL": "https://b.example"}
     job = {"PIP_INDEX_URL": "https://c.example", "UV_INDEX": "https://d.example", "PATH": "/mine"}
     env = uv_environment(parent, job)
     assert env == {"UV_DEFAULT_INDEX": "https://c.example", "PIP_INDEX_URL": "https://c.example"}
 
 
-def test_variables_that_are_options_of_uv() -> None:
+def test_variables_become_options_of_uv() -> None:
     assert index_options({}) == install_options({}) == []
     env = {"PIP_NO_INDEX": "1", "PIP_NO_BINARY": "a,b", "PIP_ONLY_BINARY": ":all:"}
     assert index_options(env) == ["--no-index"]
@@ -89,14 +87,14 @@ def test_variables_that_are_options_of_uv() -> None:
     ]
 
 
-def test_the_systems_certificates_are_trusted_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_certificates_are_trusted_if_present(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uv_env, "has_system_certificates", lambda: True)
     assert uv_environment({}) == {"UV_SYSTEM_CERTS": "true"}
     for own in ({"UV_SYSTEM_CERTS": "false"}, {"UV_NATIVE_TLS": "0"}):
         assert uv_environment(own) == own
 
 
-def test_where_the_systems_certificates_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_certificates_are_searched_in_known_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # undoes the changes of the fixture
     folder, file = tmp_path / "certs", tmp_path / "cert.pem"
 

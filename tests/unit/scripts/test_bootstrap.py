@@ -14,7 +14,7 @@ from scripts import bootstrap
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_uv_is_the_one_of_the_lock_with_its_hashes() -> None:
+def test_uv_is_pinned_by_the_lock_with_hashes() -> None:
     version, requirement = bootstrap.uv_requirement(bootstrap.LOCKS["run"].read_text(encoding="utf-8"))
     first, *hashes = requirement.splitlines()
     assert first == f"uv=={version} \\"
@@ -50,7 +50,7 @@ def test_a_changed_lock_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ran == []
 
 
-def test_an_interrupted_setup_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_setup_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _an_environment(tmp_path, monkeypatch, "run")
     monkeypatch.setattr(bootstrap, "_run", _fails)
     monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
@@ -67,7 +67,7 @@ def test_an_environment_that_make_did_not_set_up_is_left_alone(tmp_path: Path, m
         bootstrap.ensure("run")
 
 
-def test_an_installer_that_was_cut_off_is_made_again_in_its_own_folder(
+def test_an_interrupted_installer_is_recreated_in_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
@@ -84,7 +84,7 @@ def test_an_installer_that_was_cut_off_is_made_again_in_its_own_folder(
 
 
 @pytest.mark.parametrize("module", ["pip", "ensurepip"])
-def test_an_installer_that_was_cut_off_in_the_middle_of_a_file_is_made_again(
+def test_an_installer_with_a_truncated_file_is_recreated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
@@ -109,7 +109,7 @@ def test_an_installer_that_was_cut_off_in_the_middle_of_a_file_is_made_again(
     assert len(list(bootstrap.TOOLS.iterdir())) == 1
 
 
-def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linter_settings_do_not_change_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "pyproject.toml"
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     project.write_text('[project]\nname = "a"\n[tool.ruff]\nline-length = 100\n')
@@ -162,13 +162,13 @@ def test_the_locks_name_no_registry() -> None:
         assert "--find-links" not in text
 
 
-def test_what_runs_is_what_is_tested() -> None:
+def test_the_development_lock_includes_the_runtime_lock() -> None:
     """The lock file for development contains every version in the lock file for running."""
     run, dev = (_versions(lock) for lock in bootstrap.LOCKS.values())
     assert run.items() <= dev.items()
 
 
-def test_it_runs_without_a_home() -> None:
+def test_bootstrap_runs_without_a_home_directory() -> None:
     """The script runs if HOME is not set."""
     env = {"PATH": os.environ["PATH"]}
     command = [sys.executable, "-I", str(ROOT / "scripts" / "bootstrap.py"), "nonsense"]

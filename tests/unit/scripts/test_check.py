@@ -33,7 +33,7 @@ def checks(*codes: int, live: int | None = None) -> Callable[..., list[Check]]:
 
 
 @pytest.fixture
-def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def run_checks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     monkeypatch.setenv(FILE, "")  # the test run itself may have set it; restored afterwards
 
     def run(made: Callable[..., list[Check]]) -> tuple[int, str]:
@@ -43,36 +43,36 @@ def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return run
 
 
-def test_all_pass(says: Callable[..., tuple[int, str]]) -> None:
-    code, said = says(checks(0, live=0))
+def test_all_checks_pass(run_checks: Callable[..., tuple[int, str]]) -> None:
+    code, said = run_checks(checks(0, live=0))
     assert code == 0
-    assert said.count("one\n") == 1, "the suite's alone"
+    assert said.count("one\n") == 1, "only the output of the suite may be shown"
     assert "ok      check 0" in said
     assert "3 passed in 1 s\n" in said
     assert "ALL PASSED" in said
 
 
-def test_a_failed_checks_output_is_printed_in_full(says: Callable[..., tuple[int, str]]) -> None:
-    code, said = says(checks(0, 4, live=0))
+def test_a_failed_checks_output_is_printed_in_full(run_checks: Callable[..., tuple[int, str]]) -> None:
+    code, said = run_checks(checks(0, 4, live=0))
     assert code == 1
     assert said.count("one\n") == 2
     assert "FAILED  check 1" in said
     assert "NOT ALL PASSED" in said
 
 
-def test_a_failed_suite_fails_it_all(says: Callable[..., tuple[int, str]]) -> None:
-    assert says(checks(0, live=5))[0] == 1
+def test_a_failed_suite_fails_the_whole_check(run_checks: Callable[..., tuple[int, str]]) -> None:
+    assert run_checks(checks(0, live=5))[0] == 1
 
 
-def test_the_summary_names_each_skip(says: Callable[..., tuple[int, str]]) -> None:
+def test_the_summary_names_each_skip(run_checks: Callable[..., tuple[int, str]]) -> None:
     code = f"import os; print('test_a.py::test_b: no browser', file=open(os.environ[{FILE!r}], 'a'))"
     suite = partial(check._run, [sys.executable, "-c", code], folder=Path.cwd())
-    _, said = says(lambda *_: [Check("suite", suite, live=True)])
+    _, said = run_checks(lambda *_: [Check("suite", suite, live=True)])
     assert "  skipped test_a.py::test_b: no browser\n" in said.partition("summary")[2]
 
 
-def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str]]) -> None:
-    code, said = says(checks(0, 0))
+def test_output_of_checks_without_a_suite_is_shown_immediately(run_checks: Callable[..., tuple[int, str]]) -> None:
+    code, said = run_checks(checks(0, 0))
     assert code == 0
     assert said.count("one\n") == 2
 
@@ -83,7 +83,7 @@ def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["-n 0", "-k name -x", "-v --durations=60"])
-def test_args_of_make_test_go_to_pytest(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+def test_args_of_make_test_are_passed_to_pytest(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
     make = shutil.which("make")
     assert make
     shown = subprocess.run(
@@ -115,7 +115,7 @@ def test_args_of_make_test_go_to_pytest(monkeypatch: pytest.MonkeyPatch, argumen
         (["-v", "--durations=60", "-p", "no:cacheprovider"], ["-v", "--durations=60", "-p", "no:cacheprovider"]),
     ],
 )
-def test_the_trainer_s_pytest_gets_no_options_of_xdist(
+def test_the_trainers_pytest_gets_no_xdist_options(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], kept: list[str]
 ) -> None:
     commands: list[Sequence[str]] = []
@@ -128,7 +128,7 @@ def test_the_trainer_s_pytest_gets_no_options_of_xdist(
     assert list(suite[-len(arguments) :]) == arguments
 
 
-def test_a_choice_of_tests_may_leave_out_the_trainer_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_tests_can_exclude_those_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     """pytest exits with 5 if no test was selected. That is an error only if the trainer's tests are the only check."""
     monkeypatch.setattr(check, "trainer_python", lambda: "python")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=lambda: 5))

@@ -64,7 +64,7 @@ def test_the_browser_is_installed_and_skips_are_limited(machine: Path) -> None:
     assert "google-cloud-cli is in no package source of this machine; its tests are skipped" in said
 
 
-def test_gcloud_is_installed_where_apt_has_it(machine: Path) -> None:
+def test_gcloud_is_installed_if_apt_has_it(machine: Path) -> None:
     command(machine, "chromium", "")
     command(machine, "apt-cache", "exit 0")
     assert run(machine)[1] == [
@@ -80,14 +80,14 @@ def test_a_machine_that_has_everything_needs_no_package_manager(machine: Path) -
     assert run(machine)[:2] == (0, ["make test ARGS=-x CI=true"])
 
 
-def test_without_rights_the_missing_packages_are_named(machine: Path) -> None:
+def test_without_root_the_missing_packages_are_named(machine: Path) -> None:
     command(machine, "id", "echo 1000")
     code, calls, said = run(machine)
     assert (code, calls) == (1, [])
     assert "missing on this machine: chromium chromium-driver; install them and run again" in said
 
 
-def test_a_package_index_that_does_not_answer_stops_only_what_is_required(machine: Path) -> None:
+def test_an_unreachable_package_index_fails_only_required_packages(machine: Path) -> None:
     command(machine, "apt-get", 'echo "apt-get $*" >>calls; exit 100')
     assert run(machine)[:2] == (1, ["apt-get update -qq"])
     (machine / "calls").unlink()

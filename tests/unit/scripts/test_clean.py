@@ -25,7 +25,7 @@ def put(root: Path, *names: str) -> list[Path]:
     return paths
 
 
-def test_what_make_made_goes(root: Path) -> None:
+def test_files_created_by_make_are_deleted(root: Path) -> None:
     put(
         root,
         ".mlengine/data/gcs/object",
@@ -41,7 +41,7 @@ def test_what_make_made_goes(root: Path) -> None:
     assert not (root / "dist").exists()
 
 
-def test_what_a_person_put_there_stays(root: Path) -> None:
+def test_files_of_the_user_are_kept(root: Path) -> None:
     kept = put(root, ".venv/bin/python", "dist/mine-1.0.tar.gz", "build/lib/x", "my_trainer/mine.egg-info/PKG-INFO")
     kept += put(root.parent, "elsewhere/__pycache__/x.pyc")
     (root / "link").symlink_to(root.parent / "elsewhere")
@@ -49,7 +49,7 @@ def test_what_a_person_put_there_stays(root: Path) -> None:
     assert all(path.exists() for path in kept)
 
 
-def test_nothing_goes_while_make_run_is_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_deleted_while_make_run_is_running(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (kept,) = put(root, ".mlengine/data/lock")
     monkeypatch.setattr(clean, "_locked", lambda: True)
     assert clean.main() == 1

@@ -11,21 +11,19 @@ from scripts.bootstrap import ROOT
 from scripts.console import Console, duration
 
 
-def test_no_escape_sequences_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_escape_sequences_are_written_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     console.say("a line")
     for step in range(100):
         console.note(f"step {step}")
     console.say("the last line")
-    said = capsys.readouterr().out
-    assert "\033" not in said
-    assert "\r" not in said
-    assert said.splitlines() == ["a line", "step 0", "the last line"]
+    output = capsys.readouterr().out
+    assert "\033" not in output
+    assert "\r" not in output
+    assert output.splitlines() == ["a line", "step 0", "the last line"]
 
 
-def test_the_line_at_the_bottom_is_rewritten(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_status_line_is_rewritten(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     console = Console()
     console.note("step 1")
@@ -42,7 +40,7 @@ def test_durations_are_rounded_to_whole_minutes_and_seconds(seconds: float, text
     assert duration(seconds) == text
 
 
-def test_a_closed_output_is_no_error() -> None:
+def test_a_closed_output_is_ignored() -> None:
     """A closed output causes no error, not even when Python exits and flushes the buffer."""
     code = "from scripts.console import Console; c = Console(); c.say('one'); c.note('two'); c.say('three')"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])}

@@ -41,12 +41,12 @@ def test_the_target_is_an_arrival_more_than_15_minutes_late(table: pd.DataFrame)
     assert table["late"].tolist() == [1, 0]
 
 
-def test_no_column_says_what_happened_after_the_departure(table: pd.DataFrame) -> None:
+def test_no_feature_contains_information_after_the_departure(table: pd.DataFrame) -> None:
     assert set(table.columns) == {"flight", "scheduled", "late", *flights.STRINGS, *flights.FLOATS}
     assert not {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} & set(table.columns)
 
 
-def test_weather_is_that_of_the_hour_before_and_the_schedule_has_cancelled_flights(table: pd.DataFrame) -> None:
+def test_weather_is_of_the_hour_before_and_departures_include_cancelled_flights(table: pd.DataFrame) -> None:
     flight = table.iloc[1]
     assert (flight["temp"], flight["visib"]) == (30.0, 10.0)
     assert flight["departures"] == 2

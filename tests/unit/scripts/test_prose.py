@@ -31,11 +31,11 @@ def findings(tmp_path: Path, name: str, source: str) -> list[tuple[int, str]]:
         ('x = "stands on a lease"  # prose: ok\n', []),
     ],
 )
-def test_python(tmp_path: Path, source: str, expected: list[tuple[int, str]]) -> None:
+def test_python_strings_and_names_are_checked(tmp_path: Path, source: str, expected: list[tuple[int, str]]) -> None:
     assert sorted(findings(tmp_path, "a.py", source)) == sorted(expected)
 
 
-def test_markdown_code_is_not_prose(tmp_path: Path) -> None:
+def test_code_in_markdown_is_not_checked(tmp_path: Path) -> None:
     source = "# A title\n\n```\nnobody\n```\n\nThe `remedy` of [x](beside.md)\nis made anew.\n"
     assert findings(tmp_path, "a.md", source) == [(8, "anew")]
 
@@ -55,7 +55,9 @@ def test_markdown_code_is_not_prose(tmp_path: Path) -> None:
         ("a.css", ".settled{}\n/* settled */\n", [(2, "settled")]),
     ],
 )
-def test_scripts_templates_and_styles(tmp_path: Path, name: str, source: str, expected: list[tuple[int, str]]) -> None:
+def test_scripts_templates_and_styles_are_checked(
+    tmp_path: Path, name: str, source: str, expected: list[tuple[int, str]]
+) -> None:
     assert sorted(findings(tmp_path, name, source)) == sorted(expected)
 
 

@@ -16,14 +16,14 @@ def test_the_page_is_up_to_date(page: object, made: object) -> None:
     assert page.read_text(encoding="utf-8") == made(), "run `make reference`"  # type: ignore[attr-defined]
 
 
-def test_every_error_of_the_tree_has_its_section() -> None:
+def test_every_error_class_has_a_section() -> None:
     text = reference.errors()
     for name in ("JobFileError", "StorageForbiddenError", "JobLostError", "AirflowError"):
         assert f"## {name}\n" in text
     assert text.count("\n| ") > 150
 
 
-def test_every_command_and_every_operator_is_there() -> None:
+def test_every_command_and_operator_is_documented() -> None:
     text = reference.reference()
     for name in (
         "mlengine datasets add",
@@ -65,12 +65,12 @@ def test_no_cell_is_empty() -> None:
         "task_args",
     ],
 )
-def test_the_task_groups_options_are_there(name: str) -> None:
+def test_the_options_of_the_task_group_are_documented(name: str) -> None:
     assert f"| `{name}` |" in section("RetrainingTaskGroup")
 
 
 @pytest.mark.parametrize("operator", ["SubmitTrainingJobOperator", "TrainingJobSensor", "PublishModelOperator"])
-def test_arguments_of_the_base_class_are_there(operator: str) -> None:
+def test_arguments_of_the_base_class_are_documented(operator: str) -> None:
     assert "| `gcp_conn_id` |" in section(operator)
     assert "| `impersonation_chain` |" in section(operator)
     assert "`retry_delay`" not in section(operator)

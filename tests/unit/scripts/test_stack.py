@@ -55,7 +55,7 @@ def test_a_second_ctrl_c_during_the_start_leaves_nothing_running(
     try:
         with pytest.raises(KeyboardInterrupt):
             stack.start(tmp_path)
-        assert signal.getsignal(number) is interrupt, "it is ignored only during the clean-up"
+        assert signal.getsignal(number) is interrupt, "the signal must be ignored only during the clean-up"
     finally:
         signal.signal(number, before)
     assert stopped == ["airflow", "server"]

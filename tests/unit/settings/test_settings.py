@@ -36,7 +36,7 @@ def values(setting: Setting, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
-def test_argument_then_connection_then_variable_then_file_then_default(
+def test_argument_connection_variable_file_and_default_take_precedence_in_this_order(
     setting: Setting, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argument, connection, variable, file = values(setting, 4)
@@ -54,18 +54,18 @@ def test_argument_then_connection_then_variable_then_file_then_default(
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
-def test_a_connection_decides_only_what_the_setting_allows(setting: Setting) -> None:
+def test_a_connection_can_change_only_permitted_settings(setting: Setting) -> None:
     from_connection = settings.get(setting.name, None, {setting.name: "17"}) == "17"
     assert from_connection == (setting.name in setting.extra)
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
-def test_the_connection_form_has_a_field_for_what_a_connection_may_decide(setting: Setting) -> None:
+def test_the_connection_form_has_a_field_for_each_permitted_setting(setting: Setting) -> None:
     assert not setting.extra or set(setting.extra) & form.FIELDS.keys()
 
 
 @pytest.mark.parametrize("setting", NUMBERS, ids=lambda setting: setting.name)
-def test_a_number_that_is_none_is_refused_with_its_source(
+def test_an_invalid_number_is_refused_with_its_source(
     setting: Setting, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get = settings.get_int if setting.kind == "integer" else settings.get_float
@@ -90,7 +90,7 @@ def test_integers_may_be_written_as_numbers() -> None:
             settings.get_int("max_attempts", wrong)
 
 
-def test_a_variable_that_is_empty_hides_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_overrides_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(config, backend="vertex")
     monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "")
     assert settings.get("backend") == "local"
@@ -105,7 +105,7 @@ def test_the_file_is_read_again_when_it_changes(config: Path) -> None:
     assert not settings.get("bucket")
 
 
-def test_the_file_has_another_place(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_can_be_in_another_place(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "other.cfg", bucket="gs://other")
     write(config, bucket="gs://home")
     monkeypatch.setenv("AIRFLOW_CONFIG", "$AIRFLOW_HOME/other.cfg")
@@ -119,12 +119,12 @@ def test_a_file_that_cannot_be_read_is_named(config: Path, content: bytes) -> No
         settings.get("bucket")
 
 
-def test_a_name_that_is_no_setting() -> None:
+def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(KeyError):
         settings.get("no_such_setting")
 
 
-def test_durations_name_their_unit() -> None:
+def test_names_of_durations_contain_the_unit() -> None:
     for setting in NUMBERS:
         assert ("econds" in setting.description) == setting.name.endswith("_seconds"), setting.name
 
@@ -135,7 +135,7 @@ BACKEND = "tests.support.secrets_backend.OneSecret"
 class TestSecrets:
     """``_CMD`` and ``_SECRET``, in Airflow's order: variables first, then the file."""
 
-    def test_a_command(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_secret_can_come_from_a_command(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write(config, ray_token_cmd="echo of the $RAY_TOKEN_SOURCE")
         monkeypatch.setenv("RAY_TOKEN_SOURCE", "file")
         assert settings.get("ray_token") == "of the file"
@@ -150,13 +150,15 @@ class TestSecrets:
         assert settings.get("ray_token") == "plain"
 
     @pytest.mark.parametrize("command", ["sh -c 'echo hush; echo broken >&2; exit 3'", "/nowhere/command", "'"])
-    def test_a_command_that_fails(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_command_is_an_error(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD", command)
         with pytest.raises(SettingError, match="AIRFLOW__MLENGINE__RAY_TOKEN_CMD: the command") as error:
             settings.get("ray_token")
         assert "hush" not in str(error.value)
 
-    def test_airflow_s_secrets_backend(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_secret_can_come_from_airflows_secrets_backend(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
         monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_SECRET", "ray/token")
         assert settings.get("ray_token") == "of the backend"
@@ -170,7 +172,7 @@ class TestSecrets:
         with pytest.raises(SettingError, match="Airflow has no secrets backend for 'ray/token'"):
             settings.get("ray_token")
 
-    def test_airflow_finds_the_same(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_airflow_reads_the_same_value(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow.configuration import conf
 
         monkeypatch.setitem(conf.__dict__, "sensitive_config_values", {("mlengine", "ray_token")})
@@ -179,12 +181,12 @@ class TestSecrets:
             monkeypatch.setenv(f"AIRFLOW__MLENGINE__RAY_TOKEN_{name}", value)
             assert settings.get("ray_token") == conf.get("mlengine", "ray_token")
 
-    def test_only_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_secrets_can_come_from_a_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND_CMD", "echo vertex")
         assert settings.get("backend") == "local"
 
 
-def test_a_percent_sign_in_one_option_hides_no_other_and_shows_no_secret(
+def test_a_percent_sign_in_an_option_does_not_affect_others_or_leak_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "airflow.cfg").write_text("[mlengine]\nray_token = abc%SECRET\nbucket = gs://bkt\n")

@@ -83,14 +83,14 @@ def test_an_expired_login_is_renewed(server: Server, api: AirflowApi) -> None:
     assert server.asked.count("POST /auth/token") == 2
 
 
-def test_a_token_that_was_given_is_all_there_is(server: Server) -> None:
+def test_a_given_token_is_not_renewed(server: Server) -> None:
     server.answers = [(401, {})]
     with pytest.raises(AirflowError, match="MLENGINE_AIRFLOW_TOKEN") as caught:
         AirflowServer(f"http://127.0.0.1:{server.server_port}", token="old", direct=True).call("GET", "importErrors")
     assert (caught.value.status, len(server.asked)) == (401, 1)
 
 
-def test_not_found_is_an_answer_only_in_airflows_own_words(server: Server) -> None:
+def test_a_404_means_not_found_only_in_airflows_format(server: Server) -> None:
     server.answers = [(404, {"detail": "no such DAG"}), (404, {})]
     airflow = AirflowServer(f"http://127.0.0.1:{server.server_port}", token="t", direct=True)
     assert airflow.find("dags/a") is None
@@ -98,12 +98,12 @@ def test_not_found_is_an_answer_only_in_airflows_own_words(server: Server) -> No
         airflow.find("dags/a")
 
 
-def test_a_get_that_times_out_is_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_get_request_that_times_out_is_retried(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (0, None), (200, {"import_errors": []})]
     assert api.import_errors() == {}
 
 
-def test_a_post_is_never_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_post_request_is_never_retried(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (200, {})]
     with pytest.raises(AirflowError, match="no response from Airflow to POST"):
         api.trigger("a_dag")
@@ -122,21 +122,21 @@ def test_a_state_is_set_once_the_database_is_free(
     assert server.asked.count("PATCH /api/v2/dags/a_dag") == 6
 
 
-def test_a_refusal_carries_the_reason(server: Server, api: AirflowApi) -> None:
+def test_a_refusal_contains_the_reason(server: Server, api: AirflowApi) -> None:
     server.answers = [(400, {"detail": "max_steps: 0 is less than the minimum of 1"})]
     with pytest.raises(AirflowError, match="less than the minimum") as caught:
         api.trigger("a_dag", {"max_steps": 0})
     assert caught.value.status == 400
 
 
-def test_a_dag_that_never_comes_is_reported_with_the_import_errors(server: Server, api: AirflowApi) -> None:
+def test_a_dag_that_never_appears_is_reported_with_import_errors(server: Server, api: AirflowApi) -> None:
     error = {"filename": "dags/a.py", "stack_trace": "ImportError: no such module"}
     server.answers = [(404, {"detail": "no such DAG"}), (200, {"import_errors": [error]})]
     with pytest.raises(StackError, match="no such module"):
         api.wait_for_dag("a_dag", seconds=-1)
 
 
-def test_names_cannot_leave_their_place(server: Server, api: AirflowApi) -> None:
+def test_names_cannot_change_the_url_path(server: Server, api: AirflowApi) -> None:
     server.answers = [(404, {})]
     with pytest.raises(AirflowError):
         api.run("a/../b", "r?x")
@@ -200,13 +200,13 @@ def test_waiting_ends_with_the_servers_last_error(server: Server, api: AirflowAp
         api.wait(DagRun("d", "r", "queued", None, {}), -1.0)
 
 
-def test_waiting_for_a_run_that_does_not_exist_fails_at_once(server: Server, api: AirflowApi) -> None:
+def test_waiting_for_a_missing_run_fails_immediately(server: Server, api: AirflowApi) -> None:
     server.answers = [(404, {"detail": "no such run"})]
     with pytest.raises(AirflowError, match="no such run"):
         api.wait(DagRun("d", "r", "queued", None, {}), 30.0)
 
 
-def test_waiting_ends_when_the_check_says_so(server: Server, api: AirflowApi) -> None:
+def test_waiting_ends_when_the_check_raises(server: Server, api: AirflowApi) -> None:
     def check() -> None:
         raise StackError("the scheduler is gone")
 
@@ -227,13 +227,13 @@ def test_waiting_ends_when_the_check_says_so(server: Server, api: AirflowApi) ->
         "http://h:0",
     ],
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(AirflowError, match="not the URL of an Airflow"):
         AirflowServer(url)
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"])
-def test_an_answer_that_is_not_one_of_airflow(answer: bytes) -> None:
+def test_a_response_of_another_server_is_an_error(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

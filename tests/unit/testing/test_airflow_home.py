@@ -17,7 +17,7 @@ def read(home: Path) -> configparser.ConfigParser:
     return parser
 
 
-def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
     config = AirflowConfig(home=tmp_path / "home", dags=tmp_path)
     first = prepare(config, 8080)
     before = read(config.home)
@@ -32,7 +32,7 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     assert prepare(AirflowConfig(home=tmp_path / "other", dags=tmp_path), 8080) != first
 
 
-def test_it_listens_on_loopback_and_asks_for_a_login(tmp_path: Path) -> None:
+def test_airflow_listens_on_loopback_and_requires_a_login(tmp_path: Path) -> None:
     config = AirflowConfig(home=tmp_path / "home", dags=tmp_path)
     prepare(config, 12345)
     written = read(config.home)
@@ -42,14 +42,14 @@ def test_it_listens_on_loopback_and_asks_for_a_login(tmp_path: Path) -> None:
     assert written["core"]["simple_auth_manager_all_admins"] == "False"
 
 
-def test_settings_of_the_caller_win(tmp_path: Path) -> None:
+def test_settings_of_the_caller_take_precedence(tmp_path: Path) -> None:
     config = AirflowConfig(home=tmp_path / "home", dags=tmp_path, settings={"core.parallelism": "2", "a.b": "100 %"})
     prepare(config, 1)
     assert read(config.home)["core"]["parallelism"] == "2"
     assert read(config.home)["a"]["b"] == "100 %"
 
 
-def test_another_airflow_in_the_environment_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_airflow_in_the_environment_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "/elsewhere")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

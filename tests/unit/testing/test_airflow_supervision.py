@@ -71,9 +71,7 @@ def test_a_killed_component_is_restarted_and_reported(airflow: OneLineAirflow) -
     assert warnings == ["Airflow's scheduler ended with code -9; restart in 0 s; its last lines:\nthe last line"]
 
 
-def test_a_component_may_end_any_number_of_times_if_it_takes_long_enough(
-    airflow: OneLineAirflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rare_ends_of_a_component_are_not_limited(airflow: OneLineAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restart_limit, "WINDOW_SECONDS", 0.0)
     airflow.program = FAILS
     airflow.start_component("scheduler")
@@ -85,7 +83,7 @@ def test_a_component_may_end_any_number_of_times_if_it_takes_long_enough(
         airflow.stop()
 
 
-def test_a_component_that_keeps_ending_is_an_error_with_its_last_lines(airflow: OneLineAirflow) -> None:
+def test_a_component_that_keeps_ending_is_an_error_with_its_last_log_lines(airflow: OneLineAirflow) -> None:
     airflow.program = FAILS
     airflow.start_component("scheduler")
     airflow.supervise()

@@ -37,7 +37,7 @@ def variables(project: Path, *options: str, **env: str) -> dict[str, str]:
     return found
 
 
-def test_a_project_gets_an_airflow_home_in_pytest_s_cache(tmp_path: Path) -> None:
+def test_a_project_gets_an_airflow_home_in_pytests_cache(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     assert variables(tmp_path) == {
         "AIRFLOW_HOME": str(tmp_path / ".pytest_cache" / "d" / "mlengine-airflow-main"),
@@ -49,14 +49,14 @@ def test_a_project_gets_an_airflow_home_in_pytest_s_cache(tmp_path: Path) -> Non
 def test_the_home_is_temporary_without_a_cache(tmp_path: Path) -> None:
     home = Path(variables(tmp_path, "-p", "no:cacheprovider")["AIRFLOW_HOME"])
     assert home.name.startswith("mlengine-airflow-")
-    assert not home.exists(), "it is removed at the end"
+    assert not home.exists(), "the temporary home must be removed at the end"
 
 
 def test_each_worker_of_xdist_has_a_home(tmp_path: Path) -> None:
     assert variables(tmp_path, PYTEST_XDIST_WORKER="gw1")["AIRFLOW_HOME"].endswith("/mlengine-airflow-gw1")
 
 
-def test_settings_of_the_user_stay(tmp_path: Path) -> None:
+def test_settings_of_the_user_are_kept(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     assert variables(tmp_path, AIRFLOW_HOME="/mine") == {"AIRFLOW_HOME": "/mine"}
     assert variables(tmp_path, AIRFLOW__CORE__DAGS_FOLDER="/d")["AIRFLOW__CORE__DAGS_FOLDER"] == "/d"

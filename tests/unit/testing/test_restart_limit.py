@@ -32,20 +32,20 @@ def restart(limit: RestartLimit, clock: Clock) -> float:
     return pause
 
 
-def test_the_pauses_grow_until_there_were_too_many(clock: Clock) -> None:
+def test_pauses_grow_until_the_limit_is_reached(clock: Clock) -> None:
     limit = RestartLimit()
     assert [restart(limit, clock) for _ in range(MAX_RESTARTS)] == [0.0, 1.0, 2.0, 4.0, 8.0]
     assert limit.next_restart() is None
 
 
-def test_any_number_is_allowed_over_time(clock: Clock) -> None:
+def test_rare_restarts_are_not_limited(clock: Clock) -> None:
     limit = RestartLimit()
     for _ in range(100):
         assert restart(limit, clock) <= 8.0
         clock.now += WINDOW_SECONDS / 4
 
 
-def test_after_a_quiet_window_the_first_restart_comes_at_once(clock: Clock) -> None:
+def test_the_first_restart_after_a_quiet_window_is_immediate(clock: Clock) -> None:
     limit = RestartLimit()
     for _ in range(MAX_RESTARTS):
         restart(limit, clock)

@@ -26,7 +26,7 @@ def test_jobs_of_two_regions_are_polled_independently() -> None:
     assert first is not elsewhere
 
 
-def test_a_job_without_a_valid_name_is_polled_by_itself() -> None:
+def test_a_job_with_an_invalid_name_is_polled_separately() -> None:
     async def main() -> list[Poller]:
         return [poller("projects/p/locations/r/customJobs/1"), poller("not a name")]
 

@@ -43,7 +43,9 @@ def write(folder: Path, columns: dict[str, Sequence[pa.Array]]) -> Rows:
         (pa.decimal128(5, 2), [["1.25", None], ["2.50"]], "float64", [1.25, np.nan, 2.5]),
     ],
 )
-def test_numbers(tmp_path: Path, kind: pa.DataType, batches: list[list[Any]], dtype: str, expected: list[Any]) -> None:
+def test_columns_of_numbers_are_read(
+    tmp_path: Path, kind: pa.DataType, batches: list[list[Any]], dtype: str, expected: list[Any]
+) -> None:
     arrays = [pa.array(batch).cast(kind) if isinstance(batch[0], str) else pa.array(batch, kind) for batch in batches]
     rows = write(tmp_path, {"n": arrays})
     assert rows.columns["n"].dtype == dtype
@@ -51,7 +53,7 @@ def test_numbers(tmp_path: Path, kind: pa.DataType, batches: list[list[Any]], dt
     assert np.array_equal(rows.take([2, 0])["n"], [expected[2], expected[0]], equal_nan=True)
 
 
-def test_a_missing_time_is_not_a_time(tmp_path: Path) -> None:
+def test_a_missing_time_is_nat(tmp_path: Path) -> None:
     rows = write(
         tmp_path,
         {
@@ -66,7 +68,7 @@ def test_a_missing_time_is_not_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
-def test_strings(tmp_path: Path, kind: pa.DataType) -> None:
+def test_columns_of_strings_are_read(tmp_path: Path, kind: pa.DataType) -> None:
     whole = pa.array(["unused", "a", None, "ñz", ""]).cast(kind)
     rows = write(tmp_path, {"t": [whole.slice(1, 2), whole.slice(3, 2)]})
     assert rows.columns["t"].dtype == "string"
@@ -74,13 +76,13 @@ def test_strings(tmp_path: Path, kind: pa.DataType) -> None:
     assert rows.take([2, 0])["t"].tolist() == ["ñz", "a"]
 
 
-def test_bytes_and_columns_without_any_value(tmp_path: Path) -> None:
+def test_bytes_and_empty_columns_are_read(tmp_path: Path) -> None:
     rows = write(tmp_path, {"b": [pa.array([b"\xff\0", b""])], "empty": [pa.array([None, None], pa.string())]})
     assert rows.batch(0, 2)["b"].tolist() == [b"\xff\0", b""]
     assert rows.batch(0, 2)["empty"].tolist() == [None, None]
 
 
-def test_tensors(tmp_path: Path) -> None:
+def test_columns_of_tensors_are_read(tmp_path: Path) -> None:
     values = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
     lists = pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], pa.list_(pa.float32(), 2))
@@ -103,7 +105,7 @@ def test_values_that_no_model_is_given_are_refused_with_their_row(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint8(), pa.bool_()])
-def test_a_tensor_of_integers_has_all_of_them(tmp_path: Path, kind: pa.DataType) -> None:
+def test_a_missing_integer_in_a_tensor_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
     lists = pa.list_(kind, 2)
     one = pa.scalar(1).cast(kind).as_py()
     whole, part = pa.array([[one, one]] * 2, lists), pa.array([[one, one], [one, None]], lists)
@@ -111,12 +113,12 @@ def test_a_tensor_of_integers_has_all_of_them(tmp_path: Path, kind: pa.DataType)
         write(tmp_path, {"x": [whole, part]})
 
 
-def test_a_missing_float_of_a_tensor_is_no_number(tmp_path: Path) -> None:
+def test_a_missing_float_in_a_tensor_is_nan(tmp_path: Path) -> None:
     batch = pa.array([[1.0, None], [2.0, 3.0]], pa.list_(pa.float32(), 2))
     np.testing.assert_array_equal(write(tmp_path, {"x": [batch]}).batch(0, 2)["x"], [[1.0, np.nan], [2.0, 3.0]])
 
 
-def test_a_table_may_have_more_columns_than_a_process_has_open_files(tmp_path: Path) -> None:
+def test_a_table_can_have_more_columns_than_the_open_file_limit(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Earlier tests in this process may have left files open.
     limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 20  # noqa: PTH208

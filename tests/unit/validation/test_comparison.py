@@ -61,7 +61,7 @@ def test_weighted_rows_are_compared_by_the_bootstrap() -> None:
     assert differences["accuracy"].resamples == 1000
 
 
-def test_a_relative_regression_of_an_error() -> None:
+def test_a_relative_regression_of_an_error_metric_is_compared() -> None:
     target = np.linspace(100_000, 900_000, 400)
     mine, theirs = (Outcomes("regression", target, target + error) for error in (1010.0, 1000.0))
     (check,), _ = compare_outcomes(mine, Baseline("old", 1, theirs), Thresholds())
@@ -98,7 +98,7 @@ def test_latency_and_size_are_compared_with_the_champion() -> None:
     assert "4.00 times" in comparison.checks[2].message
 
 
-def test_a_model_that_failed_is_not_compared() -> None:
+def test_a_failed_model_is_not_compared() -> None:
     measured = Measured(error="The model was killed after 8 s at keys.")
     (check,) = run_checks(measured, Thresholds())
     assert not check.passed

@@ -11,7 +11,7 @@ from mlengine.storage.client import Storage
 from mlengine.validation.environment import local_environment
 
 
-def test_without_packages_it_raises(tmp_path: Path) -> None:
+def test_an_environment_without_packages_is_an_error(tmp_path: Path) -> None:
     environment = local_environment(Storage(), [], tmp_path)
     with (
         pytest.raises(EnvironmentBuildError, match=r"packages .* are unknown") as error,

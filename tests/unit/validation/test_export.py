@@ -43,7 +43,7 @@ def folder(storage: Storage, bucket: str) -> Folder:
     return found
 
 
-def test_a_model_with_a_manifest(folder: Folder, tmp_path: Path) -> None:
+def test_a_model_with_a_manifest_is_resolved(folder: Folder, tmp_path: Path) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest(FILES)})
     export = resolve(folder.storage, folder.uri + "/")
     assert export.manifest
@@ -55,26 +55,26 @@ def test_a_model_with_a_manifest(folder: Folder, tmp_path: Path) -> None:
     } == FILES
 
 
-def test_a_model_without_a_manifest(folder: Folder) -> None:
+def test_a_model_without_a_manifest_is_resolved(folder: Folder) -> None:
     folder.put(FILES)
     export = resolve(folder.storage, folder.uri)
     assert not export.manifest
     assert set(export.files) == set(FILES)
 
 
-def test_the_newest_of_numbered_folders(folder: Folder) -> None:
+def test_the_newest_of_numbered_folders_is_used(folder: Folder) -> None:
     for number in ("9", "10", "1"):
         folder.put(FILES, f"export/{number}/")
     assert resolve(folder.storage, folder.uri).uri == f"{folder.uri}/export/10"
 
 
-def test_a_model_in_a_subfolder(folder: Folder) -> None:
+def test_a_model_in_a_subfolder_is_found(folder: Folder) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest(FILES)}, "serving/")
     export = resolve(folder.storage, folder.uri)
     assert (export.uri, export.manifest) == (f"{folder.uri}/serving", True)
 
 
-def test_any_files_of_an_unknown_kind(folder: Folder) -> None:
+def test_files_of_an_unknown_kind_are_accepted_on_request(folder: Folder) -> None:
     folder.put({"weights.bin": b"1", "meta/classes.txt": b"2"})
     export = resolve(folder.storage, folder.uri, known=False)
     assert set(export.files) == {"weights.bin", "meta/classes.txt"}
@@ -82,7 +82,7 @@ def test_any_files_of_an_unknown_kind(folder: Folder) -> None:
         resolve(folder.storage, folder.uri)
 
 
-def test_no_model(folder: Folder) -> None:
+def test_a_missing_model_is_an_error(folder: Folder) -> None:
     for known in (True, False):
         with pytest.raises(ModelError, match="there is no model in"):
             resolve(folder.storage, folder.uri, known=known)
@@ -96,14 +96,14 @@ def test_two_models_are_refused(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(FILES))
-def test_a_file_of_the_manifest_that_is_missing(folder: Folder, missing: str) -> None:
+def test_a_missing_file_of_the_manifest_is_refused(folder: Folder, missing: str) -> None:
     folder.put({name: data for name, data in FILES.items() if name != missing})
     folder.put({"MANIFEST.json": manifest(FILES)})
     with pytest.raises(ModelError, match=f"{missing} is in the manifest but not in the bucket"):
         resolve(folder.storage, folder.uri)
 
 
-def test_a_shard_that_is_missing_without_a_manifest(folder: Folder) -> None:
+def test_a_missing_shard_is_refused_without_a_manifest(folder: Folder) -> None:
     folder.put({name: data for name, data in FILES.items() if "00001" not in name})
     with pytest.raises(ModelError, match=r"variables\.data-00001-of-00002 is missing"):
         resolve(folder.storage, folder.uri)

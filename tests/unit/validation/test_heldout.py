@@ -33,7 +33,7 @@ class Split:
     rows: int | None = None
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        assert columns is None, "one pass over all columns"
+        assert columns is None, "all columns must be read in one pass"
         yield from self.table.to_batches(min(rows, 3))
 
 
@@ -53,7 +53,7 @@ def write(split: Split, folder: Path) -> Heldout:
     return write_heldout(cast("SplitReader", split), SCHEMA, "binary", folder, digest="d")
 
 
-def test_target_and_key_stay_on_this_side(tmp_path: Path) -> None:
+def test_target_and_key_are_not_passed_to_the_model(tmp_path: Path) -> None:
     heldout = write(Split(table(["no", "yes"] * 4), 8), tmp_path)
     assert heldout.rows == 8
     assert dict(heldout.columns) == {"x": ("float32", ()), "t": ("string", ())}
@@ -69,7 +69,7 @@ def test_target_and_key_stay_on_this_side(tmp_path: Path) -> None:
         read_column(heldout, "late")
 
 
-def test_rows_that_were_not_counted_are_read_once(tmp_path: Path) -> None:
+def test_rows_without_a_known_count_are_read_once(tmp_path: Path) -> None:
     assert write(Split(table(["no", "yes", "no", "yes"])), tmp_path).rows == 4
 
 

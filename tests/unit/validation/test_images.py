@@ -10,7 +10,7 @@ from mlengine.validation.images import ascii_art, png
 PIXELS = bytes(range(256)) * 3 + bytes(16)
 
 
-def test_the_png_has_the_pixels() -> None:
+def test_the_png_contains_the_pixels() -> None:
     data = png(PIXELS, width=28)
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", data[16:24]) == (28, 28)

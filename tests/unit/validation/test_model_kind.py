@@ -25,11 +25,11 @@ from mlengine.validation.model_kind import ModelKind, find_kind
         (["saved_model.pb", "assets/inner/saved_model.pb"], "savedmodel", ""),
     ],
 )
-def test_the_kind(files: list[str], kind: str, path: str) -> None:
+def test_the_kind_of_a_model_is_recognised(files: list[str], kind: str, path: str) -> None:
     assert find_kind(files) == ModelKind(kind, path)
 
 
-def test_other_files_are_no_known_model() -> None:
+def test_other_files_are_an_unknown_kind() -> None:
     assert find_kind(["weights.bin", "config.json"]) is None
 
 

@@ -63,7 +63,7 @@ def test_a_regression_gives_one_number() -> None:
         ([[1.0, 2.0]], "regression", (), "2 numbers a row, and a regression needs one number"),
     ],
 )
-def test_outputs_that_mean_nothing_for_the_task_are_refused(
+def test_outputs_that_do_not_fit_the_task_are_refused(
     outputs: list[list[float]], task: str, classes: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as raised:

@@ -23,7 +23,7 @@ def test_a_line_stays_inside_its_frame() -> None:
     assert {"loss", "step", "value", "train loss", "test loss"} <= set(texts(svg))
 
 
-def test_one_line_needs_no_key() -> None:
+def test_one_line_has_no_legend() -> None:
     assert "train loss" not in texts(lines(FRAME, {"train_loss": ((0.0, 5.0), (100.0, 1.0))}))
 
 
@@ -32,7 +32,7 @@ def test_bars_of_a_histogram_have_the_height_of_their_rows() -> None:
     heights = [float(height) for height in re.findall(r'height="([0-9.]+)" fill="var', svg)]
     assert heights == pytest.approx([heights[1] / 4, heights[1], heights[1] / 2], abs=0.1)
     assert "-1 to 0: 4 rows" in svg
-    assert "stroke-dasharray" in svg, "the line at 0"
+    assert "stroke-dasharray" in svg, "the line at 0 must be drawn"
     assert "stroke-dasharray" not in histogram("Residuals", [1.0, 2.0, 3.0], [1, 4], "x")
 
 
@@ -54,7 +54,7 @@ def test_a_grid_draws_the_cells_with_rows() -> None:
         ([], (0.0, 1.0)),
     ],
 )
-def test_a_span_begins_and_ends_with_a_tick(values: list[float], span: tuple[float, float]) -> None:
+def test_an_axis_begins_and_ends_with_a_tick(values: list[float], span: tuple[float, float]) -> None:
     assert round_span(values) == pytest.approx(span)
 
 

@@ -27,7 +27,7 @@ TARGET = np.array([0, 1, 1])
         ("none", np.ones((3, 4)), None),
     ],
 )
-def test_they_are_read_back(task: str, values: Any, predicted: Any) -> None:
+def test_predictions_are_read_back_unchanged(task: str, values: Any, predicted: Any) -> None:
     made = Predictions(
         task,
         "abc",
@@ -52,13 +52,13 @@ def test_they_are_read_back(task: str, values: Any, predicted: Any) -> None:
     assert made.same_rows(read)
 
 
-def test_any_reader_of_parquet_reads_them() -> None:
+def test_predictions_are_ordinary_parquet_files() -> None:
     made = Predictions("binary", "abc", ("no", "yes"), target=TARGET, values=np.array([0.1, 0.7, 0.2]))
     table = pq.read_table(io.BytesIO(made.to_bytes()))
     assert table.to_pydict() == {"row": [0, 1, 2], "target": [0, 1, 1], "probability": [0.1, 0.7, 0.2]}
 
 
-def test_predictions_of_version_0_1_pair_with_new_ones() -> None:
+def test_predictions_of_version_0_1_can_be_compared_with_new_ones() -> None:
     pack = {"labels": TARGET.astype("<u2"), "classes": np.array([0, 65535, 1], "<u2")}
     data = {name: base64.b64encode(values.tobytes()).decode() for name, values in pack.items()}
     old = Predictions.from_json(json.dumps({"format": 1, "heldout": "abc", **data}).encode())
@@ -70,7 +70,7 @@ def test_predictions_of_version_0_1_pair_with_new_ones() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"{}"])
-def test_what_is_none_is_refused(data: bytes) -> None:
+def test_invalid_predictions_are_refused(data: bytes) -> None:
     with pytest.raises(MlengineError, match="not predictions"):
         Predictions.from_bytes(data)
     with pytest.raises(MlengineError, match="not predictions"):

@@ -71,7 +71,7 @@ def test_outputs_that_are_not_finite_have_no_batch_check() -> None:
     assert finite.message == "The predictions of 1 of 2 rows are not finite."
 
 
-def test_a_model_without_a_key_and_a_slow_one() -> None:
+def test_a_missing_key_skips_its_check_and_a_high_latency_fails() -> None:
     assert run(keys=None)["keys returned"].skipped
     assert run(Thresholds.from_json({"latency_ms": 2}))["latency"].passed
     slow = run(Thresholds.from_json({"latency_ms": 1.9}))["latency"]
@@ -89,7 +89,7 @@ def test_a_model_without_a_key_and_a_slow_one() -> None:
         ("f1", 0.1, None, False, "f1 is undefined: one class only."),
     ],
 )
-def test_a_metric_and_its_threshold(
+def test_a_metric_is_checked_against_its_threshold(
     name: str, threshold: Any, number: float | None, passed: bool, message: str
 ) -> None:
     value = Value(number, "" if number is not None else "one class only")

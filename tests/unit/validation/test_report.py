@@ -35,7 +35,7 @@ REPORT = Report(
 )
 
 
-def test_a_report_as_json() -> None:
+def test_a_report_survives_json() -> None:
     assert Report.from_json(json.loads(json.dumps(REPORT.to_json()))) == REPORT
     assert REPORT.metric_value == 0.98
 
@@ -52,7 +52,7 @@ def test_an_invalid_report_is_refused(changes: dict[str, Any]) -> None:
         Report.from_json({"format": 1})
 
 
-def test_the_job_directory_of_a_job() -> None:
+def test_the_job_directory_of_a_job_is_found() -> None:
     uri = "gs://bucket/mnist/j"
     assert job_dir_of(uri + "/").uri == job_dir_of({"job_dir": uri, "state": "SUCCEEDED"}).uri == uri
     for wrong in ("j", "gs://bucket", {"job_id": "j"}, None, 3):

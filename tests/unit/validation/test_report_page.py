@@ -70,7 +70,7 @@ def test_each_task_has_a_valid_page_without_scripts(name: str) -> None:
         assert "accuracy" not in text
 
 
-def test_a_binary_model() -> None:
+def test_the_page_of_a_binary_model() -> None:
     text = text_of(sample_reports.binary())
     for words in (
         "Rejected with roc_auc 0.7985",
@@ -88,7 +88,7 @@ def test_a_binary_model() -> None:
     assert "undefined: all 54 rows are of one class" in text
 
 
-def test_slices_that_fail_are_first_then_those_with_the_most_harm() -> None:
+def test_failing_slices_are_first_then_those_with_the_most_errors() -> None:
     found = sample_reports.regression()
     text = text_of(found)
     part = text[text.index("slice rows challenger champion better by") :]
@@ -101,14 +101,14 @@ def test_slices_that_fail_are_first_then_those_with_the_most_harm() -> None:
     assert "19 more are in report.json" in text
 
 
-def test_a_model_without_a_champion_is_compared_with_nothing() -> None:
+def test_the_page_of_a_model_without_a_champion_has_no_comparison() -> None:
     text = text_of(sample_reports.binary(champion=False))
     assert "There was no champion to compare with." in text
     assert "better by" not in text.replace("value all rows better by", "")
     assert "slice rows value all rows better by" in text
 
 
-def test_a_multiclass_model() -> None:
+def test_the_page_of_a_multiclass_model() -> None:
     page = Reader(render(sample_reports.multiclass(), NO_CURVES))
     text = " ".join(" ".join(page.words).split())
     assert page.tags.count("img") == 24
@@ -116,7 +116,7 @@ def test_a_multiclass_model() -> None:
     assert "8 → 3 (0.77)" in text
 
 
-def test_of_many_classes_the_matrix_has_thirty() -> None:
+def test_the_confusion_matrix_shows_at_most_thirty_classes() -> None:
     text = text_of(sample_reports.multiclass([f"sort_{at}" for at in range(45)], images=False))
     matrix = text[text.index("Columns: the predicted class.") : text.index("Largest errors")]
     assert sum(f"sort_{at} " in matrix for at in range(45)) == 30
@@ -124,7 +124,7 @@ def test_of_many_classes_the_matrix_has_thirty() -> None:
     assert "Classes with fewer rows are added up as “others”." in matrix
 
 
-def test_a_regression() -> None:
+def test_the_page_of_a_regression() -> None:
     page = Reader(render(sample_reports.regression(), NO_CURVES))
     text = " ".join(" ".join(page.words).split())
     for words in (
@@ -149,13 +149,13 @@ def test_a_regression() -> None:
         (sample_reports.opaque(), "The quality of champion 3 ( words_1 ) was not compared."),
     ],
 )
-def test_a_report_without_metrics_says_what_was_checked(report: Report, words: str) -> None:
+def test_the_page_without_metrics_lists_the_checks(report: Report, words: str) -> None:
     text = text_of(report)
     assert words in text
     assert "Confusion" not in text
 
 
-def test_an_undefined_metric_says_why() -> None:
+def test_an_undefined_metric_has_a_reason() -> None:
     report = sample_reports.binary()
     why = "all rows are of one class"
     changed = replace(
@@ -169,13 +169,13 @@ def test_an_undefined_metric_says_why() -> None:
     assert "Rejected with" not in text
 
 
-def test_a_trainer_s_own_measurements_are_plotted() -> None:
+def test_metrics_written_by_the_trainer_are_plotted() -> None:
     page = Reader(render(REPORT, sample_reports.CURVES))
     assert page.tags.count("svg") == 2
     assert {"loss", "auc", "train loss", "val loss", "step"} <= set(page.words)
 
 
-def test_the_usage_and_the_cost_of_the_job() -> None:
+def test_the_page_shows_usage_and_cost_of_the_job() -> None:
     cloud = {"attempts": 2, "queued_seconds": 61.0, "seconds": 3723.4, "usd_per_hour": 1.5, "usd": 1.5514}
     text = " ".join(Reader(render(replace(REPORT, usage=cloud), Curves({}))).words)
     assert "61.0 s job waited for machines" in text
@@ -188,7 +188,7 @@ def test_the_usage_and_the_cost_of_the_job() -> None:
     Reader(render(replace(REPORT, usage={"seconds": EVIL, "usd": EVIL, "attempts": [EVIL]}), Curves({})))
 
 
-def test_everything_from_elsewhere_is_escaped() -> None:
+def test_external_text_is_escaped() -> None:
     binary = sample_reports.binary()
     evil = replace(
         binary,
@@ -216,7 +216,7 @@ def test_everything_from_elsewhere_is_escaped() -> None:
     assert "script" not in Reader(render(several, NO_CURVES)).tags
 
 
-def test_a_report_of_files_only_has_a_page_too() -> None:
+def test_a_report_about_files_only_has_a_page() -> None:
     bare = Report(
         model="m",
         job_id="j",

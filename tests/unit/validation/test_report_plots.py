@@ -31,13 +31,13 @@ def plots_of(task: str, target: Any, values: Any) -> list[str]:
         ([1.0, 2.0] * 500, [1.0, 2.0] * 499 + [1.0, 1e30]),
     ],
 )
-def test_a_regression_of_any_scale_is_drawn(target: list[float], values: list[float]) -> None:
+def test_a_regression_of_any_scale_is_plotted(target: list[float], values: list[float]) -> None:
     drawn = plots_of("regression", target, values)
     assert len(drawn) == 2
     assert not any("nan" in svg or "inf" in svg for svg in drawn)
 
 
-def test_a_single_row_far_out_does_not_empty_the_plot() -> None:
+def test_a_single_outlier_does_not_empty_the_plot() -> None:
     draw = np.random.default_rng(1)
     target = draw.normal(0, 1, 2000)
     values = target + draw.normal(0, 0.1, 2000)
@@ -48,7 +48,7 @@ def test_a_single_row_far_out_does_not_empty_the_plot() -> None:
     assert sum(1 for rows in found["rows"] if rows) > 20
 
 
-def test_rows_of_one_class_have_a_calibration_and_no_roc_curve() -> None:
+def test_rows_of_one_class_have_a_calibration_curve_but_no_roc_curve() -> None:
     drawn = plots_of("binary", [1, 1, 1], [0.2, 0.7, 1.0])
     assert len(drawn) == 1
     assert "Calibration" in drawn[0]

@@ -113,7 +113,7 @@ def test_the_dataset_matters_only_if_the_model_runs() -> None:
         (Rules(expected=KERAS), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
     ],
 )
-def test_dropped_checks(recorded: Rules, rules: Rules, dropped: list[str]) -> None:
+def test_checks_dropped_by_new_rules_are_listed(recorded: Rules, rules: Rules, dropped: list[str]) -> None:
     assert dropped_checks(report(recorded), rules) == dropped
 
 
@@ -131,7 +131,7 @@ def test_the_default_thresholds_differ_from_a_chosen_main_metric() -> None:
     assert not covers(report(chosen), Rules())
 
 
-def test_a_task_that_does_not_exist() -> None:
+def test_an_unknown_task_is_refused() -> None:
     assert check_task("") == ""
     with pytest.raises(MlengineError, match="prediction_task='ranking'"):
         check_task("ranking")

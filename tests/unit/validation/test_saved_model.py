@@ -60,7 +60,7 @@ META = block(1, block(4, "serve") + block(5, "2.21.0")) + block(2, GRAPH) + entr
 MODEL = number(1, 1) + block(2, META)
 
 
-def test_tags_signatures_ops_and_devices() -> None:
+def test_tags_signatures_ops_and_devices_are_read() -> None:
     (graph,) = read(MODEL)
     assert graph.tags == {"serve"}
     assert graph.tensorflow == "2.21.0"
@@ -74,12 +74,12 @@ def test_tags_signatures_ops_and_devices() -> None:
     assert graph.devices == {"", "/device:CPU:0"}
 
 
-def test_devices_of_variables() -> None:
+def test_devices_of_variables_are_read() -> None:
     (graph,) = read(block(2, META + block(7, OBJECTS)))
     assert "/job:ps/task:0" in graph.devices
 
 
-def test_scalar_empty_and_unknown_shapes() -> None:
+def test_scalar_empty_and_unknown_shapes_are_read() -> None:
     sides = (
         entry(1, "scalar", tensor(3)) + entry(1, "empty", tensor(1, 0)) + entry(1, "any", tensor(99, unknown_rank=True))
     )
@@ -116,13 +116,13 @@ def test_invalid_data_is_refused(data: bytes, words: str) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
+def test_arbitrary_bytes_raise_no_other_errors(data: bytes) -> None:
     with contextlib.suppress(ModelError):
         read(data)
 
 
 @given(st.integers(0, len(MODEL) - 1), st.integers(0, 255))
-def test_a_changed_byte_raises_nothing_else(at: int, value: int) -> None:
+def test_a_changed_byte_raises_no_other_errors(at: int, value: int) -> None:
     with contextlib.suppress(ModelError):
         read(MODEL[:at] + bytes([value]) + MODEL[at + 1 :])
 
@@ -141,7 +141,7 @@ def test_data_over_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["float32[-1,784]", "int64[-1]", "string", "bool[]", "bfloat16[1,2,3]"])
-def test_parsing_a_tensor(text: str) -> None:
+def test_a_tensor_is_parsed(text: str) -> None:
     assert str(Tensor.parse(text)) == text
 
 
@@ -153,7 +153,7 @@ def test_an_invalid_tensor_is_refused(text: str) -> None:
         Tensor.parse(text)
 
 
-def test_a_signature_as_json() -> None:
+def test_a_signature_survives_json() -> None:
     (graph,) = read(MODEL)
     signature = graph.signatures["serving_default"]
     assert Signature.from_json(signature.to_json()) == signature

@@ -74,7 +74,7 @@ def gone(pid: int) -> bool:
     return not alive(pid)
 
 
-def test_it_returns_the_measurements(scoring: Run) -> None:
+def test_the_process_returns_the_measurements(scoring: Run) -> None:
     measured = scoring(
         """
         import numpy
@@ -124,7 +124,7 @@ def test_a_process_that_left_the_group_is_killed(scoring: Run, tmp_path: Path) -
     assert gone(int((tmp_path / "work" / "out" / "daemon").read_text()))
 
 
-def test_the_memory_of_children_counts(scoring: Run) -> None:
+def test_the_memory_of_child_processes_counts(scoring: Run) -> None:
     measured = scoring(
         """
         stage("load")
@@ -243,7 +243,7 @@ def test_a_process_that_crashes_before_the_rows_are_written_is_reported(
         assert "crashed its process (SIGABRT" in process.measure().error
 
 
-def test_an_error_of_ours_is_reported_in_one_line(scoring: Run) -> None:
+def test_an_mlengine_error_is_reported_in_one_line(scoring: Run) -> None:
     measured = scoring(
         'write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)'
     )
@@ -251,12 +251,12 @@ def test_an_error_of_ours_is_reported_in_one_line(scoring: Run) -> None:
     assert len(measured.error) < 650
 
 
-def test_a_failure_before_the_model_is_loaded_is_raised(scoring: Run) -> None:
+def test_a_failure_before_the_model_is_loaded_is_an_error(scoring: Run) -> None:
     with pytest.raises(MlengineError, match=r"exited with code 1 at import, before it loaded the model:\n(.|\n)*boom"):
         scoring('raise SystemExit("boom")')
 
 
-def test_an_environment_without_the_framework_is_raised(scoring: Run) -> None:
+def test_an_environment_without_the_framework_is_an_error(scoring: Run) -> None:
     with pytest.raises(EnvironmentBuildError, match="No module named 'xgboost'"):
         scoring(
             """

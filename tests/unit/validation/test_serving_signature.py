@@ -26,7 +26,7 @@ MNIST: dict[str, Any] = {
         {"inputs": {"pixels": "float32[-1,784]"}, "features": "pixels", "output": "digit", "scale": 255},
     ],
 )
-def test_a_signature_as_json(data: dict[str, Any]) -> None:
+def test_a_signature_survives_json(data: dict[str, Any]) -> None:
     signature = ServingSignature.from_json(data)
     written = signature.to_json()
     assert ServingSignature.from_json(written) == signature
@@ -38,7 +38,7 @@ def test_the_default_accepts_any_model() -> None:
     assert (ServingSignature().inputs, ServingSignature().outputs, ServingSignature().key) == (None, None, None)
 
 
-def test_a_report_of_version_0_1() -> None:
+def test_a_report_of_version_0_1_is_read() -> None:
     old = {"name": "serving_default", "scores": "scores", "features": "image", "probabilities": False, **MNIST}
     signature = ServingSignature.from_report(old)
     assert (signature.output, signature.activation) == ("scores", Activation.SCORES)
@@ -46,7 +46,7 @@ def test_a_report_of_version_0_1() -> None:
 
 
 @pytest.mark.parametrize(("scale", "read"), [("255", 255.0), ("", None), ("None", None), (1, 1), (None, None)])
-def test_a_scale_from_a_template(scale: object, read: float | None) -> None:
+def test_a_scale_from_a_template_is_read(scale: object, read: float | None) -> None:
     assert ServingSignature.from_json({"scale": scale}).scale == read
 
 
@@ -79,12 +79,12 @@ def test_an_inconsistent_signature_is_refused(data: dict[str, Any], words: str) 
 
 @pytest.mark.parametrize("field", ["denied_ops", "allowed_ops", "allowed_devices"])
 @pytest.mark.parametrize("value", ["ReadFile", 5, {"ReadFile": 1}])
-def test_patterns_are_a_list(field: str, value: object) -> None:
+def test_patterns_must_be_a_list(field: str, value: object) -> None:
     """If a string were accepted, each letter would be a pattern, and nothing would be denied."""
     with pytest.raises(ModelError, match=f"{field} of the serving signature is"):
         ServingSignature.from_json({field: value})
 
 
-def test_a_field_that_is_null_has_its_default() -> None:
+def test_a_null_field_has_its_default() -> None:
     empty = dict.fromkeys(("denied_ops", "columns", "activation", "scale", "inputs"))
     assert ServingSignature.from_json(empty) == ServingSignature()

@@ -39,7 +39,7 @@ def usage_of(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float 
     return job_usage(backend, RECORD, JOB_DIR)
 
 
-def test_vertex_reports_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_on_vertex_ai_includes_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = VertexBackend(prices={"n1-standard-4": 0.25})
     assert usage_of(backend, monkeypatch, FAILED, DONE) == {
         "attempts": 2,
@@ -55,7 +55,7 @@ def test_a_machine_without_a_price_has_no_cost(monkeypatch: pytest.MonkeyPatch) 
     assert usage_of(backend, monkeypatch, DONE) == {"attempts": 1, "queued_seconds": 30.0, "seconds": 3600.0}
 
 
-def test_local_reports_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_usage_on_the_local_backend_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
     found = usage_of(LocalBackend(tmp_path), monkeypatch, DONE)
     assert found == {

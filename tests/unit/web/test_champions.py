@@ -25,7 +25,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Any]], Ch
     return make
 
 
-def test_a_rollback_while_another_viewer_reads(read: Callable[..., Champions]) -> None:
+def test_a_champion_changed_during_a_read_is_read_again(read: Callable[..., Champions]) -> None:
     seen: list[str] = []
 
     def pointer(model: str) -> None:
@@ -40,7 +40,7 @@ def test_a_rollback_while_another_viewer_reads(read: Callable[..., Champions]) -
     assert seen == ["a", "b", "a"]
 
 
-def test_what_was_read_before_a_change_is_not_kept(read: Callable[..., Champions]) -> None:
+def test_values_read_before_a_change_are_not_cached(read: Callable[..., Champions]) -> None:
     stored = ["old"]
 
     def pointer(model: str) -> str:

@@ -25,7 +25,7 @@ print("NEW " + json.dumps(sorted(set(sys.modules) - known)))
 """
 
 
-def test_what_the_plugin_mounts_costs_no_import() -> None:
+def test_mounting_the_plugin_imports_no_web_framework() -> None:
     """Every Airflow process loads the plugin, but only the API server needs FastAPI."""
     env = {**os.environ, "PYTHONPATH": str(PLUGINS)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def test_what_the_plugin_mounts_costs_no_import() -> None:
     assert [name for name in new if name.startswith("mlengine.web.")] == []
 
 
-def test_the_application_is_made_once_and_not_in_the_event_loop() -> None:
+def test_the_application_is_created_once_and_outside_the_event_loop() -> None:
     threads = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

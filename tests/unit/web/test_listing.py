@@ -33,7 +33,7 @@ VIEW = View(ROWS, 1.0)
         ({"text": "r1", "state": "ended", "model": "mnist"}, ["mnist_1"]),
     ],
 )
-def test_filters(query: dict[str, Any], jobs: list[str]) -> None:
+def test_jobs_are_filtered(query: dict[str, Any], jobs: list[str]) -> None:
     found = Listings().of(VIEW, frozenset({"a", "b"})).matching(JobFilter(**query))
     assert [row.job_id for row in found] == jobs
 
@@ -46,11 +46,11 @@ def test_only_permitted_dags_are_listed() -> None:
     assert (len(both.rows), both.active, both.models) == (3, 1, ["flights", "mnist"])
 
 
-def test_a_new_view_is_a_new_list() -> None:
+def test_a_changed_view_gives_a_new_list() -> None:
     listings = Listings()
     allowed = frozenset({"a", "b", "c"})
     first = listings.of(VIEW, allowed)
-    assert listings.of(View(ROWS, 2.0), allowed) is first, "the rows are the same"
+    assert listings.of(View(ROWS, 2.0), allowed) is first, "the list must be cached while the rows are unchanged"
     more = View((ROWS[0]._replace(job_id="mnist_3", dag_id="c"), *ROWS), 3.0)
     assert listings.of(more, allowed).rows[0].job_id == "mnist_3"
     assert listings.dags(more) == {"a", "b", "c"}

@@ -39,11 +39,11 @@ async def _ask(shield: Shield, parts: list[bytes], *, complete: bool = True) -> 
     return sent[0]["status"], sent[1]["body"]
 
 
-def test_a_body_arrives_as_it_was_sent() -> None:
+def test_a_body_is_passed_unchanged() -> None:
     assert asyncio.run(_ask(Shield(_echo), [b"a", b"b", b"c"])) == (200, b"abc")
 
 
-def test_slow_requests_do_not_lock_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_requests_do_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
 
     async def check() -> None:

@@ -64,7 +64,7 @@ def take(job: Job, spec: TrainingSpec, cards: list[Gpu], held: list[Reservation]
     return reservation, why
 
 
-def test_each_gpu_is_given_once(tmp_path: Path, cards: list[Gpu], held: list[Reservation]) -> None:
+def test_each_gpu_is_reserved_once(tmp_path: Path, cards: list[Gpu], held: list[Reservation]) -> None:
     first, second, third = (enter(tmp_path, name, ONE) for name in ("a-1", "b-1", "c-1"))
     one, _ = take(first, ONE, cards, held)
     two, _ = take(second, ONE, cards, held)
@@ -78,7 +78,9 @@ def test_each_gpu_is_given_once(tmp_path: Path, cards: list[Gpu], held: list[Res
     assert take(third, ONE, cards, held)[0][Role.CHIEF, 0][0].gpu == cards[0]
 
 
-def test_a_job_that_waits_for_two_is_not_overtaken(tmp_path: Path, cards: list[Gpu], held: list[Reservation]) -> None:
+def test_a_job_that_waits_for_two_gpus_is_not_overtaken(
+    tmp_path: Path, cards: list[Gpu], held: list[Reservation]
+) -> None:
     first, second, third = enter(tmp_path, "a-1", ONE), enter(tmp_path, "b-1", TWO), enter(tmp_path, "c-1", ONE)
     enter(tmp_path, "d-1", NONE)
     one, _ = take(first, ONE, cards, held)
@@ -89,7 +91,7 @@ def test_a_job_that_waits_for_two_is_not_overtaken(tmp_path: Path, cards: list[G
     assert take(second, TWO, cards, held)[0].keys() == {(Role.CHIEF, 0), (Role.WORKER, 0)}
 
 
-def test_another_state_dir_of_this_host_does_not_get_it(
+def test_a_reserved_gpu_is_not_given_to_another_state_dir(
     tmp_path: Path, cards: list[Gpu], held: list[Reservation]
 ) -> None:
     here, there = enter(tmp_path / "here", "a-1", ONE), enter(tmp_path / "there", "a-1", ONE)
@@ -99,7 +101,7 @@ def test_another_state_dir_of_this_host_does_not_get_it(
     assert take(there, ONE, cards[:1], held)[0]
 
 
-def test_a_replica_keeps_it_when_the_launcher_has_died(tmp_path: Path, cards: list[Gpu]) -> None:
+def test_a_replica_keeps_its_gpu_after_the_launcher_has_died(tmp_path: Path, cards: list[Gpu]) -> None:
     it = ReservedGpu.take(cards[0], tmp_path)
     assert it is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=it.descriptors) as replica:

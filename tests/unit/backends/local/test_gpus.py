@@ -81,16 +81,14 @@ def test_the_setting_counts_or_names_gpus(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("setting", ["-1", "none", "all", "auto", "0,", "GPU-", "0 1"])
-def test_a_setting_that_is_no_list_of_gpus_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
+def test_an_invalid_gpu_setting_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi, any word could be the name of a GPU
     with pytest.raises(BackendError, match=f"local_gpus is '{setting}'") as caught:
         find(setting)
     assert "0 for none" in caught.value.hint
 
 
-def test_without_nvidia_smi_only_the_setting_knows_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvidia_smi_gpus_come_only_from_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find() == []
     assert find(visible="0") == []
@@ -134,7 +132,7 @@ def test_a_replica_gets_one_mig_device_or_whole_cards() -> None:
     assert ids({chief: 2, worker: 2}) is None
 
 
-def test_a_job_that_does_not_fit_is_refused_with_what_it_requests_and_what_there_is() -> None:
+def test_a_job_that_does_not_fit_is_refused_with_requested_and_available_gpus() -> None:
     requested = spec(on_gpus(Role.CHIEF), on_gpus(Role.WORKER, 2, 2), Pool(Role.PS, 1))
     with pytest.raises(BackendError) as refused:
         gpus.check("job_1", requested, [Gpu("u", "GPU 0", "NVIDIA L4")])
@@ -165,7 +163,7 @@ def test_a_machine_without_gpus_trains_on_the_cpu() -> None:
     ]
 
 
-def test_a_machine_with_gpus_keeps_the_number_whatever_their_type() -> None:
+def test_the_requested_number_of_gpus_is_kept_whatever_their_type() -> None:
     requested = spec(on_gpus(Role.CHIEF), Pool(Role.WORKER, 2, "a2-highgpu-1g"), on_gpus(Role.EVALUATOR, kind="TPU_V3"))
     kept, notes = accelerators.adapted(requested, [Gpu("u", "GPU 0", "NVIDIA L4")])
     assert gpus.needed(kept) == {(Role.CHIEF, 0): 1, (Role.WORKER, 0): 1, (Role.WORKER, 1): 1}

@@ -13,19 +13,17 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 
 
-def test_a_host_keeps_its_name_and_two_state_dirs_are_two_hosts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_name_is_stable_and_differs_for_each_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = host.here(tmp_path / "a")
     assert name != host.here(tmp_path / "b")
     (tmp_path / "a" / "host.json").unlink()
-    assert host.here(tmp_path / "a") == name, "its jobs are lost then, and known to be"
+    assert host.here(tmp_path / "a") == name, "its jobs must be known to be lost then"
     # Containers that share a state dir are one host, regardless of their host names.
     monkeypatch.setattr("socket.gethostname", lambda: "another container")
     assert host.here(tmp_path / "a") == name
 
 
-def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
+def test_a_job_name_contains_the_host_and_old_names_belong_to_this_host(tmp_path: Path) -> None:
     assert host.split("vm-3-1a2b3c4d:abc-2") == ("vm-3-1a2b3c4d", "abc-2")
     backend = LocalBackend(tmp_path)
     assert isinstance(backend, RunsOnHost)
@@ -36,7 +34,7 @@ def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
     assert failure.cause is FailureCause.LOST
 
 
-def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) -> None:
+def test_a_job_of_another_host_is_reported_as_such_and_left_alone(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path)
     handle = JobHandle("local", "vm-3-1a2b3c4d:abc-1", "mnist_1", 1, "gs://bkt/m/mnist_1")
     (status,) = backend.describe([handle])
@@ -51,7 +49,7 @@ def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["", ".x", "..", "a/b", "host:", "a\0b", "x" * 300])
-def test_an_invalid_name_in_job_json_hides_no_other_job(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_in_job_json_does_not_hide_other_jobs(tmp_path: Path, name: str) -> None:
     backend = LocalBackend(tmp_path)
     handles = [JobHandle("local", one, "j", 1, "gs://bkt/m/j") for one in (name, "abc-1")]
     statuses = backend.describe(handles)

@@ -36,7 +36,7 @@ def read_all(job: Job, *, limit: int = 1000, ended: bool = True, cursor: Any = N
         cursor = page.cursor
 
 
-def test_a_line_without_its_end_waits_for_it(job: Job) -> None:
+def test_an_incomplete_line_is_held_back(job: Job) -> None:
     log = job.log("chief-0")
     log.write_bytes(b"one\ntw")
     page = logs.page(job, {}, 10, ended=False)
@@ -57,7 +57,7 @@ def test_lines_of_stderr_are_marked(job: Job) -> None:
     assert page.cursor == {"chief-0": 4, "chief-0.stderr": 4}
 
 
-def test_a_progress_bar_is_seen_while_it_goes_on_one_state_a_read(job: Job) -> None:
+def test_a_progress_bar_is_shown_with_one_state_per_read(job: Job) -> None:
     log = job.log("chief-0")
     shown: list[str] = []
     cursor: Any = {}
@@ -71,7 +71,7 @@ def test_a_progress_bar_is_seen_while_it_goes_on_one_state_a_read(job: Job) -> N
     assert shown == ["start", " 2 %", "", " 3 %", "", " 4 % | 100 %", "done"]
 
 
-def test_a_line_with_a_carriage_return_at_its_end_is_one_line(job: Job) -> None:
+def test_a_line_that_ends_with_a_carriage_return_is_one_line(job: Job) -> None:
     log = job.log("chief-0")
     log.write_bytes(b"one\r")
     assert logs.page(job, {}, 10, ended=False).lines == ()
@@ -79,7 +79,7 @@ def test_a_line_with_a_carriage_return_at_its_end_is_one_line(job: Job) -> None:
     assert read_all(job) == [("chief-0", "one"), ("chief-0", "two")]
 
 
-def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(job: Job) -> None:
+def test_a_progress_bar_that_is_read_late_is_thinned_and_keeps_its_last_state(job: Job) -> None:
     job.log("chief-0").write_bytes(b"".join(b"\rstep %d" % n for n in range(1000)) + b"\nend\n")
     texts = [text for _, text in read_all(job)]
     assert len(texts) == plaintext.MOST_STATES + 1
@@ -87,7 +87,7 @@ def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(j
     assert read_all(job, limit=3)[-2:] == [("chief-0", "step 999"), ("chief-0", "end")]
 
 
-def test_a_long_line_after_a_cleared_progress_bar_stops_no_log(job: Job) -> None:
+def test_a_long_line_after_a_cleared_progress_bar_does_not_stop_the_log(job: Job) -> None:
     """A progress bar such as that of ``tqdm(leave=False)``, and a line that is longer than one read."""
     log = job.log("chief-0")
     log.write_bytes(b"100 %\r")
@@ -103,7 +103,7 @@ def test_a_long_line_after_a_cleared_progress_bar_stops_no_log(job: Job) -> None
     assert logs.page(job, page.cursor, 10, ended=False).lines[-1].text == "epoch 2"
 
 
-def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:
+def test_an_incomplete_last_line_is_read_after_the_end_of_the_job(job: Job) -> None:
     job.log("chief-0").write_bytes(b"one\nlast line")
     assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last line")]
 
@@ -145,7 +145,7 @@ def test_the_launcher_comes_first_with_its_times(job: Job) -> None:
         (b"nul\0", "nul\\x00"),
     ],
 )
-def test_what_a_terminal_would_obey_is_neutralised(raw: bytes, shown: str) -> None:
+def test_terminal_control_sequences_are_neutralised(raw: bytes, shown: str) -> None:
     assert logs.clean(raw) == shown
 
 
@@ -153,7 +153,7 @@ def test_a_long_line_is_cut_with_a_note() -> None:
     assert logs.clean(b"x" * 5000) == "x" * 4000 + " [1000 characters cut]"
 
 
-def test_a_line_that_never_ends_is_given_out_before_its_end(job: Job) -> None:
+def test_a_line_that_never_ends_is_read_in_parts(job: Job) -> None:
     job.log("chief-0").write_bytes(b"x" * (1 << 20))
     page = logs.page(job, {}, 10, ended=False)
     assert page.lines
@@ -162,13 +162,13 @@ def test_a_line_that_never_ends_is_given_out_before_its_end(job: Job) -> None:
     assert logs.page(job, page.cursor, 10, ended=False).cursor.get("worker-0") is None
 
 
-def test_a_cursor_that_makes_no_sense_begins_anew(job: Job) -> None:
+def test_an_invalid_cursor_starts_from_the_beginning(job: Job) -> None:
     job.log("chief-0").write_bytes(b"one\n")
     assert [line.text for line in logs.page(job, {"chief-0": "x", "ps-9": -5}, 10, ended=False).lines] == ["one"]
     assert logs.page(job, {"chief-0": 10_000}, 10, ended=False).lines == ()
 
 
-def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
+def test_the_last_lines_of_a_log_are_read(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     assert logs.last_lines(log) == ()
     log.write_bytes(b"y" * 100_000 + b"\n" + b"".join(b"%d\n\n" % n for n in range(100)))
@@ -210,7 +210,7 @@ def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: l
 
 
 @pytest.mark.parametrize("offset", [2**63, 2**70, -1, True, "3", None])
-def test_an_offset_that_no_file_has_is_the_beginning(job: Job, offset: Any) -> None:
+def test_an_offset_beyond_the_file_starts_from_the_beginning(job: Job, offset: Any) -> None:
     """The cursor may have any value, because it is stored in the job dir, where the job's code can write."""
     (job.logs / "chief-0.log").write_text("one\n")
     page = logs.page(job, {"chief-0": offset}, 10, ended=True)

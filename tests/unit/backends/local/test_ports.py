@@ -8,7 +8,7 @@ from pathlib import Path
 from mlengine.backends.local import listening, ports
 
 
-def test_ports_are_held_until_released_and_reserved_until_given_back(tmp_path: Path) -> None:
+def test_ports_are_held_until_released_and_reserved_until_returned(tmp_path: Path) -> None:
     first = ports.take(3, tmp_path)
     second = ports.take(3, tmp_path)
     try:
@@ -27,6 +27,6 @@ def test_ports_are_held_until_released_and_reserved_until_given_back(tmp_path: P
             port.give_back()
 
 
-def test_no_ports_is_no_work(tmp_path: Path) -> None:
+def test_taking_no_ports_does_nothing(tmp_path: Path) -> None:
     assert ports.take(0, tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ def enter(queue: Queue, *names: str) -> dict[str, FileLock]:
 
 def places(queue: Queue, capacity: int, *names: str) -> list[int]:
     def unexpected(job: Job) -> None:
-        pytest.fail(f"{job.name} was taken for dead")
+        pytest.fail(f"{job.name} was treated as dead")
 
     return [queue.place(name, capacity, unexpected) for name in names]
 
@@ -47,7 +47,7 @@ def test_places_are_in_order_of_submission(queue: Queue) -> None:
     assert places(queue, 9, *locks) == [0, 0, 0, 0]
 
 
-def test_a_ticket_is_given_once(queue: Queue) -> None:
+def test_a_job_gets_one_ticket(queue: Queue) -> None:
     with ThreadPoolExecutor(8) as pool:
         tickets = list(pool.map(queue.enter, ["a-1", "b-1"] * 20))
     assert len({ticket.number for ticket in tickets}) == 2
@@ -66,7 +66,7 @@ def test_other_files_in_the_folder_are_left_alone(queue: Queue) -> None:
     assert all(path.exists() for path in theirs)
 
 
-def test_who_leaves_makes_room(queue: Queue) -> None:
+def test_a_job_that_leaves_frees_its_place(queue: Queue) -> None:
     locks = enter(queue, "a-1", "b-1", "c-1")
     queue.leave("a-1")
     queue.leave("a-1")
@@ -74,23 +74,23 @@ def test_who_leaves_makes_room(queue: Queue) -> None:
     assert locks
 
 
-def test_a_job_that_has_ended_takes_no_place_while_it_sends_its_logs(queue: Queue) -> None:
+def test_a_finished_job_frees_its_place_while_it_uploads_its_logs(queue: Queue) -> None:
     locks = enter(queue, "a-1", "b-1")
     json_files.write_json(Job(queue.state_dir / "jobs" / "a-1").state_file, {"state": "SUCCEEDED"})
     assert places(queue, 1, "b-1") == [0]
     assert locks
 
 
-def test_the_dead_are_buried_once_and_take_no_place(queue: Queue) -> None:
+def test_dead_jobs_are_reaped_once_and_take_no_place(queue: Queue) -> None:
     locks = enter(queue, "a-1", "b-1")
     locks["a-1"].give_back()
-    buried: list[str] = []
-    assert queue.place("b-1", 1, lambda job: buried.append(job.name)) == 0
-    assert queue.place("b-1", 1, lambda job: buried.append(job.name)) == 0
-    assert buried == ["a-1"]
+    reaped: list[str] = []
+    assert queue.place("b-1", 1, lambda job: reaped.append(job.name)) == 0
+    assert queue.place("b-1", 1, lambda job: reaped.append(job.name)) == 0
+    assert reaped == ["a-1"]
 
 
-def test_a_job_on_its_way_keeps_its_place_for_a_while(queue: Queue) -> None:
+def test_a_starting_job_keeps_its_place_for_a_limited_time(queue: Queue) -> None:
     ticket = queue.enter("a-1")
     locks = enter(queue, "b-1")
     assert places(queue, 1, "b-1") == [1]
@@ -100,7 +100,7 @@ def test_a_job_on_its_way_keeps_its_place_for_a_while(queue: Queue) -> None:
     assert locks
 
 
-def test_other_files_are_no_tickets(queue: Queue) -> None:
+def test_other_files_are_not_read_as_tickets(queue: Queue) -> None:
     queue.enter("a-1")
     (queue.folder / "README").touch()
     assert [ticket.job for ticket in queue.tickets()] == ["a-1"]

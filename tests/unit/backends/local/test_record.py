@@ -20,7 +20,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime import json_files
 
 
-def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
+def test_a_submission_is_read_back_unchanged(tmp_path: Path) -> None:
     spec = TrainingSpec("t", ("gs://bkt/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
     stored = Stored(
         Submission("key", "job", 2, "gs://bkt/m/job", spec, {"team": "x"}), Settings.load(max_concurrent_jobs=3), 12.5
@@ -32,7 +32,7 @@ def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
     assert stored.handle.name == "key-2"
 
 
-def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
+def test_concurrent_creates_have_one_winner(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         wins = list(pool.map(lambda n: json_files.create_json(tmp_path / "x.json", {"n": n}), range(8)))
     assert sum(wins) == 1
@@ -40,7 +40,7 @@ def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_previous_content(tmp_path: Path) -> None:
     json_files.write_json(tmp_path / "x.json", {"n": 1})
     theirs = tmp_path / ".x.json.swp"  # the swap file of an editor
     theirs.touch()
@@ -50,7 +50,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json.swp", "x.json"]
 
 
-def test_the_space_that_is_kept_aside_is_given_back_at_the_end(tmp_path: Path) -> None:
+def test_reserved_disk_space_is_released_at_the_end(tmp_path: Path) -> None:
     state = StateFile(Job(tmp_path))
     assert state.write(JobState.RUNNING, "it runs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reserve", "state.json"]
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
 
 
 @given(some.text(max_size=80), some.text(max_size=80))
-def test_names_are_safe_and_differ_as_their_keys_do(one: str, other: str) -> None:
+def test_job_names_are_safe_and_unique_for_each_key(one: str, other: str) -> None:
     name = record.job_name(one, 1)
     assert "/" not in name
     assert name.isascii()

@@ -39,7 +39,7 @@ SETTINGS = Settings.load()
         (-2, True, FailureCause.PREEMPTED),
     ],
 )
-def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) -> None:
+def test_exit_codes_are_classified(code: int, again: bool, cause: FailureCause) -> None:
     meaning = restart_policy.meaning(code)
     assert (meaning.again, meaning.cause) == (again, cause)
     assert meaning.text
@@ -48,19 +48,19 @@ def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) ->
     assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.max_restarts
 
 
-def test_a_signal_says_the_same_however_it_is_written() -> None:
+def test_both_notations_of_a_signal_have_the_same_meaning() -> None:
     for number in (6, 9, 11, 15):
         assert restart_policy.meaning(-number) == restart_policy.meaning(128 + number)
     assert "SIGKILL" in restart_policy.meaning(-9).text
     assert "signal 63" in restart_policy.meaning(-63).text
 
 
-def test_pauses_grow_and_stay_bounded() -> None:
+def test_pauses_grow_up_to_a_maximum() -> None:
     pauses = [restart_policy.backoff(restarts, SETTINGS) for restarts in range(8)]
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_the_table_in_the_docs_is_this_one() -> None:
+def test_the_table_in_the_docs_is_up_to_date() -> None:
     text = (Path(__file__).parents[4] / "docs" / "local-backend.md").read_text()
     rows = re.findall(r"^\| `([^|]+)` \|[^|]*\| (yes|no) +\| ([a-z]+|—) +\|", text, re.MULTILINE)
     assert len(rows) >= 8

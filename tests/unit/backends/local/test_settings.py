@@ -22,7 +22,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_HOME", raising=False)
 
 
-def test_given_wins_over_environment_over_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_take_precedence_over_environment_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Settings.load().max_concurrent_jobs, Settings.load().max_workers, Settings.load().max_ps) == (1, 2, 1)
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS", "4")
     assert Settings.load().max_workers == 4
@@ -38,13 +38,13 @@ def test_given_wins_over_environment_over_machine(monkeypatch: pytest.MonkeyPatc
         ("RESTART_BACKOFF_SECONDS", "soon"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"AIRFLOW__MLENGINE__LOCAL_{name}", value)
     with pytest.raises(SettingError, match=f"local_{name.lower()}.*\n.*AIRFLOW__MLENGINE__LOCAL_{name}"):
         Settings.load()
 
 
-def test_defaults_are_those_of_the_settings() -> None:
+def test_defaults_equal_those_of_the_settings() -> None:
     assert {f"local_{name}" for name in Settings.load().to_json()} | {"local_state_dir"} == {
         name for name in SETTINGS if name.startswith("local_")
     }
@@ -58,7 +58,7 @@ def test_an_unknown_setting_is_refused() -> None:
         Settings.load(capasity=3)
 
 
-def test_settings_survive_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_back_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Settings.load(max_concurrent_jobs=7, python_path="/usr/bin/python3", restart_backoff_seconds=0.5)
     assert Settings.from_json(given.to_json()) == given
     assert Settings.from_json({**given.to_json(), "of_a_later_version": 1}) == given
@@ -68,14 +68,14 @@ def test_settings_survive_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.from_json(default.to_json()) == default
 
 
-def test_a_record_is_read_whatever_the_configuration_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_record_is_read_independently_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = Settings.load().to_json()
     (tmp_path / "airflow.cfg").write_text("[mlengine]\nnonsense\n")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     assert Settings.from_json(kept).to_json() == kept
 
 
-def test_what_is_capped_is_said(tmp_path: Path) -> None:
+def test_reduced_replica_counts_are_reported(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path, max_workers=2, max_ps=1, gpus="0")
     pools = (
         Pool(Role.CHIEF, 1, accelerator_type="NVIDIA_TESLA_T4", accelerator_count=1),
@@ -91,6 +91,6 @@ def test_what_is_capped_is_said(tmp_path: Path) -> None:
     ]
 
 
-def test_what_fits_is_left_alone(tmp_path: Path) -> None:
+def test_a_job_within_the_limits_is_not_changed(tmp_path: Path) -> None:
     spec = TrainingSpec(module="t", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)))
     assert LocalBackend(tmp_path, max_workers=2).cap(spec) == (spec, [])

@@ -20,7 +20,7 @@ from mlengine.runtime import json_files
     ("number", "advice"),
     [(errno.ENOSPC, "free disk space"), (errno.EDQUOT, "free disk space"), (errno.EIO, "launcher.log")],
 )
-def test_an_error_of_the_operating_system_is_a_result(
+def test_an_os_error_is_returned_as_a_result(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -14,7 +14,7 @@ def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"AIRFLOW__MLENGINE__RAY_{name}", "")
 
 
-def test_arguments_come_before_the_connection_and_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_take_precedence_over_connection_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"ray_address": "https://of-connection", "ray_token": "t", "ray_headers": {"X-Team": "a"}}
     assert Access.find(extra=extra) == Access("https://of-connection", {"X-Team": "a", "Authorization": "Bearer t"})
     assert Access.find("http://argument:8265/", extra=extra).address == "http://argument:8265"
@@ -26,7 +26,7 @@ def test_arguments_come_before_the_connection_and_the_configuration(monkeypatch:
     "address",
     ["ray://head:10001", "head:8265", "127.0.0.1:6379", "http://", "ftp://head", "http://h:x", "http://h:99999"],
 )
-def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
+def test_an_address_other_than_a_dashboard_is_refused(address: str) -> None:
     with pytest.raises(BackendError, match="not the URL of a Ray dashboard"):
         Access.find(address)
 
@@ -43,7 +43,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
 
 
 @pytest.mark.parametrize("token", ["abc\ndef", "abc€"])
-def test_a_token_that_no_header_can_have_is_refused_and_not_shown(token: str) -> None:
+def test_a_token_invalid_in_a_header_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(SettingError, match="ray_token") as error:
         Access.find("http://head:8265", token=token)
     assert "abc" not in str(error.value)

@@ -137,17 +137,17 @@ def test_a_submission_is_stored_before_the_job_that_reads_it(client: Client, buc
     assert Stored.from_bytes(bucket.objects[uri]).submission == JOB
     assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in client.packages
     assert body["metadata"]["team"] == "vision"
-    assert "hush" not in json.dumps(body), "arguments are not shown in Ray's dashboard"
+    assert "hush" not in json.dumps(body), "arguments must not be shown in Ray's dashboard"
 
 
 @pytest.mark.parametrize("age", [None, 3600.0])
-def test_a_job_that_does_not_fit_is_refused_at_once(client: Client, bucket: Bucket, age: float | None) -> None:
+def test_a_job_that_does_not_fit_is_refused_immediately(client: Client, bucket: Bucket, age: float | None) -> None:
     client.started, client.joined = age and time.time() - age, [0, 1]
     with pytest.raises(BackendError, match="no node of the Ray cluster"):
         backend(client, bucket).submit(JOB)
 
 
-def test_the_nodes_of_a_new_head_are_waited_for(client: Client, bucket: Bucket) -> None:
+def test_submit_waits_for_the_nodes_of_a_new_head(client: Client, bucket: Bucket) -> None:
     client.started, client.joined = time.time(), [0, 0, 1]
     assert backend(client, bucket).submit(JOB).name in client.jobs
     client.jobs.clear()
@@ -156,7 +156,7 @@ def test_the_nodes_of_a_new_head_are_waited_for(client: Client, bucket: Bucket) 
         backend(client, bucket, join_seconds=0.01).submit(JOB)
 
 
-def test_a_claim_that_changed_before_its_submission_has_a_record_of_its_own(bucket: Bucket, client: Client) -> None:
+def test_a_claim_changed_before_its_submission_gets_its_own_record(bucket: Bucket, client: Client) -> None:
     one, other = backend(client, bucket), backend(client, bucket, placement="SPREAD")
     one.submit(JOB)
     client.jobs.clear()
@@ -164,7 +164,7 @@ def test_a_claim_that_changed_before_its_submission_has_a_record_of_its_own(buck
     assert len([uri for uri in bucket.objects if "submission-" in uri]) == 2
 
 
-def test_the_second_submission_sends_nothing(client: Client, bucket: Bucket) -> None:
+def test_a_repeated_submission_sends_nothing(client: Client, bucket: Bucket) -> None:
     one = backend(client, bucket)
     first = one.submit(JOB)
     bucket.objects.clear()
@@ -234,7 +234,7 @@ def _state(client: Client, bucket: Bucket) -> JobState:
     return backend(client, bucket).describe([HANDLE])[0].state
 
 
-def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client, bucket: Bucket) -> None:
+def test_a_lost_running_job_is_reported_after_its_replicas_have_ended(client: Client, bucket: Bucket) -> None:
     """This holds for any process: a wait may resume in one that has not polled the job before."""
     _running(bucket)
     status = backend(client, bucket).describe([HANDLE])[0]
@@ -245,13 +245,11 @@ def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client
     bucket.now = 41.0
     assert _state(client, bucket) is JobState.FAILED
     bucket.now = 0.0
-    assert _state(client, bucket) is JobState.FAILED, "once is enough"
+    assert _state(client, bucket) is JobState.FAILED, "a lost job must stay lost"
 
 
 @pytest.mark.parametrize("again", [500.0, 30.0])
-def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_lost_again(
-    client: Client, bucket: Bucket, again: float
-) -> None:
+def test_losing_a_job_again_restarts_its_grace_period(client: Client, bucket: Bucket, again: float) -> None:
     """A command asked a cluster that does not know the job, or the driver kept running and wrote another state."""
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN
@@ -274,7 +272,7 @@ def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_l
     ],
 )
 @pytest.mark.parametrize("started", [1.0, None])
-def test_a_driver_that_dies_may_leave_replicas_however_it_dies(
+def test_the_end_of_a_dead_driver_is_delayed_until_its_replicas_have_ended(
     client: Client, bucket: Bucket, ray: dict[str, Any], state: JobState, started: float | None
 ) -> None:
     _running(bucket, started=started)
@@ -301,9 +299,7 @@ def test_a_lost_job_is_not_reported_while_the_bucket_cannot_be_written_to(
     assert status.detail.endswith("; read only")
 
 
-def test_a_job_that_has_run_is_not_submitted_again_when_the_cluster_has_forgotten_it(
-    client: Client, bucket: Bucket
-) -> None:
+def test_a_job_forgotten_by_the_cluster_is_not_submitted_again(client: Client, bucket: Bucket) -> None:
     """The task was killed just after the submission, and Ray's head node was restarted before the retry."""
     handle = backend(client, bucket).submit(JOB)
     bucket.write(state_uri(folder(handle)), json.dumps({"state": "SUCCEEDED", "detail": ""}).encode())
@@ -313,7 +309,7 @@ def test_a_job_that_has_run_is_not_submitted_again_when_the_cluster_has_forgotte
     assert backend(client, bucket).describe([handle])[0].state is JobState.SUCCEEDED
 
 
-def test_a_job_that_is_cancelled_while_it_is_lost_gets_no_further_attempt(client: Client, bucket: Bucket) -> None:
+def test_a_job_cancelled_while_it_is_lost_gets_no_further_attempt(client: Client, bucket: Bucket) -> None:
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN
     client.stops = [False]
@@ -322,7 +318,7 @@ def test_a_job_that_is_cancelled_while_it_is_lost_gets_no_further_attempt(client
     assert _state(client, bucket) is JobState.CANCELLED
 
 
-def test_a_job_is_cancelled_also_while_the_bucket_does_not_respond(
+def test_a_job_is_cancelled_even_while_the_bucket_does_not_respond(
     client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any) -> int:
@@ -332,7 +328,7 @@ def test_a_job_is_cancelled_also_while_the_bucket_does_not_respond(
     client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
     client.stops = [True]
     backend(client, bucket).cancel(HANDLE)
-    assert client.stops == [], "Ray was asked to stop it"
+    assert client.stops == [], "Ray must be asked to stop the job"
     assert "could not be recorded: no answer" in caplog.text
 
 
@@ -353,16 +349,14 @@ def test_a_cancellation_is_repeated_until_ray_finds_the_job(client: Client, buck
 
 
 @pytest.mark.parametrize("ray", ["STOPPED", "SUCCEEDED", "FAILED", None])
-def test_a_job_that_has_ended_is_not_an_error(client: Client, bucket: Bucket, ray: str | None) -> None:
+def test_cancelling_a_finished_job_is_not_an_error(client: Client, bucket: Bucket, ray: str | None) -> None:
     if ray:
         client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": ray}
     client.stops = [False]
     backend(client, bucket).cancel(HANDLE)
 
 
-def test_a_job_that_ray_does_not_stop_is_an_error(
-    client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_to_stop_a_job_is_an_error(client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlengine.backends.ray.backend.STOP_SECONDS", -1.0)
     client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "PENDING"}
     client.stops = [False]
@@ -386,7 +380,7 @@ class TestAnAddressThatChanges:
     def handle(self) -> JobHandle:
         return JobHandle("ray", job_name(JOB.key, JOB.attempt), JOB.job_id, JOB.attempt, JOB.job_dir)
 
-    def test_the_job_is_not_lost(self, moved: RayBackend, handle: JobHandle) -> None:
+    def test_a_job_of_another_cluster_is_not_lost(self, moved: RayBackend, handle: JobHandle) -> None:
         status = moved.describe([handle])[0]
         assert status.state is JobState.UNKNOWN
         assert (
@@ -395,23 +389,25 @@ class TestAnAddressThatChanges:
         )
         assert "set ray_address to http://head:8265" in status.detail
 
-    def test_it_is_not_submitted_again(self, moved: RayBackend) -> None:
+    def test_a_job_of_another_cluster_is_not_submitted_again(self, moved: RayBackend) -> None:
         with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
             moved.submit(JOB)
 
-    def test_it_is_not_said_to_be_cancelled(self, moved: RayBackend, handle: JobHandle) -> None:
+    def test_cancelling_a_job_of_another_cluster_is_an_error(self, moved: RayBackend, handle: JobHandle) -> None:
         with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
             moved.cancel(handle)
 
-    def test_its_last_state_counts(self, moved: RayBackend, handle: JobHandle, bucket: Bucket) -> None:
+    def test_a_recorded_final_state_is_used_after_a_move(
+        self, moved: RayBackend, handle: JobHandle, bucket: Bucket
+    ) -> None:
         bucket.write(state_uri(folder(handle)), json.dumps({"state": "SUCCEEDED", "detail": ""}).encode())
         assert moved.describe([handle])[0].state is JobState.SUCCEEDED
         moved.cancel(handle)
 
-    def test_the_next_attempt_may_run_there(self, moved: RayBackend) -> None:
+    def test_the_next_attempt_can_run_on_the_new_cluster(self, moved: RayBackend) -> None:
         assert moved.submit(replace(JOB, attempt=3)).attempt == 3
 
-    def test_a_cluster_that_knows_the_job_has_another_name(
+    def test_a_cluster_that_knows_the_job_is_the_same_under_another_name(
         self, client: Client, bucket: Bucket, moved: RayBackend, handle: JobHandle
     ) -> None:
         client.access = Access("http://alias:8265")
@@ -419,7 +415,7 @@ class TestAnAddressThatChanges:
         assert again.submit(JOB) == handle
         assert again.describe([handle])[0].state is JobState.QUEUED
 
-    def test_a_person_may_say_that_the_cluster_is_gone(
+    def test_a_user_can_declare_the_old_cluster_gone(
         self, moved: RayBackend, handle: JobHandle, bucket: Bucket
     ) -> None:
         bucket.delete(cluster_uri(folder(handle)))
@@ -428,7 +424,7 @@ class TestAnAddressThatChanges:
         assert status.failure.cause is FailureCause.LOST
         moved.submit(JOB)
 
-    def test_a_job_that_ray_refused_may_run_elsewhere(
+    def test_a_job_refused_by_ray_can_run_elsewhere(
         self, client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(_: dict[str, Any]) -> bool:
@@ -442,7 +438,7 @@ class TestAnAddressThatChanges:
         assert backend(client, bucket).submit(JOB)
 
 
-def test_the_job_file_s_section_is_used(client: Client, bucket: Bucket) -> None:
+def test_the_ray_section_of_the_job_file_is_used(client: Client, bucket: Bucket) -> None:
     ray = {"placement": "SPREAD", "resources": {"chief": {"CPU": 2}}}
     backend(client, bucket, resources={"CPU": 3}).submit(replace(JOB, spec=replace(SPEC, ray=ray)))
     uri = next(uri for uri in bucket.objects if "submission-" in uri)
@@ -458,7 +454,7 @@ def test_the_job_file_s_section_is_used(client: Client, bucket: Bucket) -> None:
         ({"attempt": 0}, "the first attempt is number 1"),
     ],
 )
-def test_a_submission_that_cannot_run_is_refused(
+def test_an_invalid_submission_is_refused(
     client: Client, bucket: Bucket, changed: dict[str, Any], message: str
 ) -> None:
     fields: dict[str, Any] = {"key": "k", "job_id": "j", "attempt": 1, "job_dir": "gs://bucket/m/j", "spec": SPEC}
@@ -471,7 +467,7 @@ def test_a_setting_that_does_not_exist_is_refused(client: Client, bucket: Bucket
         backend(client, bucket, spot=True).submit(JOB)
 
 
-def test_project_and_region_are_of_no_use_to_ray() -> None:
+def test_project_and_region_are_ignored() -> None:
     made = connected_backend("ray", None, project="p", region="r", address="http://head:8265")
     assert made.console_url(HANDLE) == f"http://head:8265/#/jobs/{HANDLE.name}"
 
@@ -481,7 +477,7 @@ def test_chunks_sort_by_name() -> None:
 
 
 @pytest.mark.parametrize("interval", [60.0, LONGEST_GAP_SECONDS + 1.0, 3600.0])
-def test_a_wait_that_polls_rarely_learns_that_its_job_is_lost(client: Client, bucket: Bucket, interval: float) -> None:
+def test_a_rare_poll_still_detects_a_lost_job(client: Client, bucket: Bucket, interval: float) -> None:
     _running(bucket)
     states = []
     for check in range(3):
@@ -492,9 +488,7 @@ def test_a_wait_that_polls_rarely_learns_that_its_job_is_lost(client: Client, bu
 
 
 @pytest.mark.parametrize("word", ["FAILED", "STOPPED"])
-def test_a_job_that_ray_calls_ended_is_not_waited_for_longer_because_it_is_checked_rarely(
-    client: Client, bucket: Bucket, word: str
-) -> None:
+def test_rare_polls_do_not_delay_the_end_of_a_job(client: Client, bucket: Bucket, word: str) -> None:
     """The driver of an ended job cannot come back, unlike that of a job of which Ray has no record."""
     _running(bucket)
     client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": word}
@@ -503,7 +497,7 @@ def test_a_job_that_ray_calls_ended_is_not_waited_for_longer_because_it_is_check
     assert _state(client, bucket).terminal
 
 
-def test_a_bucket_that_does_not_respond_is_named_in_words(
+def test_an_unavailable_bucket_is_reported_in_the_detail(
     client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: str) -> bytes:
@@ -514,9 +508,7 @@ def test_a_bucket_that_does_not_respond_is_named_in_words(
     assert detail == "its state in the bucket cannot be read: the bucket does not respond"
 
 
-def test_a_job_that_was_found_again_is_watched_from_the_start_when_ray_calls_it_ended(
-    client: Client, bucket: Bucket
-) -> None:
+def test_the_end_of_a_recovered_job_starts_a_new_grace_period(client: Client, bucket: Bucket) -> None:
     """The head node was briefly away. The job then ran for two hours in one state until its driver was killed."""
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN

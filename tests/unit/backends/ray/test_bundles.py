@@ -27,7 +27,7 @@ def test_bundles_follow_the_machine_types() -> None:
         ("c3-standard-8-lssd", {"CPU": 8.0}, ""),
     ],
 )
-def test_a_machine_type_reserves_what_the_table_has(
+def test_a_machine_type_reserves_the_resources_of_the_table(
     machine_type: str, expected: dict[str, float], accelerator: str
 ) -> None:
     spec = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1, machine_type),))
@@ -63,16 +63,16 @@ def test_replicas_with_a_gpu_get_its_type_and_count() -> None:
     assert accelerators(CLUSTER, {"worker": {"GPU": 1}, "chief": {"CPU": 1}}) == [{}, any_gpu, any_gpu]
 
 
-def test_a_replica_with_a_part_of_a_gpu_sees_one() -> None:
+def test_a_replica_with_a_fraction_of_a_gpu_sees_one() -> None:
     variables = {"MLENGINE_ACCELERATOR_TYPE": "NVIDIA_TESLA_T4", "MLENGINE_ACCELERATOR_COUNT": "1"}
     assert accelerators(CLUSTER, {"chief": {"GPU": 0.5}}) == [variables, {}, {}]
 
 
-def test_one_set_of_resources_is_for_all_roles() -> None:
+def test_one_set_of_resources_applies_to_all_roles() -> None:
     assert bundles(CLUSTER, {"CPU": 2, "memory_gib": 1.5, "GPU": 0}) == [{"CPU": 2.0, "memory": 1.5 * GIB}] * 3
 
 
-def test_resources_by_role_leave_the_other_roles_with_their_machine_types() -> None:
+def test_roles_without_resources_use_their_machine_types() -> None:
     found = bundles(CLUSTER, {"worker": {"CPU": 3, "special": 1}})
     assert found == [
         {"CPU": 8.0, "GPU": 2.0, "memory": 18 * GIB},
@@ -91,14 +91,14 @@ def test_a_replica_that_fits_on_no_node_is_named_with_the_largest_node() -> None
     assert "ray_autoscaling" in error.value.hint
 
 
-def test_replicas_that_fit_one_by_one_must_fit_together() -> None:
+def test_replicas_that_fit_individually_must_fit_together() -> None:
     wanted = [{"CPU": 2.0}] * 3
     check_fit("job", CLUSTER, wanted, [{"CPU": 4.0}, {"CPU": 2.0}])
     with pytest.raises(BackendError, match="need 6 CPU together, and the Ray cluster has 5 CPU"):
         check_fit("job", CLUSTER, wanted, [{"CPU": 3.0}, {"CPU": 2.0}])
 
 
-def test_the_largest_node_is_that_with_most_of_what_is_missing() -> None:
+def test_the_largest_node_is_chosen_by_the_missing_resource() -> None:
     nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 2.0}]
     with pytest.raises(BackendError, match="the largest of 2 has 4 CPU, 2 GPU"):
         check_fit("job", TrainingSpec("t"), [{"CPU": 4.0, "GPU": 4.0}], nodes)
@@ -128,14 +128,14 @@ def test_replicas_that_fit_in_sum_must_fit_on_the_nodes() -> None:
     check_fit("job", CLUSTER, wanted, [*nodes, {"CPU": 3.0}])
 
 
-def test_each_replica_needs_a_node_that_is_large_enough_with_strict_spread() -> None:
+def test_strict_spread_needs_a_large_enough_node_per_replica() -> None:
     wanted, small = [{"CPU": 2.0}] * 3, [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0}]
     check_fit("job", CLUSTER, wanted, small, "PACK")
     with pytest.raises(BackendError, match=r"worker-1 needs 2 CPU, and the nodes that have that are needed for others"):
         check_fit("job", CLUSTER, wanted, small, "STRICT_SPREAD")
 
 
-def test_amounts_are_compared_as_ray_counts_them() -> None:
+def test_amounts_are_rounded_as_ray_does() -> None:
     spec = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)))
     for placement in ("PACK", "STRICT_PACK"):
         check_fit("job", spec, [{"GPU": 0.1}] * 3, [{"GPU": 0.3}], placement)

@@ -75,7 +75,9 @@ def test_the_version_is_read_with_the_token(server: Server, client: RayClient) -
 
 
 @pytest.mark.parametrize("answer", [(404, "not here"), (200, "<html>"), (200, {}), (200, []), (302, "log in")])
-def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answer: tuple[int, Any]) -> None:
+def test_an_address_other_than_a_dashboard_is_refused(
+    server: Server, client: RayClient, answer: tuple[int, Any]
+) -> None:
     server.answers["/api/version"] = [answer]
     with pytest.raises(BackendError, match="is no Ray dashboard") as error:
         client.check_version()
@@ -83,7 +85,7 @@ def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answ
     assert len(server.seen) == 1
 
 
-def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
+def test_a_version_that_is_too_old_is_refused(server: Server, client: RayClient) -> None:
     server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.8.1"})]
     with pytest.raises(BackendError, match=r"runs Ray 2\.8\.1; 2\.9 or newer is needed"):
         client.check_version()
@@ -113,7 +115,7 @@ def raw_server(answer: bytes) -> Iterator[int]:
             thread.join()
 
 
-def test_a_port_that_does_not_speak_http() -> None:
+def test_a_port_that_does_not_speak_http_is_refused() -> None:
     """The ports 6379 and 10001 of a cluster speak gRPC."""
     grpc = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00"
     with raw_server(grpc) as port, pytest.raises(BackendError, match="it does not answer in HTTP") as error:
@@ -122,20 +124,20 @@ def test_a_port_that_does_not_speak_http() -> None:
     assert "6379" in error.value.hint
 
 
-def test_https_where_the_server_speaks_http(server: Server) -> None:
+def test_https_to_an_http_server_is_an_error_with_a_hint(server: Server) -> None:
     with pytest.raises(BackendError, match="it does not speak TLS: ") as error:
         RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
     assert error.value.hint == "write http:// in ray_address"
 
 
-def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
+def test_a_redirect_is_reported_and_not_followed(server: Server, client: RayClient) -> None:
     server.answers["/api/version"] = [(302, "log in")]
     with pytest.raises(BackendError, match="answers 302 redirected to /login"):
         client.check_version()
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_token_that_is_refused(server: Server, client: RayClient, status: int) -> None:
+def test_a_refused_token_is_an_error(server: Server, client: RayClient, status: int) -> None:
     server.answers["/api/jobs/"] = [(status, "Unauthorized")]
     with pytest.raises(BackendError, match="refuses the token") as error:
         client.list_jobs()
@@ -155,7 +157,7 @@ def test_a_token_that_has_expired_is_read_again(server: Server) -> None:
     server.answers["/api/jobs/"] = [(401, "expired")]
     with pytest.raises(BackendError, match="refuses the token"):
         client.list_jobs()
-    assert len(server.seen) == 3, "an equal token is not sent twice"
+    assert len(server.seen) == 3, "an unchanged token must not be sent again"
 
 
 def test_a_new_token_is_not_sent_to_another_address(server: Server) -> None:
@@ -166,30 +168,30 @@ def test_a_new_token_is_not_sent_to_another_address(server: Server) -> None:
     assert client.access.address == server.url
 
 
-def test_a_head_node_that_has_just_started_is_asked_again(server: Server, client: RayClient) -> None:
+def test_requests_to_a_starting_head_node_are_retried(server: Server, client: RayClient) -> None:
     server.answers["/api/jobs/"] = [(500, "No available agent to submit job, please try again later."), (200, {})]
     assert client.submit({"submission_id": "a"})
 
 
-def test_a_dashboard_that_is_busy_is_asked_again(server: Server, client: RayClient) -> None:
+def test_requests_to_a_busy_dashboard_are_retried(server: Server, client: RayClient) -> None:
     server.answers["/api/jobs/"] = [(503, ""), (200, [{"submission_id": "a"}, {"submission_id": None}])]
     assert client.list_jobs() == [{"submission_id": "a"}]
 
 
-def test_no_answer_is_not_an_answer(server: Server) -> None:
+def test_a_missing_response_is_an_error(server: Server) -> None:
     client = RayClient(Access("http://127.0.0.1:9"), deadline=0.2, sleep=lambda _: None)
     with pytest.raises(BackendUnavailableError, match="no answer"):
         client.list_jobs()
     assert server.seen == []
 
 
-def test_a_job_of_that_name_exists(server: Server, client: RayClient) -> None:
+def test_a_duplicate_job_name_is_reported(server: Server, client: RayClient) -> None:
     text = "Traceback …\nValueError: Job with submission_id a already exists. Please use a different submission_id."
     server.answers["/api/jobs/"] = [(500, text)]
     assert client.submit({"submission_id": "a"}) is False
 
 
-def test_a_refused_job_has_ray_s_last_line(server: Server, client: RayClient) -> None:
+def test_a_refused_job_reports_the_last_line_of_rays_error(server: Server, client: RayClient) -> None:
     server.answers["/api/jobs/"] = [(400, "Traceback …\nTypeError: runtime_env must be a dict")]
     with pytest.raises(BackendError, match="400: TypeError: runtime_env must be a dict"):
         client.submit({})
@@ -202,7 +204,7 @@ def test_a_package_is_sent_once(server: Server, client: RayClient) -> None:
     assert [method for method, _, _ in server.seen] == ["GET", "PUT", "GET"]
 
 
-def test_a_name_in_job_json_that_leads_to_another_path(server: Server, client: RayClient) -> None:
+def test_a_job_name_cannot_address_another_path(server: Server, client: RayClient) -> None:
     """A trainer can write any name into its job.json. It must not lead to other URLs, as requests carry our token."""
     name = "../serve/applications?x="
     assert client.get(name) is None

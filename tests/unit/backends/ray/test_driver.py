@@ -71,7 +71,7 @@ def written(bucket: Bucket) -> dict[str, Any]:
     return found
 
 
-def test_a_job_that_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_of_a_successful_job_writes_its_final_state(monkeypatch: pytest.MonkeyPatch) -> None:
     state, bucket = run(monkeypatch, 0)
     assert state is JobState.SUCCEEDED
     last = written(bucket)
@@ -83,7 +83,7 @@ def test_a_job_that_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"SUCCEEDED: " in bucket.objects[f"{JOB_DIR}/logs/attempt-2/launcher.log"]
 
 
-def test_a_job_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_of_a_failed_job_exits_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     state, bucket = run(monkeypatch, 3)
     assert state is JobState.FAILED
     assert written(bucket)["failure"] == {
@@ -101,7 +101,7 @@ def test_sigterm_cancels_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(bucket)["failure"]["cause"] == "cancelled"
 
 
-def test_a_job_that_runs_too_long_has_missed_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_runs_too_long_exceeds_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     state, bucket = run(monkeypatch, RUNS, max_running_seconds=1)
     assert state is JobState.FAILED
     assert written(bucket)["failure"]["cause"] == "deadline"

@@ -47,30 +47,30 @@ def alive(pid: int) -> bool:
 
 def test_output_and_exit_code_are_read(start: Callable[..., Guarded]) -> None:
     one = start("import sys; print('a'); sys.exit(7)")
-    assert until(lambda: one.poll() is not None, "the end")
+    assert until(lambda: one.poll() is not None, "the end of the processes")
     assert (one.poll(), one.read(), one.read()) == (7, b"a\n", b"")
 
 
-def test_a_command_that_cannot_run_is_127(tmp_path: Path) -> None:
+def test_a_command_that_cannot_run_exits_with_127(tmp_path: Path) -> None:
     one = Guarded(["/nowhere/python"], os.environ, tmp_path, tmp_path / "log", grace=1.0)
-    assert until(lambda: one.poll() is not None, "the end")
+    assert until(lambda: one.poll() is not None, "the end of the processes")
     assert (one.poll(), b"/nowhere/python" in one.read()) == (127, True)
     one.close()
 
 
 def test_children_end_with_the_command(start: Callable[..., Guarded]) -> None:
     one = start(CHILD)
-    until(lambda: one.poll() is not None, "the end")
+    until(lambda: one.poll() is not None, "the end of the processes")
     assert (one.poll(), alive(int(first_line(one)))) == (0, False)
 
 
-def test_the_command_may_save_its_work(start: Callable[..., Guarded]) -> None:
+def test_a_command_can_save_its_work_on_sigterm(start: Callable[..., Guarded]) -> None:
     one = start(
         "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(600)"
     )
     assert first_line(one) == "up"
     one.end()
-    until(lambda: one.poll() is not None, "the end")
+    until(lambda: one.poll() is not None, "the end of the processes")
     assert one.poll() == 9
 
 
@@ -78,7 +78,7 @@ def test_a_command_that_ignores_sigterm_is_killed(start: Callable[..., Guarded])
     one = start("import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)", 0.2)
     assert first_line(one) == "up"
     one.end()
-    until(lambda: one.poll() is not None, "the end")
+    until(lambda: one.poll() is not None, "the end of the processes")
     assert one.poll() == -signal.SIGKILL
 
 
@@ -91,7 +91,7 @@ time.sleep(600)
 """
 
 
-def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
+def test_no_process_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, CHILD + "import os; print(os.getpid(), flush=True); import time; time.sleep(600)",
          str(tmp_path)],

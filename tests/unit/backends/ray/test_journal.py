@@ -88,7 +88,7 @@ def test_the_last_lines_are_written_before_the_final_state() -> None:
     assert json.loads(bucket.objects[state_uri(OWN)]) == {"state": "SUCCEEDED", "detail": "done", "ended": 1.0}
 
 
-def test_a_bucket_that_does_not_respond_loses_no_line() -> None:
+def test_no_line_is_lost_while_the_bucket_does_not_respond() -> None:
     bucket = Bucket(failures=1)
     journal = Journal(bucket, OWN, LOGS)
     journal.line("chief-0", "one")
@@ -114,7 +114,7 @@ def test_output_is_split_into_lines_as_it_arrives() -> None:
     assert lines.add(b"", ended=True) == []
 
 
-def test_a_progress_bar_is_seen_while_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_is_shown_while_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("mlengine.backends.ray.output.time.monotonic", lambda: now[0])
     lines = Lines()
@@ -125,4 +125,4 @@ def test_a_progress_bar_is_seen_while_it_changes(monkeypatch: pytest.MonkeyPatch
     shown += lines.add(b"\nend\n")
     assert shown[0] == "  0 %"
     assert shown[-2:] == ["100 %", "end"]
-    assert 8 <= len(shown) <= 22, "not each of the 101 states"
+    assert 8 <= len(shown) <= 22, "there must not be a line for each of the 101 states"

@@ -36,7 +36,7 @@ def amounts(chance: random.Random, most: int) -> Amounts:
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_the_search_is_exact(seed: int) -> None:
+def test_the_search_agrees_with_an_exhaustive_one(seed: int) -> None:
     chance = random.Random(seed)
     wanted = [amounts(chance, 4) for _ in range(chance.randint(1, 5))]
     nodes = [amounts(chance, 6) for _ in range(chance.randint(1, 4))]
@@ -46,7 +46,7 @@ def test_the_search_is_exact(seed: int) -> None:
         assert (without_own_node(wanted, nodes) is None) == fit_apart(wanted, nodes)
 
 
-def test_a_placement_that_needs_a_second_try_is_found() -> None:
+def test_a_placement_that_needs_backtracking_is_found() -> None:
     """Placing the largest bundle first, each on the fullest node, fails: 6+4 and 5+5 is the only placement."""
     wanted: list[Amounts] = [{"CPU": 5.0, "x": 1.0}, {"CPU": 4.0}, {"CPU": 6.0}, {"CPU": 5.0}]
     assert without_room(wanted, [{"CPU": 10.0}, {"CPU": 10.0, "x": 1.0}]) is None
@@ -57,21 +57,21 @@ def test_the_bundle_without_room_is_named() -> None:
     assert without_own_node([{"CPU": 1.0}, {"CPU": 3.0}, {"CPU": 3.0}], [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}]) == 2
 
 
-def test_no_bundles_fit_anywhere() -> None:
+def test_an_empty_job_fits_anywhere() -> None:
     assert without_room([], []) is None
     assert without_own_node([], [{"CPU": 1.0}]) is None
 
 
-def test_a_job_that_is_not_decided_in_time_is_accepted() -> None:
+def test_a_job_is_accepted_if_the_search_exceeds_its_limit() -> None:
     """A node has room for two bundles, so 47 do not fit on 23 nodes, but an exhaustive search would take forever."""
     wanted: list[Amounts] = [{"CPU": 13.6 + number / 100} for number in range(47)]
     assert without_room(wanted, [{"CPU": 40.5}] * 23, steps=500) is None
 
 
-def test_a_large_job_on_a_large_cluster_is_decided_at_once() -> None:
+def test_a_large_job_on_a_large_cluster_is_decided_quickly() -> None:
     nodes: list[Amounts] = [{"CPU": 8.0, "memory": 2.0**35 + number} for number in range(300)]
     wanted: list[Amounts] = [{"CPU": 4.0, "memory": 2.0**33}] * 600
     assert without_room(wanted, nodes) is None
-    assert without_room([*wanted, {"CPU": 4.0}], nodes, steps=1000) is None, "not decided"
+    assert without_room([*wanted, {"CPU": 4.0}], nodes, steps=1000) is None, "the search must stop at its limit"
     assert without_own_node(wanted[:300], nodes) is None
     assert without_own_node([*wanted[:300], {"CPU": 1.0}], nodes) == 300

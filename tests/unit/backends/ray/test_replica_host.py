@@ -73,7 +73,7 @@ def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]
     yield host
     for one in made:
         one.end()
-        until(partial(_ended, one), "the end")
+        until(partial(_ended, one), "the end of the processes")
 
 
 def _ended(host: ReplicaHost) -> bool:
@@ -100,7 +100,7 @@ def output(host: ReplicaHost) -> tuple[bytes, int]:
     raise AssertionError(data)
 
 
-def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost]) -> None:
+def test_a_replica_gets_its_task_in_the_cluster(make: Callable[..., ReplicaHost]) -> None:
     chief, worker = make(SHOW), make(SHOW, "worker")
     addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     assert addresses["chief"] != addresses["worker"]
@@ -138,7 +138,7 @@ def test_a_replica_without_gpus_sees_none(make: Callable[..., ReplicaHost], monk
     ("requested", "reserved", "rank"),
     [(0, {"GPU": 4}, None), (4, {"GPU": 1}, "0"), (4, None, None), (0, {"GPU": 0.5}, "0"), (4, {"CPU": 1}, "0")],
 )
-def test_a_launcher_in_the_replica_counts_the_gpus_that_it_has(
+def test_the_local_world_size_depends_on_the_reserved_gpus(
     make: Callable[..., ReplicaHost], requested: int, reserved: dict[str, float] | None, rank: str | None
 ) -> None:
     env = environment(make(SHOW, accelerators=requested, resources=reserved and {"chief": reserved}))
@@ -161,7 +161,7 @@ def test_an_environment_that_was_removed_is_reported(make: Callable[..., Replica
     assert make().take("e" * 40) is None
 
 
-def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHost]) -> None:
+def test_a_stopped_replica_can_save_its_work(make: Callable[..., ReplicaHost]) -> None:
     chief = make()
     addresses = {"chief": [address(chief)], "worker": ["127.0.0.1:1"]}
     chief.start(addresses, CHIEF_PORTS)
@@ -170,15 +170,17 @@ def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHo
     assert output(chief)[1] == 9
 
 
-def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_ends_if_its_driver_is_gone(
+    make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replica_host, "DRIVER_TIMEOUT_SECONDS", 0.5)
     chief = make()
     chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     command: Any = chief._command
-    assert until(lambda: command.poll() is not None, "the end")
+    assert until(lambda: command.poll() is not None, "the end of the processes")
 
 
-def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
+def test_the_drivers_next_call_confirms_the_last_response(make: Callable[..., ReplicaHost]) -> None:
     """A driver that does not receive a response counts its time limit from the previous one."""
     chief = make()
     chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
@@ -228,7 +230,7 @@ def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., Repl
     assert not (locks / "ray-mlengine-killed-1.lock").exists()
 
 
-def test_a_lock_file_stays_until_the_process_of_a_killed_actor_has_ended(
+def test_a_lock_file_is_kept_until_the_process_of_a_killed_actor_has_ended(
     make: Callable[..., ReplicaHost], node_dir: Path
 ) -> None:
     chief = make(SLEEP)
@@ -242,7 +244,7 @@ def test_a_lock_file_stays_until_the_process_of_a_killed_actor_has_ended(
     prune(node_dir)
     assert {path.name for path in (node_dir / "locks").glob("ray-*")} == in_use
     chief.end()
-    until(lambda: chief.poll()["exit_code"] is not None, "the end")
+    until(lambda: chief.poll()["exit_code"] is not None, "the end of the processes")
     until(lambda: prune(node_dir) is not None and not list((node_dir / "locks").glob("ray-*")), "no lock files")
 
 

@@ -26,7 +26,7 @@ def test_every_field_is_a_setting() -> None:
     assert names == {f"ray_{field.name}" for field in fields(RaySettings)} | NO_FIELDS
 
 
-def test_the_configuration_comes_after_the_connection_and_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argument_and_connection_take_precedence_over_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_PLACEMENT", "SPREAD")
     monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_RESOURCES", '{"CPU": 2}')
     assert RaySettings.load().placement == "SPREAD"
@@ -37,7 +37,7 @@ def test_the_configuration_comes_after_the_connection_and_the_argument(monkeypat
     assert RaySettings.load(extra, resources='{"CPU": 4}').resources == {"CPU": 4}
 
 
-def test_the_job_file_comes_after_the_argument_and_before_the_connection() -> None:
+def test_the_job_file_takes_precedence_over_the_connection_only() -> None:
     extra = {"ray_placement": "STRICT_PACK", "ray_resources": {"CPU": 3}}
     job_file = {"placement": "SPREAD"}
     assert RaySettings.load(extra, job_file).placement == "SPREAD"
@@ -49,7 +49,7 @@ def test_the_job_file_comes_after_the_argument_and_before_the_connection() -> No
 @pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("False", False), (True, True), ("1", True), ("no", False)]
 )
-def test_autoscaling_is_true_or_false(text: Any, value: bool) -> None:
+def test_autoscaling_must_be_true_or_false(text: Any, value: bool) -> None:
     assert RaySettings.load(autoscaling=text).autoscaling is value
 
 
@@ -75,12 +75,12 @@ def test_autoscaling_is_true_or_false(text: Any, value: bool) -> None:
         {"runtime_env": '{"env_vars": {"A": 1}}'},
     ],
 )
-def test_a_wrong_value_is_named(given: dict[str, Any]) -> None:
+def test_an_invalid_value_is_named(given: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(given))):
         RaySettings.load(**given)
 
 
-def test_a_record_without_the_number_of_environments_to_keep_has_the_default() -> None:
+def test_a_record_without_keep_environments_has_the_default() -> None:
     record = RaySettings.load(keep_environments=3).to_json()
     del record["keep_environments"]
     assert RaySettings.from_json(record).keep_environments == 8
@@ -92,5 +92,5 @@ def test_a_job_keeps_its_settings() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/mnt/disk/mlengine", "~/mlengine"])
-def test_a_node_directory_is_absolute(path: str) -> None:
+def test_a_relative_node_directory_is_refused(path: str) -> None:
     assert RaySettings.load(node_dir=path).node_dir == path

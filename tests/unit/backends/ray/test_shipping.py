@@ -36,7 +36,7 @@ def test_the_package_has_all_modules_that_the_driver_imports(tmp_path: Path) -> 
     subprocess.run([sys.executable, "-P", "-c", code, str(folder)], cwd=folder, check=True)
 
 
-def test_the_start_script_explains_what_is_missing(tmp_path: Path) -> None:
+def test_the_start_script_reports_missing_software(tmp_path: Path) -> None:
     folder = unpacked(tmp_path)
     done = subprocess.run(
         [sys.executable, "-S", shipping.START], cwd=folder, capture_output=True, text=True, check=False
@@ -48,7 +48,7 @@ def test_the_start_script_explains_what_is_missing(tmp_path: Path) -> None:
     )
 
 
-def test_an_old_python_can_read_the_start_script() -> None:
+def test_the_start_script_is_valid_in_old_python_versions() -> None:
     import ast
 
     source = (zipfile.ZipFile(io.BytesIO(shipping.package().data))).read(shipping.START)

@@ -27,13 +27,13 @@ def test_a_job_without_a_driver_s_state_is_starting() -> None:
     assert found("RUNNING").state is JobState.PREPARING
 
 
-def test_the_driver_says_how_a_running_job_is() -> None:
+def test_a_running_job_has_the_state_written_by_its_driver() -> None:
     result = found("RUNNING", {"state": "RUNNING", "detail": "2 of 2 replicas run", "started": 7.0})
     assert (result.state, result.detail, result.started) == (JobState.RUNNING, "2 of 2 replicas run", 7.0)
 
 
 @pytest.mark.parametrize("ray", ["RUNNING", "FAILED", "STOPPED", None])
-def test_a_final_state_of_the_driver_counts_whatever_ray_says(ray: str | None) -> None:
+def test_the_drivers_final_state_takes_precedence_over_rays(ray: str | None) -> None:
     failure = {"cause": "trainer", "message": "chief-0 ended", "replica": "chief-0", "exit_code": 1}
     result = found(ray, {"state": "FAILED", "detail": "x", "failure": failure, "ended": 9.0})
     assert (result.state, result.ended) == (JobState.FAILED, 9.0)
@@ -52,7 +52,7 @@ def test_a_final_state_of_the_driver_counts_whatever_ray_says(ray: str | None) -
         ("FAILED", {"error_type": "RUNTIME_ENV_SETUP_FAILURE"}, JobState.FAILED, FailureCause.SERVICE),
     ],
 )
-def test_a_job_whose_driver_wrote_no_final_state(
+def test_a_job_without_a_final_state_gets_its_state_from_ray(
     ray: str | None, more: dict[str, Any], state: JobState, cause: FailureCause
 ) -> None:
     for written in (None, {"state": "RUNNING", "detail": ""}):
@@ -62,7 +62,7 @@ def test_a_job_whose_driver_wrote_no_final_state(
         assert result.failure.cause is cause
 
 
-def test_a_job_that_ray_calls_succeeded_has_succeeded_without_its_state() -> None:
+def test_a_job_that_succeeded_in_ray_needs_no_recorded_state() -> None:
     assert found("SUCCEEDED", driver_exit_code=0).state is JobState.SUCCEEDED
 
 
@@ -81,7 +81,7 @@ CANCELLED = {"state": "CANCELLED", "detail": "cancelled", "failure": {"cause": "
         (None, True, JobState.CANCELLED, FailureCause.CANCELLED),
     ],
 )
-def test_a_driver_that_was_stopped_was_cancelled_if_ray_says_so_or_somebody_asked_for_it(
+def test_a_stopped_driver_is_cancelled_if_ray_or_a_user_stopped_it(
     ray: str | None, asked: bool, state: JobState, cause: FailureCause | None
 ) -> None:
     result = found(ray, {**CANCELLED, "ended": 9.0}, asked=asked)
@@ -90,7 +90,7 @@ def test_a_driver_that_was_stopped_was_cancelled_if_ray_says_so_or_somebody_aske
 
 
 @pytest.mark.parametrize("ray", [None, "FAILED"])
-def test_a_job_that_is_lost_while_it_is_cancelled_is_a_cancelled_job(ray: str | None) -> None:
+def test_a_job_lost_during_its_cancellation_is_cancelled(ray: str | None) -> None:
     result = found(ray, {"state": "CANCELLING", "detail": ""}, asked=True, driver_exit_code=-9)
     assert result.state is JobState.CANCELLED
     assert result.failure is not None
@@ -103,6 +103,6 @@ def test_the_start_script_s_explanation_is_the_message() -> None:
     assert result.detail == "mlengine cannot run on this Ray cluster: install uv"
 
 
-def test_a_state_that_is_new_in_ray_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_ray_state_is_not_terminal(caplog: pytest.LogCaptureFixture) -> None:
     assert found("HIBERNATING").state is JobState.UNKNOWN
     assert "HIBERNATING" in caplog.text

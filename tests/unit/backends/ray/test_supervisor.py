@@ -92,12 +92,12 @@ def run(
         lambda _: None,
     )
     outcome = Supervisor(group, lambda: None, packages.extend).run()
-    assert sorted(cluster.created) == sorted(cluster.killed), "every actor is ended"
+    assert sorted(cluster.created) == sorted(cluster.killed), "every actor must be killed"
     assert cluster.released
     return Job(cluster, outcome, notes, packages)
 
 
-def test_the_chief_s_end_is_the_job_s() -> None:
+def test_the_job_ends_with_its_chief() -> None:
     job = run(chief_0=[0])
     assert job.outcome.state is JobState.SUCCEEDED
     assert job.starts == ["ps-0", "worker-0", "worker-1", "chief-0"]
@@ -116,7 +116,7 @@ def test_the_environment_is_built_once_on_each_node() -> None:
     assert len([name for name, method, *_ in job.cluster.calls if method == "prepare"]) == 3
 
 
-def test_a_worker_is_restarted_in_its_place_until_its_limit() -> None:
+def test_a_worker_is_restarted_up_to_its_limit() -> None:
     job = run(worker_1=[1, 1, RUNS], chief_0=[RUNS], orders=after_starts("worker-1", 3))
     assert job.outcome.state is JobState.CANCELLED
     assert job.cluster.created.count("worker-1") == 1
@@ -130,14 +130,14 @@ def test_a_worker_is_restarted_in_its_place_until_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("code", "starts", "cause"), [(1, 1, FailureCause.TRAINER), (137, 4, FailureCause.PREEMPTED)])
-def test_a_chief_is_restarted_after_signals_only(code: int, starts: int, cause: FailureCause) -> None:
+def test_a_chief_is_restarted_only_after_signals(code: int, starts: int, cause: FailureCause) -> None:
     job = run(chief_0=[code])
     assert job.outcome.failure is not None
     assert job.outcome.failure.cause is cause
     assert job.starts.count("chief-0") == starts
 
 
-def test_an_evaluator_fails_no_job() -> None:
+def test_a_failed_evaluator_does_not_fail_the_job() -> None:
     pools = (Pool(Role.CHIEF, 1), Pool(Role.EVALUATOR, 1))
     job = run(pools, chief_0=[75, 75, 0], evaluator_0=[1], settings={"max_restarts": 0})
     assert job.outcome.state is JobState.SUCCEEDED
@@ -152,9 +152,7 @@ def test_a_lost_replica_restarts_all_on_new_actors() -> None:
 
 
 @pytest.mark.parametrize("moves", [False, True])
-def test_a_replica_starts_on_another_node_when_none_can_run_on_the_first(
-    moves: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replica_starts_on_another_node_if_the_first_is_full(moves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
     began = time.monotonic()
     job = run(worker_0=[LOST, RUNS], chief_0=[RUNS, 0], moves=moves)
@@ -163,7 +161,7 @@ def test_a_replica_starts_on_another_node_when_none_can_run_on_the_first(
     assert any("until the replicas on lost nodes have ended" in text for _, text in job.notes.lines) is moves
 
 
-def test_too_many_losses_are_a_lost_job() -> None:
+def test_too_many_lost_replicas_make_a_lost_job() -> None:
     job = run(worker_0=[LOST], settings={"max_cluster_restarts": 2})
     assert job.outcome.failure is not None
     assert job.outcome.failure.cause is FailureCause.LOST
@@ -172,7 +170,7 @@ def test_too_many_losses_are_a_lost_job() -> None:
 
 
 @pytest.mark.parametrize(("worker", "chief", "waits"), [([LOST], [RUNS], True), ([RUNS], [1], False)])
-def test_a_job_has_no_outcome_while_a_replica_may_run_that_cannot_be_reached(
+def test_a_job_has_no_outcome_while_an_unreachable_replica_may_run(
     worker: list[Any], chief: list[Any], waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt starts as soon as the job has an outcome, so no replica may still be running then."""
@@ -183,13 +181,13 @@ def test_a_job_has_no_outcome_while_a_replica_may_run_that_cannot_be_reached(
     assert (time.monotonic() - began > 0.3) is waits
 
 
-def test_a_chief_that_has_succeeded_counts_more_than_a_worker_lost_at_the_same_time() -> None:
+def test_a_successful_chief_outweighs_a_worker_lost_at_the_same_time() -> None:
     job = run(worker_0=[LOST], chief_0=[0])
     assert job.outcome.state is JobState.SUCCEEDED
     assert job.cluster.created.count("worker-0") == 1
 
 
-def test_a_chief_that_has_succeeded_counts_more_than_a_worker_failed_at_the_same_time() -> None:
+def test_a_successful_chief_outweighs_a_worker_failed_at_the_same_time() -> None:
     job = run(worker_0=[1], chief_0=[0], settings={"max_restarts": 0})
     assert job.outcome.state is JobState.SUCCEEDED
 
@@ -241,7 +239,7 @@ def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome |
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_output_that_came_with_the_chiefs_end_is_logged(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_output_received_with_the_chiefs_end_is_logged(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """An actor returns its output only once, and the job ends with the chief's response in the same round."""
     last = {"worker-0": b"the last line\n"}
     poll = scripted_actors.Actor.do_poll

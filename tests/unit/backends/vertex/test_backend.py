@@ -31,14 +31,14 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
     return VertexBackend()
 
 
-def test_the_console_s_page_of_a_job(vertex: VertexBackend) -> None:
+def test_the_console_url_of_a_job(vertex: VertexBackend) -> None:
     url = vertex.console_url(JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j"))
     # tests/integration/test_emulator_clients.py compares it with that of the SDK.
     console = "https://console.cloud.google.com/agent-platform"
     assert url == f"{console}/locations/europe-west1/training/1234?project=my-project"
 
 
-def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
+def test_a_job_of_another_backend_and_a_missing_region_are_errors(vertex: VertexBackend) -> None:
     with pytest.raises(BackendError, match="another backend"):
         vertex.console_url(JobHandle("local", "abc-1", "j", 1, "gs://bkt/m/j"))
     with pytest.raises(BackendError, match="region"):
@@ -67,7 +67,7 @@ class NoCalls:
         "x",
     ],
 )
-def test_a_name_in_job_json_that_leads_elsewhere(vertex: VertexBackend, name: str) -> None:
+def test_a_job_name_cannot_address_another_resource(vertex: VertexBackend, name: str) -> None:
     """A trainer can write any name into its job.json. It must not cause a request, which would carry our token."""
     client: Any = NoCalls()
     vertex = VertexBackend(client=client)
@@ -85,7 +85,7 @@ def test_a_name_in_job_json_that_leads_elsewhere(vertex: VertexBackend, name: st
     assert client.urls == []
 
 
-def test_a_log_cursor_of_a_browser_is_no_part_of_a_filter(vertex: VertexBackend) -> None:
+def test_a_log_cursor_cannot_change_the_filter(vertex: VertexBackend) -> None:
     bodies: list[Any] = []
 
     class Logging(NoCalls):
@@ -101,7 +101,7 @@ def test_a_log_cursor_of_a_browser_is_no_part_of_a_filter(vertex: VertexBackend)
     assert "OR" not in str(bodies)
 
 
-def test_a_region_in_job_json_that_leads_elsewhere(vertex: VertexBackend) -> None:
+def test_a_region_in_job_json_cannot_address_another_server(vertex: VertexBackend) -> None:
     """The region of a fallback also comes from job.json."""
     client: Any = NoCalls()
     vertex = VertexBackend(region="r", client=client)
@@ -111,7 +111,7 @@ def test_a_region_in_job_json_that_leads_elsewhere(vertex: VertexBackend) -> Non
     assert client.urls == []
 
 
-def test_what_it_can_besides(vertex: VertexBackend) -> None:
+def test_the_backend_implements_the_optional_protocols(vertex: VertexBackend) -> None:
     for more in (BatchesLogs, EstimatesCost, FallsBack, LearnsRegions, ListsJobs, ShowsRequest):
         assert isinstance(vertex, more), more
 

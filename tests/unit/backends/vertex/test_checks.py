@@ -139,7 +139,7 @@ SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]
         ((), {"network": NETWORK, "nfs_mounts": [{"server": "10.0.0.2"}]}, "is not a mount"),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_hint(
+def test_an_invalid_request_is_refused_with_a_hint(
     pools: tuple[Pool, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BackendError, match=message) as caught:
@@ -148,7 +148,7 @@ def test_what_cannot_work_is_refused_with_a_hint(
     assert "j1" in caught.value.message
 
 
-def test_what_works_goes_through() -> None:
+def test_a_valid_request_is_accepted() -> None:
     prepare(gpu("n1-standard-8", "NVIDIA_TESLA_T4"), spot=True)
     prepare(gpu("g2-standard-4", "NVIDIA_L4"), flex_start=True, max_wait_seconds=3600)
     prepare(gpu("n1-standard-8", "NVIDIA_TESLA_K80"))
@@ -175,7 +175,7 @@ def test_a_private_network_and_the_default_image_get_a_note() -> None:
         assert not any("Docker Hub" in note for note in prepare(**options).notes)
 
 
-def test_a_reservation_is_named_in_full() -> None:
+def test_a_reservation_needs_its_full_name() -> None:
     with pytest.raises(BackendError, match="not a reservation: 'r'"):
         prepare(reservation="r")
 
@@ -247,7 +247,7 @@ def test_a_machine_that_is_not_offered_gets_a_similar_one_as_a_hint() -> None:
         ),
     ],
 )
-def test_a_tpu_is_the_whole_job(
+def test_a_tpu_must_be_the_only_machine(
     pools: tuple[Pool, ...], options: dict[str, Any], machine: dict[str, str], prices_of: dict[str, float], usd: float
 ) -> None:
     request = prepare(pools, **options)
@@ -283,11 +283,11 @@ def test_the_estimate_is_machines_times_the_time_limit() -> None:
     with_gpu = prices.estimate(prepare(gpu("n1-standard-4", "NVIDIA_TESLA_T4", 2)).body, {"NVIDIA_TESLA_T4": 1.0})
     assert with_gpu.usd == pytest.approx(0.218499 + 2.0, rel=1e-4)
     own = prices.estimate(prepare(gpu("g2-standard-8", None, 0)).body, {"g2-standard-8": 1.0, "NVIDIA_L4": 9.0})
-    assert own.usd == 1.0, "a price of a machine that comes with accelerators includes them"
+    assert own.usd == 1.0, "the price of such a machine must include its accelerators"
     assert "your own prices" in str(own)
 
 
-def test_a_cap_refuses_and_says_how_to_go_on() -> None:
+def test_the_cost_cap_refuses_a_job_with_a_hint() -> None:
     with pytest.raises(BackendError, match=r"may cost at most 0\.22 USD") as caught:
         prepare(cost_cap_usd=0.1)
     assert "cost_cap_usd" in caught.value.hint
@@ -297,7 +297,7 @@ def test_a_cap_refuses_and_says_how_to_go_on() -> None:
     prepare((Pool(Role.CHIEF, 1, "x9-standard-4"),), cost_cap_usd=1, prices={"x9-standard-4": 0.5})
 
 
-def test_without_a_limit_the_service_s_own_counts() -> None:
+def test_without_a_time_limit_that_of_the_service_applies() -> None:
     spec = TrainingSpec("t", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
     request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://bkt/m/j", spec))
     assert "up to 168 h" in request.notes[-1]
@@ -308,7 +308,7 @@ def test_a_job_without_a_time_limit_exceeds_every_cap() -> None:
         prepare(raw={"jobSpec": {"scheduling": {"timeout": "0s"}}}, cost_cap_usd=1e9)
 
 
-def test_a_new_accelerator_or_machine_is_possible_and_noted() -> None:
+def test_an_unknown_accelerator_or_machine_is_accepted_with_a_note() -> None:
     new = gpu("z9-highgpu-8g", "NVIDIA_B900")
     notes = "\n".join(prepare(new).notes)
     assert "the machine type z9-highgpu-8g is not known here, and not checked" in notes
@@ -332,7 +332,7 @@ def test_a_new_accelerator_or_machine_is_possible_and_noted() -> None:
         ("us-central1-a", "write us-central1"),
     ],
 )
-def test_a_region_of_another_form_is_refused_before_the_submission(region: str, hint: str) -> None:
+def test_an_invalid_region_is_refused_before_the_submission(region: str, hint: str) -> None:
     spec = TrainingSpec(
         "trainer.task", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),), region=region
     )

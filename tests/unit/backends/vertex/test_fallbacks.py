@@ -40,7 +40,7 @@ def machines(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [pool["machineSpec"] for pool in spec["workerPoolSpecs"]]
 
 
-def test_another_machine_replaces_the_chief_s_and_those_like_it() -> None:
+def test_another_machine_type_replaces_the_chiefs_and_equal_ones() -> None:
     pools = (
         Pool(Role.CHIEF, 1, "n1-standard-4"),
         Pool(Role.WORKER, 2, "n1-standard-4"),
@@ -50,7 +50,7 @@ def test_another_machine_replaces_the_chief_s_and_those_like_it() -> None:
     assert [machine["machineType"] for machine in found] == ["e2-standard-4", "e2-standard-4", "n1-highmem-8"]
 
 
-def test_another_machine_replaces_those_with_accelerators_and_leaves_the_others() -> None:
+def test_another_machine_type_replaces_only_machines_with_accelerators() -> None:
     found = machines(job_spec(CLUSTER, A100))
     assert found == [
         {"machineType": "n1-standard-4"},
@@ -58,12 +58,12 @@ def test_another_machine_replaces_those_with_accelerators_and_leaves_the_others(
     ]
 
 
-def test_a_machine_brings_its_own_accelerators() -> None:
+def test_a_machine_type_implies_its_own_accelerators() -> None:
     (machine,) = machines(job_spec(L4, {"machine_type": "a2-highgpu-2g"}))
     assert (machine["acceleratorType"], machine["acceleratorCount"]) == ("NVIDIA_TESLA_A100", 2)
 
 
-def test_a_machine_without_an_accelerator_and_a_tpu() -> None:
+def test_a_fallback_can_remove_the_accelerator_or_use_a_tpu() -> None:
     assert machines(job_spec(L4, {"machine_type": "n1-standard-8", "accelerator_type": None})) == [
         {"machineType": "n1-standard-8"}
     ]
@@ -86,13 +86,13 @@ def test_a_machine_without_an_accelerator_and_a_tpu() -> None:
         ),
     ],
 )
-def test_a_strategy_replaces_the_job_s(
+def test_a_strategy_replaces_that_of_the_job(
     fallback: dict[str, Any], options: dict[str, Any], scheduling: dict[str, str]
 ) -> None:
     assert job_spec(L4, fallback, **options)["scheduling"] == {"timeout": "3600s", **scheduling}
 
 
-def test_reservations_come_and_go_with_the_strategy() -> None:
+def test_reservations_depend_on_the_strategy() -> None:
     (machine,) = machines(job_spec(L4, {"strategy": "reservation", "reservation": "any"}, spot=True))
     assert machine["reservationAffinity"] == {"reservationAffinityType": "ANY_RESERVATION"}
     (machine,) = machines(job_spec(L4, {"strategy": "spot"}, reservation=RESERVATION))
@@ -101,7 +101,7 @@ def test_reservations_come_and_go_with_the_strategy() -> None:
         job_spec(L4, {"strategy": "reservation"})
 
 
-def test_it_has_precedence_over_raw() -> None:
+def test_a_fallback_takes_precedence_over_raw() -> None:
     raw = {"jobSpec": {"scheduling": {"strategy": "SPOT"}}}
     assert "strategy" not in job_spec(L4, {"strategy": "standard"}, raw=raw)["scheduling"]
 
@@ -119,7 +119,7 @@ def test_it_has_precedence_over_raw() -> None:
         ({"accelerator_count": True}, "not a positive number: True"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(fallback: Any, message: str) -> None:
+def test_an_invalid_fallback_is_named_with_its_position(fallback: Any, message: str) -> None:
     with pytest.raises(BackendError, match=message) as caught:
         VertexBackend(fallbacks=[{"strategy": "spot"}, fallback])
     assert "number 2" in caught.value.message
@@ -141,7 +141,7 @@ def test_each_fallback_is_checked_before_the_first_request() -> None:
         VertexBackend(fallbacks=[elsewhere]).prepare(submission(L4))
 
 
-def test_the_request_says_which_are_left() -> None:
+def test_the_request_lists_the_remaining_fallbacks() -> None:
     backend = VertexBackend(fallbacks=[{"strategy": "spot"}, A100])
     first = backend.show(submission(L4))
     assert "# if machines are missing: fallback 1: strategy spot" in first
@@ -150,7 +150,7 @@ def test_the_request_says_which_are_left() -> None:
     assert "fallback 2: machine_type a2-highgpu-1g, accelerator_type NVIDIA_TESLA_A100" in second
 
 
-def test_the_list_is_followed_in_order_also_when_it_was_changed() -> None:
+def test_fallbacks_are_tried_in_order_even_after_the_list_has_changed() -> None:
     backend = VertexBackend(fallbacks=[{"strategy": "spot"}, A100])
     first = backend.next_fallback(None, None)
     assert first == {"number": 1, "strategy": "spot"}
@@ -179,7 +179,7 @@ STOCKOUT = (
         (FailureCause.CANCELLED, "CANCELED", None, False),
     ],
 )
-def test_which_ends_mean_that_machines_are_missing(
+def test_only_a_lack_of_machines_uses_a_fallback(
     cause: FailureCause, message: str, started: float | None, lacking: bool
 ) -> None:
     handle = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "j", 1, "gs://b/m/j")
@@ -189,6 +189,6 @@ def test_which_ends_mean_that_machines_are_missing(
     assert (left is not None) is lacking
 
 
-def test_a_job_that_succeeded_needs_none() -> None:
+def test_a_successful_job_needs_no_fallback() -> None:
     handle = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "j", 1, "gs://b/m/j")
     assert not fallbacks.lacks_machines(JobStatus(handle, JobState.SUCCEEDED))

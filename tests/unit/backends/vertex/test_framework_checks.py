@@ -82,7 +82,7 @@ OWN = "us-docker.pkg.dev/p/r/mine:1"
         (wheel("jax[tpu]", requires_python=">=3.10,<3.12"), V7X, OWN, r"needs Python 3\.12 or later, and t-1", "req"),
     ],
 )
-def test_packages_that_cannot_use_them_are_refused_with_a_hint(
+def test_packages_that_cannot_use_the_accelerators_are_refused(
     objects: Objects, spec: dict[str, Any], image: str, message: str, hint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(BackendError, match=message) as caught:
@@ -120,20 +120,20 @@ def test_packages_that_cannot_use_them_are_refused_with_a_hint(
         (wheel("jax[tpu]", requires_python=">=3.12"), V7X, OWN),
     ],
 )
-def test_what_can_use_them_goes_through(
+def test_packages_that_can_use_the_accelerators_are_accepted(
     objects: Objects, spec: dict[str, Any], image: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check(objects, spec, image)
     assert not caplog.text
 
 
-def test_a_pod_with_an_image_of_its_own_and_no_command_goes_through() -> None:
+def test_a_tpu_pod_with_its_own_image_and_no_command_is_accepted() -> None:
     check(Objects(), V5E_POD, OWN, command=())
     with pytest.raises(BackendError, match="the job's command replaces it"):
         check(Objects(), V5E_POD, OWN, command=["python", "-m", "mine"])
 
 
-def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
+def test_possible_incompatibilities_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     check(wheel("jax[tpu]"), V5E)
     assert "no TPU software of its own; t-1.0-py3-none-any.whl requires jax[tpu]" in caplog.text
@@ -144,7 +144,7 @@ def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.text, "only the hosts of T4 are known to have an old driver"
 
 
-def test_a_cpu_pin_in_constraints_with_an_accelerator(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cpu_build_in_constraints_with_an_accelerator_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     indirect = Objects({SDIST: sdist(None, "torch==2.13.0+cpu  # small\n")})
     check(indirect, machine(), OWN)
     assert "constraints.txt of t-1.0.tar.gz has torch==2.13.0+cpu, a build for CPUs only" in caplog.text
@@ -160,7 +160,7 @@ def test_unknown_requirements_are_not_refused(caplog: pytest.LogCaptureFixture) 
     assert "no package requires any" in caplog.text
 
 
-def test_google_s_executor_image_installs_no_extras() -> None:
+def test_googles_executor_image_installs_no_extras() -> None:
     objects = wheel("numpy", "tensorflow-cpu; extra == 'gpu'", extras=["gpu"])
     pool = {"machineSpec": machine(), "pythonPackageSpec": {"executorImageUri": "example/executor:1"}}
     package_checks.check("j", {"jobSpec": {"workerPoolSpecs": [pool]}}, list(objects), objects)

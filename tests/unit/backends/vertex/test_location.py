@@ -14,7 +14,9 @@ def find(**given: Any) -> Place:
     return find_place(**{"project": None, "region": None, "endpoint": None, "connection": Connection({}), **given})
 
 
-def test_argument_then_job_file_then_connection_then_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argument_job_file_connection_and_setting_take_precedence_in_this_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     connection = Connection({"project": "from-connection", "location": "region-c"})
     monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_PROJECT", "from-setting")
     monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_REGION", "region-s")
@@ -28,7 +30,7 @@ def test_argument_then_job_file_then_connection_then_setting(monkeypatch: pytest
     assert find(credentials_project="own").server("europe-west4") == "https://europe-west4-aiplatform.googleapis.com"
 
 
-def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
+def test_a_missing_value_is_an_error_that_names_where_to_set_it() -> None:
     with pytest.raises(BackendError, match="no Google Cloud project"):
         find(region="r")
     with pytest.raises(BackendError, match="no region") as caught:
@@ -36,7 +38,7 @@ def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
     assert "vertex_region" in caught.value.hint
 
 
-def test_a_token_never_travels_in_plain_text() -> None:
+def test_a_token_is_never_sent_in_plain_text() -> None:
     assert is_local("http://127.0.0.1:9000")
     assert not is_local("https://elsewhere.example")
     assert not is_local(None)
@@ -44,7 +46,7 @@ def test_a_token_never_travels_in_plain_text() -> None:
         is_local("http://elsewhere.example")
 
 
-def test_a_host_of_a_private_network_is_named_to_be_called_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_hosts_of_a_private_network_must_be_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_HTTP_HOSTS", "trainer, trainer-2")
     assert is_local("http://trainer:9000")
     assert is_local("http://trainer-2:9000")
@@ -53,7 +55,7 @@ def test_a_host_of_a_private_network_is_named_to_be_called_in_plain(monkeypatch:
             is_local(other)
 
 
-def test_one_endpoint_serves_every_region_and_the_logs() -> None:
+def test_a_custom_endpoint_serves_every_region_and_the_logs() -> None:
     place = find_place(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
     assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
 

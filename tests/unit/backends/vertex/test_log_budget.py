@@ -45,7 +45,7 @@ def most_in_a_minute(made: list[float]) -> int:
 
 @settings(max_examples=20, deadline=None)
 @given(limit=st.integers(4, 60), asks=st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=50, max_size=300))
-def test_no_minute_has_more_calls_than_the_limit(
+def test_no_minute_has_more_requests_than_the_limit(
     tmp_path_factory: pytest.TempPathFactory, limit: int, asks: list[tuple[float, bool]]
 ) -> None:
     clock, folder = Clock(), tmp_path_factory.mktemp("budget")
@@ -58,14 +58,14 @@ def test_no_minute_has_more_calls_than_the_limit(
 
 
 @pytest.mark.parametrize("urgent", [False, True])
-def test_the_limit_is_used(tmp_path: Path, urgent: bool) -> None:
+def test_most_of_the_budget_can_be_used(tmp_path: Path, urgent: bool) -> None:
     clock = Clock()
     made = calls(budget(tmp_path, clock), clock, 600.0, urgent=urgent)
     assert len(made) > 0.7 * 30 * 10
     assert most_in_a_minute(made) <= 30
 
 
-def test_readers_share_it_and_all_get_their_turn(tmp_path: Path) -> None:
+def test_readers_share_the_budget_fairly(tmp_path: Path) -> None:
     clock = Clock()
     readers = [budget(tmp_path, clock) for _ in range(5)]
     due, made = [clock.now] * 5, [0] * 5
@@ -80,7 +80,7 @@ def test_readers_share_it_and_all_get_their_turn(tmp_path: Path) -> None:
     assert min(made) > sum(made) / 5 / 2, made
 
 
-def test_each_project_has_its_own(tmp_path: Path) -> None:
+def test_each_project_has_its_own_budget(tmp_path: Path) -> None:
     clock = Clock()
     one, other = budget(tmp_path, clock), budget(tmp_path, clock, project="q")
     while not one.take():
@@ -97,12 +97,12 @@ def test_last_lines_have_a_reserve(tmp_path: Path) -> None:
     assert reader.take(urgent=True) > 0.0
 
 
-def test_after_a_429_nobody_reads_and_then_at_half_the_rate(tmp_path: Path) -> None:
+def test_after_a_429_reading_pauses_and_resumes_at_half_the_rate(tmp_path: Path) -> None:
     clock = Clock()
     before = len(calls(budget(tmp_path, clock), clock, 240.0))
     wait = budget(tmp_path, clock).throttled()
     assert wait >= FIRST_PAUSE
-    assert budget(tmp_path, clock).throttled() <= wait + 1.0, "one quota, exceeded once"
+    assert budget(tmp_path, clock).throttled() <= wait + 1.0, "the quota must be exceeded only once"
     assert calls(budget(tmp_path, clock), clock, FIRST_PAUSE, urgent=True) == []
     clock.now += wait
     after = len(calls(budget(tmp_path, clock), clock, 240.0))
@@ -111,7 +111,7 @@ def test_after_a_429_nobody_reads_and_then_at_half_the_rate(tmp_path: Path) -> N
     assert len(calls(budget(tmp_path, clock), clock, 240.0)) == pytest.approx(before, rel=0.1)
 
 
-def test_a_retry_after_is_obeyed(tmp_path: Path) -> None:
+def test_a_retry_after_header_is_respected(tmp_path: Path) -> None:
     clock = Clock()
     assert budget(tmp_path, clock).throttled(42.0) == pytest.approx(42.0, abs=1.0)
 
@@ -134,7 +134,7 @@ def test_a_clock_that_is_set_back_does_not_stop_the_readers(tmp_path: Path) -> N
     assert budget(tmp_path, clock).take() == 0.0
 
 
-def test_a_broken_file_is_begun_again(tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     clock = Clock()
     budget(tmp_path, clock).take()
     (file,) = tmp_path.iterdir()
@@ -142,7 +142,7 @@ def test_a_broken_file_is_begun_again(tmp_path: Path) -> None:
     assert budget(tmp_path, clock).take() == 0.0
 
 
-def test_without_a_directory_each_process_has_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_directory_each_process_has_its_own_budget(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "file"
     file.write_text("no directory")
     clock = Clock()
@@ -163,7 +163,7 @@ def test_without_a_directory_each_process_has_its_own(tmp_path: Path, caplog: py
         ("http://127.0.0.1:9000", "30", 30),
     ],
 )
-def test_the_setting(
+def test_the_setting_limits_log_requests(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str, configured: str | None, limit: int | None
 ) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path))
@@ -184,7 +184,7 @@ def _reads(folder: Path, count: multiprocessing.Value) -> None:  # type: ignore[
                 count.value += 1  # type: ignore[attr-defined]
 
 
-def test_processes_share_it(tmp_path: Path) -> None:
+def test_processes_share_the_budget(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     count = context.Value("i", 0)
     readers = [context.Process(target=_reads, args=(tmp_path, count)) for _ in range(4)]

@@ -80,7 +80,7 @@ class Budget(LogBudget):
 
 
 def read_pages(server: Any, wanted: Sequence[tuple[str, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
-    assert all(logs.checked(cursor) == cursor for _, cursor in wanted), "a cursor of ours is rejected"
+    assert all(logs.checked(cursor) == cursor for _, cursor in wanted), "our own cursor was rejected"
     reader = logs.LogReader(server, "https://logs", lambda _: Budget())
     return reader.read([logs.JobLog(name, cursor, CREATED) for name, cursor in wanted], limit)
 
@@ -107,7 +107,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moments=MOMENTS, limit=st.integers(1, 9), page=st.integers(1, 9))
-def test_each_line_once(
+def test_each_log_line_is_read_once(
     clock: Callable[[float], None], moments: Sequence[tuple[float, float]], limit: int, page: int
 ) -> None:
     """Entries have a timestamp before their arrival, by at most the period that a read covers again."""
@@ -161,12 +161,12 @@ def test_an_invalid_cursor_reads_the_log_from_its_beginning(cursor: Any) -> None
 
 
 @pytest.mark.parametrize("search", [{}, {"search": SEARCH}])
-def test_a_cursor_of_ours_is_valid(search: dict[str, Any]) -> None:
+def test_our_own_cursor_is_valid(search: dict[str, Any]) -> None:
     cursor = {"since": SINCE, "window": [[SINCE, "abcdef0123"], ("2026-11-23T12:00:00+01:00", "ab")], **search}
     assert logs.checked(cursor) is cursor
 
 
-def test_many_known_entries_of_one_moment_are_read_past() -> None:
+def test_many_known_entries_with_one_timestamp_are_skipped() -> None:
     server = CloudLogging(page=1)
     count = 40
     for number in range(count):
@@ -179,7 +179,7 @@ def test_many_known_entries_of_one_moment_are_read_past() -> None:
     assert sorted(map(int, seen)) == list(range(count))
 
 
-def test_lines_say_which_replica_and_when() -> None:
+def test_lines_have_the_replica_and_the_time() -> None:
     server = CloudLogging()
     server.write("hello\n", 1_800_000_000.25)
     server.write("provisioning", 1_800_000_001, task="service")
@@ -193,7 +193,7 @@ def test_lines_say_which_replica_and_when() -> None:
     assert LogLine("launcher", "provisioning", 1_800_000_001.0) in lines
 
 
-def test_many_jobs_are_one_call_each_with_its_own_lines() -> None:
+def test_many_jobs_are_read_with_one_request_and_keep_their_lines() -> None:
     server = CloudLogging()
     for number in range(20):
         server.write(f"seven {number}", 1_800_000_000 + number)
@@ -204,7 +204,7 @@ def test_many_jobs_are_one_call_each_with_its_own_lines() -> None:
     again = read_pages(server, [(OTHER, pages[1].cursor), (JOB, pages[0].cursor)], 100)
     assert len(again[0].lines) == len(again[1].lines) == 15
     assert server.calls == 2
-    assert "pageToken" not in server.bodies[1], "another query"
+    assert "pageToken" not in server.bodies[1], "a new query must be sent"
 
 
 def test_a_fast_log_keeps_the_cursor_small() -> None:
@@ -222,7 +222,7 @@ def test_a_fast_log_keeps_the_cursor_small() -> None:
     assert [int(line.text) for line in seen] == list(range(3 * logs.MAX_SEEN))
 
 
-def test_every_query_is_bounded_by_the_job_s_creation(clock: Callable[[float], None]) -> None:
+def test_every_query_starts_at_the_creation_of_the_job(clock: Callable[[float], None]) -> None:
     server = CloudLogging()
     server.write("early", BEGIN)
     _, cursor = read(server, {})
@@ -232,11 +232,11 @@ def test_every_query_is_bounded_by_the_job_s_creation(clock: Callable[[float], N
     early = logs.JobLog(JOB, {"since": rfc3339(BEGIN - 70.0), "window": []}, CREATED)
     assert early.since == CREATED, "ten seconds before the first line may be before the job"
     assert "timestamp" not in logs.JobLog(JOB, {}).since
-    assert logs.JobLog(JOB, {}).since > "2026", "a job that is gone: what Cloud Logging keeps"
+    assert logs.JobLog(JOB, {}).since > "2026", "for a deleted job, the range must be what Cloud Logging keeps"
 
 
 @pytest.mark.parametrize("empty", [1, 3, 12])
-def test_an_empty_page_goes_on_from_its_token_in_a_bounded_number_of_calls(empty: int) -> None:
+def test_empty_pages_are_followed_by_token_a_limited_number_of_times(empty: int) -> None:
     server = CloudLogging()
     server.write("found", BEGIN)
     server.empty = empty
@@ -246,14 +246,14 @@ def test_an_empty_page_goes_on_from_its_token_in_a_bounded_number_of_calls(empty
         page = read_pages(server, [(JOB, cursor)])[0]
         reads += 1
         assert server.calls <= reads * logs.MAX_CALLS
-        assert not page.more or page.lines, "more means lines"
+        assert not page.more or page.lines, "a page with more must contain lines"
         cursor = page.cursor
         if page.lines:
             break
         assert page.wait == 0.0
     assert server.calls == empty + 1
     assert [("pageToken" in body) for body in server.bodies] == [False] + [True] * empty
-    assert len({body["filter"] for body in server.bodies}) == 1, "a token belongs to its query"
+    assert len({body["filter"] for body in server.bodies}) == 1, "a token must be used only with its query"
     assert "search" not in cursor
 
 
@@ -265,7 +265,7 @@ def test_a_search_that_finds_nothing_ends() -> None:
     assert page.cursor == {}
 
 
-def test_a_refused_token_begins_the_search_again() -> None:
+def test_a_refused_token_restarts_the_search() -> None:
     class Old(CloudLogging):
         def call(self, method: str, url: str, *, body: Mapping[str, Any], retry: bool) -> dict[str, Any]:
             if "pageToken" in body:
@@ -280,7 +280,7 @@ def test_a_refused_token_begins_the_search_again() -> None:
     assert [line.text for line in read_pages(server, [(JOB, page.cursor)])[0].lines] == ["found"]
 
 
-def test_a_long_log_is_one_search() -> None:
+def test_a_long_log_is_read_with_one_search() -> None:
     server = CloudLogging()
     for number in range(5000):
         server.write(str(number), BEGIN + number / 1000)
@@ -293,7 +293,7 @@ def test_a_long_log_is_one_search() -> None:
         if not page.more:
             break
     assert [int(text) for text in seen] == list(range(5000))
-    assert server.calls == 5, "a thousand lines a call"
+    assert server.calls == 5, "each request must return a thousand lines"
 
 
 def test_without_budget_nothing_is_read() -> None:
@@ -304,7 +304,7 @@ def test_without_budget_nothing_is_read() -> None:
     assert (page.lines, page.wait, server.calls) == ((), 7.0, 0)
 
 
-def test_a_search_stops_where_the_budget_ends() -> None:
+def test_a_search_stops_when_the_budget_is_used_up() -> None:
     server = CloudLogging()
     server.empty = 100
     reader = logs.LogReader(server, "https://logs", lambda _: Budget(2))  # type: ignore[arg-type]
@@ -312,7 +312,7 @@ def test_a_search_stops_where_the_budget_ends() -> None:
     assert (page.wait, server.calls, page.cursor["search"]["token"]) == (7.0, 2, "0")
 
 
-def test_an_exceeded_quota_is_no_error() -> None:
+def test_an_exceeded_quota_is_not_an_error() -> None:
     class Busy:
         def call(self, *_: Any, **__: Any) -> dict[str, Any]:
             raise BackendThrottledError("429")
@@ -321,7 +321,7 @@ def test_an_exceeded_quota_is_no_error() -> None:
     assert (page.lines, page.cursor, page.wait) == ((), {}, 20.0)
 
 
-def test_a_job_that_is_quiet_for_hours_is_not_searched_for_hours(clock: Callable[[float], None]) -> None:
+def test_the_search_range_of_a_quiet_job_stays_limited(clock: Callable[[float], None]) -> None:
     server = CloudLogging()
     server.write("one", BEGIN)
     _, cursor = read(server, {})

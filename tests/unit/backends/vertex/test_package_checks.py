@@ -56,7 +56,7 @@ def body(image: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("data", "uri"), [(sdist(">=3.12"), SDIST), (wheel(">=3.12"), WHEEL)])
-def test_what_it_cannot_install_is_refused(data: bytes, uri: str) -> None:
+def test_a_package_that_the_image_cannot_install_is_refused(data: bytes, uri: str) -> None:
     with pytest.raises(BackendError, match=r"requires Python >=3\.12, and the image has 3\.11") as caught:
         package_checks.check("j", body("python:3.11-slim"), (uri,), Objects({uri: data}))
     assert "pythonVersion" in caught.value.hint
@@ -64,19 +64,19 @@ def test_what_it_cannot_install_is_refused(data: bytes, uri: str) -> None:
 
 
 @pytest.mark.parametrize("requires", [None, ">=3.10", ">=3.11.4", "<3.12", "==3.11.*", "nonsense", "~=3.11"])
-def test_what_it_can_install_goes_through(requires: str | None) -> None:
+def test_a_package_that_the_image_can_install_is_accepted(requires: str | None) -> None:
     package_checks.check(
         "j", body("mirror.example/python:3.11.9-bookworm"), (SDIST,), Objects({SDIST: sdist(requires)})
     )
 
 
-def test_each_pools_image_counts() -> None:
+def test_the_image_of_each_pool_is_checked() -> None:
     pools = [{**MACHINE, "containerSpec": {"imageUri": f"python:3.{minor}-slim"}} for minor in (10, 12)]
     with pytest.raises(BackendError, match=r"requires Python <3\.12, and the image has 3\.12"):
         package_checks.check("j", {"jobSpec": {"workerPoolSpecs": pools}}, (SDIST,), Objects({SDIST: sdist("<3.12")}))
 
 
-def test_an_image_nobody_knows_is_left_to_its_owner() -> None:
+def test_a_package_for_an_unknown_image_is_not_checked() -> None:
     package_checks.check("j", body("docker.example/mine:3.11"), (SDIST,), Objects({SDIST: sdist("<3")}))
 
 
@@ -95,18 +95,18 @@ def test_constraints_of_all_packages_are_compared() -> None:
     package_checks.check("j", body("python:3.11"), (SDIST, other), objects)
 
 
-def test_it_is_said_where_constraints_are_not_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_that_ignores_constraints_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     pools = [{**MACHINE, "pythonPackageSpec": {"executorImageUri": "docker.example/executor:1"}}]
     objects = Objects({SDIST: sdist(None, "six==1.17.0\n-r base.txt\n")})
     package_checks.check("j", {"jobSpec": {"workerPoolSpecs": pools}}, (SDIST,), objects)
     assert "executor image does not read t-1.0.tar.gz: constraints.txt" in caplog.text
 
 
-def test_a_package_that_cannot_be_read_is_left_to_the_container(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_package_is_left_to_the_container(caplog: pytest.LogCaptureFixture) -> None:
     package_checks.check("j", body("python:3.11"), (SDIST, WHEEL), Objects({SDIST: b"no archive", WHEEL: b""}))
     assert caplog.text.count("is not known") == 2
 
 
-def test_a_package_that_is_not_there_is_refused() -> None:
+def test_a_missing_package_is_refused() -> None:
     with pytest.raises(BackendError, match="there is no package gs://bkt/t-1"):
         package_checks.check("j", body("python:3.11"), (SDIST,), Objects())

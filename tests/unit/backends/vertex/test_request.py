@@ -56,7 +56,7 @@ def pool(body: dict[str, Any], index: int) -> dict[str, Any]:
     return found
 
 
-def test_the_old_job_file_becomes_four_pools() -> None:
+def test_an_ml_engine_job_file_becomes_four_pools() -> None:
     body = submit(parse.load(CUSTOM))
     assert [found["replicaCount"] for found in body["jobSpec"]["workerPoolSpecs"]] == ["1", "9", "3", "1"]
     assert pool(body, 0)["machineSpec"] == {"machineType": "n1-highcpu-16"}
@@ -70,7 +70,7 @@ def test_the_old_job_file_becomes_four_pools() -> None:
     assert body["displayName"] == "mnist_1"
 
 
-def test_machines_that_are_gone_are_named_with_their_replacement() -> None:
+def test_discontinued_machines_are_named_with_their_replacement() -> None:
     submission = Submission("a" * 40, "j", 1, "gs://bkt/m/j", parse.load(CUSTOM))
     notes = "\n".join(custom_job(submission, VertexOptions()).notes)
     assert "NVIDIA_TESLA_K80" in notes
@@ -78,14 +78,14 @@ def test_machines_that_are_gone_are_named_with_their_replacement() -> None:
     assert "n1-highcpu-16" in notes
 
 
-def test_a_role_that_is_missing_is_an_empty_pool() -> None:
+def test_a_missing_role_becomes_an_empty_pool() -> None:
     text = CUSTOM.replace("workerCount: 9", "workerCount: 0").replace("evaluatorCount: 1", "evaluatorCount: 0")
     pools = submit(parse.load(text))["jobSpec"]["workerPoolSpecs"]
     assert len(pools) == 3
     assert pools[1] == {}
 
 
-def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
+def test_the_default_is_a_python_image_with_the_start_command() -> None:
     container = pool(submit(parse.load(CUSTOM)), 1)["containerSpec"]
     assert container["imageUri"] == "python:3.11-slim"
     assert container["command"] == ["python3", "-c", start_command()]
@@ -107,7 +107,7 @@ trainingInput:
 """
 
 
-def test_what_ml_engine_read_literally_is_escaped() -> None:
+def test_variable_references_in_an_ml_engine_job_file_are_escaped() -> None:
     container = pool(submit(parse.load(ONE)), 0)["containerSpec"]
     assert container["args"][1:3] == ["--pattern", "$$(date)-$$$"]
     assert expand(container["args"][2], {"date": "today"}) == "$(date)-$$"
@@ -116,7 +116,7 @@ def test_what_ml_engine_read_literally_is_escaped() -> None:
     assert plan["tf_config"]["job"]["args"] == ["--pattern", "$(date)-$$"]
 
 
-def test_one_replica_of_an_image_gets_ml_engine_s_tf_config_as_a_variable() -> None:
+def test_a_single_replica_of_an_image_gets_tf_config_as_a_variable() -> None:
     text = ONE.replace("packageUris: [gs://staging/trainer-0.1.0.tar.gz]", "masterConfig: {imageUri: example/mine:1}")
     variables = pool(submit(parse.load(text)), 0)["containerSpec"]["env"]
     found = {variable["name"]: variable["value"] for variable in variables}
@@ -143,14 +143,14 @@ workerPoolSpecs:
 """
 
 
-def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> None:
+def test_vertex_ais_variables_are_expanded_by_the_service() -> None:
     container = pool(submit(parse.load(VERTEX)), 0)["containerSpec"]
     # The service expands AIP_CHECKPOINT_DIR to its own directory, not to the one in the trainer's environment.
     assert container["args"][1:3] == ["--out=gs://bkt/mnist/mnist_1/train/$(NAME)", "$$(NAME)"]
     assert json.loads(container["args"][0])["tf_config"] is None
 
 
-def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them() -> None:
+def test_event_files_go_to_the_dir_that_a_tensorboard_instance_reads() -> None:
     text = VERTEX.replace("$(AIP_CHECKPOINT_DIR)", "$(AIP_TENSORBOARD_LOG_DIR)")
     instance = "projects/1/locations/r/tensorboards/2"
     for options, folder in (
@@ -163,13 +163,13 @@ def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them
         assert json.loads(args[0])["tensorboard"] is (folder == "logs")
 
 
-def test_args_that_are_given_replace_those_of_an_image_in_vertex_s_words() -> None:
+def test_given_args_replace_those_of_an_image_in_vertex_ais_format() -> None:
     text = "workerPoolSpecs: [{machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: i, args: [--a]}}]"
     spec = parse.override(parse.load(text), args=["--b"])
     assert pool(submit(spec), 0)["containerSpec"]["args"][:1] == ["--b"]
 
 
-def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
+def test_an_executor_image_can_have_a_package_spec() -> None:
     executor = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
     package = pool(submit(parse.load(CUSTOM), executor_image_uri=executor), 2)["pythonPackageSpec"]
     assert package["executorImageUri"] == executor
@@ -177,7 +177,7 @@ def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
     assert package["args"][-2:] == ["--job-dir", "gs://bkt/mnist/mnist_1"]
 
 
-def test_an_image_of_the_users_own_runs_its_own_command() -> None:
+def test_a_custom_image_runs_its_own_command() -> None:
     text = """
     trainingInput:
       scaleTier: CUSTOM
@@ -192,7 +192,7 @@ def test_an_image_of_the_users_own_runs_its_own_command() -> None:
     assert chief["diskSpec"] == {"bootDiskSizeGb": 200}
 
 
-def test_a_job_file_in_vertex_words_keeps_what_only_the_service_knows() -> None:
+def test_a_job_file_in_vertex_ais_format_keeps_unknown_fields() -> None:
     text = """
     worker_pool_specs:
       - machine_spec: {machine_type: n1-standard-8, gpu_partition_size: ""}
@@ -210,7 +210,7 @@ def test_a_job_file_in_vertex_words_keeps_what_only_the_service_knows() -> None:
     assert body["jobSpec"]["experiment"].endswith("/e")
 
 
-def test_the_typed_options_and_the_raw_ones() -> None:
+def test_typed_options_and_raw_are_combined() -> None:
     body = submit(
         parse.load(CUSTOM),
         spot=True,
@@ -239,7 +239,7 @@ def test_the_typed_options_and_the_raw_ones() -> None:
     assert body["encryptionSpec"]["kmsKeyName"].endswith("/c")
 
 
-def test_options_of_networks_experiments_and_access() -> None:
+def test_options_for_networks_experiments_and_access_are_sent() -> None:
     experiment = "projects/p/locations/r/metadataStores/default/contexts/e"
     body = submit(
         parse.load(CUSTOM),
@@ -267,7 +267,7 @@ def test_options_of_networks_experiments_and_access() -> None:
         assert one["machineSpec"]["reservationAffinity"] == {"reservationAffinityType": "ANY_RESERVATION"}
 
 
-def test_flex_start_takes_the_wait_of_the_job_file() -> None:
+def test_flex_start_uses_the_wait_limit_of_the_job_file() -> None:
     scheduling = submit(parse.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
 
@@ -293,7 +293,7 @@ scheduling: {strategy: STRATEGY, maxWaitDuration: WAIT}
         ("STANDARD", "3600s", {"max_wait_seconds": 0}, None, math.inf),
     ],
 )
-def test_the_limit_of_the_wait_is_sent_for_flex_start_and_kept_for_all(
+def test_the_wait_limit_is_sent_for_flex_start_and_recorded_for_all(
     strategy: str, wait: str, options: dict[str, Any], sent: str | None, kept: float
 ) -> None:
     spec = parse.load(VERTEX_FILE.replace("STRATEGY", strategy).replace("WAIT", wait))
@@ -302,7 +302,7 @@ def test_the_limit_of_the_wait_is_sent_for_flex_start_and_kept_for_all(
     assert VertexBackend(**options).max_wait_seconds(spec) == kept
 
 
-def test_the_limit_of_the_wait_of_an_ml_engine_job_file() -> None:
+def test_the_wait_limit_of_an_ml_engine_job_file_is_used() -> None:
     spec = parse.load(CUSTOM)
     assert "maxWaitDuration" not in submit(spec)["jobSpec"]["scheduling"]
     assert submit(spec, flex_start=True, max_wait_seconds=0)["jobSpec"]["scheduling"]["maxWaitDuration"] == "0s"
@@ -312,12 +312,12 @@ def test_the_limit_of_the_wait_of_an_ml_engine_job_file() -> None:
     assert VertexBackend().max_wait_seconds(TrainingSpec("t.task")) is None
 
 
-def test_low_cost_was_ml_engine_s_word_for_spot() -> None:
+def test_low_cost_in_an_ml_engine_job_file_means_spot() -> None:
     text = CUSTOM.replace("maxWaitTime: 3600s}", "strategy: LOW_COST}")
     assert submit(parse.load(text))["jobSpec"]["scheduling"] == {"timeout": "7200s", "strategy": "SPOT"}
 
 
-def test_labels_are_legal_and_ours_win() -> None:
+def test_labels_are_made_valid_and_cannot_replace_mlengines_own() -> None:
     body = submit(parse.load(CUSTOM), labels={"mlengine-key": "stolen", "Team": "Größe 1"})
     assert body["labels"] == {
         "dag": "retrain_mnist",
@@ -347,14 +347,14 @@ def test_replicas_get_variables_of_their_accelerators() -> None:
         assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == (name, count)
 
 
-def test_a_variable_of_the_user_s_wins() -> None:
+def test_a_variable_set_by_the_user_takes_precedence() -> None:
     text = VERTEX.replace("n1-standard-8", "g2-standard-8")
     body = submit(parse.load(text), env={"MLENGINE_ACCELERATOR_TYPE": ""})
     found = variables(pool(body, 0)["containerSpec"])
     assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == ("", "1")
 
 
-def test_yaml_for_people_hides_the_source_of_the_start_command() -> None:
+def test_the_shown_yaml_omits_the_source_of_the_start_command() -> None:
     submission = Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", parse.load(CUSTOM))
     text = custom_job(submission, VertexOptions()).to_yaml()
     assert "import" not in text
@@ -398,7 +398,7 @@ jobSpec:
 """
 
 
-def test_a_containers_arguments_are_replaced_as_the_operator_says() -> None:
+def test_the_operators_args_replace_those_of_the_container() -> None:
     spec = parse.load(CONTAINER)
     assert pool(submit(spec), 0)["containerSpec"]["args"][:2] == ["--epochs", "5"]
     changed = parse.override(spec, args=[*spec.args, "--data-dir", "gs://bkt/datasets/mnist/v1"])
@@ -413,14 +413,14 @@ def test_snake_case_is_read_at_every_level() -> None:
     assert body["encryptionSpec"] == {"kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}
 
 
-def test_the_key_of_vertex_ais_format_encrypts_the_job() -> None:
+def test_the_encryption_key_of_vertex_ais_format_is_used() -> None:
     assert submit(parse.load(POOLS))["encryptionSpec"] == {
         "kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"
     }
 
 
 @pytest.mark.parametrize("strategy", ["SPOT", "FLEX_START"])
-def test_a_strategy_is_passed_on_in_both_formats(strategy: str) -> None:
+def test_a_strategy_is_sent_in_both_formats(strategy: str) -> None:
     for text in (
         CONTAINER.replace("SPOT", strategy),
         POOLS.replace("scheduling: null", f"scheduling: {{strategy: {strategy}}}"),
@@ -428,7 +428,7 @@ def test_a_strategy_is_passed_on_in_both_formats(strategy: str) -> None:
         assert submit(parse.load(text))["jobSpec"]["scheduling"]["strategy"] == strategy
 
 
-def test_another_tier_has_no_accelerators_of_the_file() -> None:
+def test_a_given_tier_drops_the_accelerators_of_the_file() -> None:
     package = "pythonPackageSpec: {packageUris: [gs://bkt/p/t-1.0.tar.gz], pythonModule: t.task}"
     module = re.sub(r"containerSpec: .*", package, POOLS)
     spec = parse.load(module)
@@ -437,7 +437,7 @@ def test_another_tier_has_no_accelerators_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("text", [CONTAINER, POOLS])
-def test_another_tier_keeps_the_container(text: str) -> None:
+def test_a_given_tier_keeps_the_container(text: str) -> None:
     body = submit(parse.override(parse.load(text), scale_tier="STANDARD_1"))
     expected = submit(parse.load(text))["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
     pools = body["jobSpec"]["workerPoolSpecs"]
@@ -449,7 +449,7 @@ def test_another_tier_keeps_the_container(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [CONTAINER, POOLS])
-def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
+def test_an_added_role_runs_the_chiefs_command(text: str) -> None:
     body = submit(parse.override(parse.load(text), counts={Role.WORKER: 2}))
     chief, worker = pool(body, 0), pool(body, 1)
     for name in ("imageUri", "command", "args"):
@@ -469,7 +469,7 @@ def test_a_role_that_is_added_runs_the_chiefs_command(text: str) -> None:
         ({"jobSpec": {"worker_pool_specs": []}}, "worker_pool_specs"),
     ],
 )
-def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path: str) -> None:
+def test_raw_cannot_replace_the_fields_that_identify_the_job(raw: dict[str, Any], path: str) -> None:
     """A job that cannot be identified would be submitted twice, and billed twice."""
     with pytest.raises(BackendError, match=f"raw (sets|has) {path}"):
         submit(parse.load(CUSTOM), raw=raw)
@@ -478,7 +478,7 @@ def test_raw_does_not_replace_what_identifies_the_job(raw: dict[str, Any], path:
 @pytest.mark.parametrize(
     ("version", "image"), [("3.14", "python:3.14-slim"), ("3.11.2", "python:3.11.2-slim"), ("3.7", "python:3.11-slim")]
 )
-def test_the_image_has_the_python_of_the_file(version: str, image: str) -> None:
+def test_the_image_has_the_python_version_of_the_job_file(version: str, image: str) -> None:
     spec = parse.load(CUSTOM.replace("  region:", f'  pythonVersion: "{version}"\n  region:'))
     assert pool(submit(spec), 0)["containerSpec"]["imageUri"] == image
 

@@ -120,13 +120,13 @@ def outcome(spec: TrainingSpec, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("path", list(paths(RAW)), ids=lambda path: ".".join(map(str, path)))
-def test_no_value_in_raw_is_a_bare_error(path: tuple[str | int, ...]) -> None:
+def test_no_value_in_raw_raises_an_unexpected_error(path: tuple[str | int, ...]) -> None:
     answers = [outcome(SPEC, raw=raw) for value in VALUES for raw in (alone(path, value), replaced(RAW, path, value))]
     assert any(answers)
 
 
 @pytest.mark.parametrize("path", list(paths(RAW)), ids=lambda path: ".".join(map(str, path)))
-def test_no_value_in_a_job_file_is_a_bare_error(path: tuple[str | int, ...]) -> None:
+def test_no_value_in_a_job_file_raises_an_unexpected_error(path: tuple[str | int, ...]) -> None:
     answers = []
     for value in VALUES:
         try:
@@ -139,7 +139,7 @@ def test_no_value_in_a_job_file_is_a_bare_error(path: tuple[str | int, ...]) -> 
 
 
 @pytest.mark.parametrize("path", list(paths(OPTIONS)), ids=lambda path: ".".join(map(str, path)))
-def test_no_value_of_an_option_is_a_bare_error(path: tuple[str | int, ...]) -> None:
+def test_no_value_of_an_option_raises_an_unexpected_error(path: tuple[str | int, ...]) -> None:
     answers = [outcome(SPEC, **replaced(OPTIONS, path, value)) for value in VALUES]
     assert any(answers)
 
@@ -181,13 +181,13 @@ def test_null_in_raw_removes_a_field() -> None:
 
 
 @pytest.mark.parametrize("empty", [None, ""])
-def test_an_empty_option_is_one_that_was_not_given(empty: str | None) -> None:
+def test_an_empty_option_counts_as_not_given(empty: str | None) -> None:
     names = ("reserved_ip_ranges", "nfs_mounts", "psc_interface", "fallbacks", "labels", "env", "raw", "prices", "spot")
     assert submit(SPEC, **dict.fromkeys(names, empty)) == submit(SPEC)
     assert VertexOptions.of({"machine_type": None}) == VertexOptions()
 
 
 @pytest.mark.parametrize("value", [{"n1-standard-4": "0.2 USD"}, {"n1-standard-4": True}, {1: 0.2}, [0.2]])
-def test_prices_are_numbers_by_name(value: Any) -> None:
+def test_prices_must_map_names_to_numbers(value: Any) -> None:
     with pytest.raises(BackendError, match="the vertex setting prices must be"):
         submit(SPEC, prices=value)

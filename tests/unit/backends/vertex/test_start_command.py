@@ -33,29 +33,29 @@ def names(source: str) -> Counter[str]:
     return found
 
 
-def test_it_is_whole_and_small() -> None:
+def test_the_start_command_is_complete_and_small() -> None:
     source = start_command()
     expected: Counter[str] = Counter()
     for module in MODULES:
         expected += names(Path(str(module.__file__)).read_text())
     assert names(source) == expected
-    assert set(names(source).values()) == {1}, "the modules share one namespace"
-    assert '"""One ' not in source, "without docstrings"
+    assert set(names(source).values()) == {1}, "the modules share one namespace, so names must be unique"
+    assert '"""One ' not in source, "docstrings must be removed"
     # A request has up to four pools, and each contains the command.
     assert len(source) < 20_000
     # The service expands $(NAME) in commands. The command is escaped, but contains nothing that would be expanded.
     assert expand(source, {}) == source
 
 
-def test_an_old_python_can_read_it() -> None:
+def test_the_start_command_is_valid_in_old_python_versions() -> None:
     ast.parse(start_command(), feature_version=(3, 8))
 
 
-def test_it_needs_nothing_of_this_project() -> None:
+def test_the_start_command_does_not_import_this_project() -> None:
     assert "mlengine." not in "\n".join(line for line in start_command().splitlines() if "import" in line)
     command = [sys.executable, "-I", "-S", "-c", start_command()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "IndexError" in done.stderr.splitlines()[-1], "all that it lacks is its plan"
+    assert "IndexError" in done.stderr.splitlines()[-1], "only the plan may be missing"
 
 
 WORLD = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "worker", "index": 0}}
@@ -79,7 +79,7 @@ def test_a_replica_gets_its_rank(monkeypatch: pytest.MonkeyPatch, given: dict[st
     assert os.environ.get("RANK") == rank
 
 
-def test_the_driver_is_put_on_the_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_driver_folders_are_added_to_the_search_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     libraries, programs = tmp_path / "nvidia" / "lib64", tmp_path / "nvidia" / "bin"
     missing = str(tmp_path / "nvidia" / "lib")
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_the_driver_is_put_on_the_paths(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("LD_LIBRARY_PATH", "")
     bootstrap.show_driver()
-    assert os.environ["PATH"] == "/usr/bin:/bin", "a machine without a GPU has no driver"
+    assert os.environ["PATH"] == "/usr/bin:/bin", "the paths must not change on a machine without a driver"
     assert os.environ["LD_LIBRARY_PATH"] == ""
     libraries.mkdir(parents=True)
     programs.mkdir()

@@ -25,7 +25,7 @@ def test_every_state_of_the_service_is_mapped() -> None:
     assert set(STATES) == set(VertexState.__members__)
 
 
-def test_an_unknown_state_decides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_state_is_not_terminal(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert not job_state("JOB_STATE_DREAMING").terminal
     assert "JOB_STATE_DREAMING" in caplog.text
@@ -80,13 +80,15 @@ def test_an_unknown_state_decides_nothing(caplog: pytest.LogCaptureFixture) -> N
         (3, "Something unknown", FailureCause.TRAINER, None, None),
     ],
 )
-def test_causes(code: int, message: str, cause: FailureCause, replica: str | None, status: int | None) -> None:
+def test_failures_have_the_right_cause(
+    code: int, message: str, cause: FailureCause, replica: str | None, status: int | None
+) -> None:
     found = failure(JobState.FAILED, {"code": code, "message": message})
     assert found is not None
     assert (found.cause, found.replica, found.exit_code) == (cause, replica, status)
 
 
-def test_ends_without_an_error() -> None:
+def test_failures_without_an_error_of_the_service() -> None:
     assert failure(JobState.SUCCEEDED, None) is None
     assert failure(JobState.RUNNING, None) is None
     cancelled = failure(JobState.CANCELLED, {"code": 1, "message": "CANCELED"})
@@ -154,7 +156,7 @@ def test_the_details_of_an_error_have_the_limit(details: Any, zero: bool) -> Non
     assert quota_is_zero({"code": 8, "message": "Quota exceeded for quota metric 'x'.", "details": details}) is zero
 
 
-def test_a_stockout_is_a_preemption_on_spot_machines_only() -> None:
+def test_a_stockout_counts_as_preemption_only_on_spot_machines() -> None:
     error = {"code": 8, "message": "Resources are insufficient in region: us-central1."}
     spot, standard = failure(JobState.FAILED, error, Run(spot=True)), failure(JobState.FAILED, error, Run())
     assert spot is not None
@@ -162,7 +164,7 @@ def test_a_stockout_is_a_preemption_on_spot_machines_only() -> None:
     assert (spot.cause, standard.cause) == (FailureCause.PREEMPTED, FailureCause.QUOTA)
 
 
-def test_replicas_have_our_names() -> None:
+def test_worker_pool_names_are_mapped_to_replica_names() -> None:
     assert replica_name("cmle-training-workerpool3-ab-0") is None
     assert replica_name("workerpool3-1") == "evaluator-1"
     assert replica_name("workerpool7-1") is None

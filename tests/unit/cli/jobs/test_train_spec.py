@@ -43,7 +43,7 @@ CUSTOM_POOLS = (
 )
 
 
-def test_gcloud_s_custom_cluster_needs_no_job_file() -> None:
+def test_gclouds_custom_cluster_needs_no_job_file() -> None:
     made = spec(*CUSTOM_FLAGS, "--module-name", "trainer.task", "--region", "us-central1")
     assert (made.scale_tier, made.pools) == ("CUSTOM", CUSTOM_POOLS)
     assert parse.load({"trainingInput": dict(made.source)}).pools == made.pools
@@ -67,12 +67,12 @@ TYPES = "masterType: n1-standard-8, workerType: n1-standard-4, parameterServerTy
         ),
     ],
 )
-def test_flags_and_file_complete_each_other(flags: tuple[str, ...], fields: str, tmp_path: Path) -> None:
+def test_flags_and_job_file_are_combined(flags: tuple[str, ...], fields: str, tmp_path: Path) -> None:
     made = spec(*flags, file=f"trainingInput: {{{fields}}}", tmp_path=tmp_path)
     assert (made.scale_tier, made.pools) == ("CUSTOM", CUSTOM_POOLS)
 
 
-def test_a_tier_s_machines_stay_where_only_counts_are_given(tmp_path: Path) -> None:
+def test_machine_types_of_a_tier_are_kept_if_only_counts_are_given(tmp_path: Path) -> None:
     for made in (
         spec("--scale-tier", "standard-1", "--worker-count", "2"),
         spec("--worker-count", "2", file="trainingInput: {scaleTier: STANDARD_1}", tmp_path=tmp_path),
@@ -88,7 +88,7 @@ def test_a_tier_s_machines_stay_where_only_counts_are_given(tmp_path: Path) -> N
     assert made.pools == (Pool(CHIEF, 1, "n1-standard-8", "NVIDIA_TESLA_K80", 1), Pool(WORKER, 1, "n1-standard-8"))
 
 
-def test_a_new_role_runs_on_the_chief_s_machine_type() -> None:
+def test_a_new_role_runs_on_the_chiefs_machine_type() -> None:
     made = spec("--worker-count", "1", "--evaluator-count", "1", "--master-machine-type", "n1-highmem-8")
     assert [(pool.role, pool.machine_type) for pool in made.pools] == [
         (CHIEF, "n1-highmem-8"), (WORKER, "n1-highmem-8"), (EVALUATOR, "n1-highmem-8")
@@ -97,13 +97,13 @@ def test_a_new_role_runs_on_the_chief_s_machine_type() -> None:
     assert (distributed.count(WORKER), distributed.count(PS)) == (3, 2)
 
 
-def test_a_tier_that_is_given_replaces_the_file_s_cluster(tmp_path: Path) -> None:
+def test_a_given_tier_replaces_the_cluster_of_the_file(tmp_path: Path) -> None:
     file = "trainingInput: {scaleTier: CUSTOM, masterType: standard, workerType: standard, workerCount: 9, region: r}"
     made = spec("--scale-tier", "standard-1", file=file, tmp_path=tmp_path)
     assert (made.scale_tier, made.count(WORKER), made.region) == ("STANDARD_1", 4, "r")
 
 
-def test_a_flag_replaces_its_whole_field_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_flag_replaces_only_its_own_field(tmp_path: Path) -> None:
     file = """
 trainingInput:
   args: [--a, b]
@@ -133,7 +133,7 @@ labels: {team: vision, cost: low}
         (("--runtime-version", "2.11", "--no-use-chief-in-tf-config"), "master"),
     ],
 )
-def test_the_chief_is_called_as_gcloud_s_flags_had_it(flags: tuple[str, ...], name: str) -> None:
+def test_the_name_of_the_chief_follows_gclouds_flags(flags: tuple[str, ...], name: str) -> None:
     assert spec(*flags).primary_name == name
 
 
@@ -144,7 +144,7 @@ workerPoolSpecs:
 """
 
 
-def test_flags_over_vertex_ai_s_format(tmp_path: Path) -> None:
+def test_flags_are_applied_to_vertex_ais_format(tmp_path: Path) -> None:
     made = spec(
         *("--worker-count", "2", "--worker-machine-type", "n1-highmem-8", "--module-name", "t.other"),
         *("--max-running-time", "60s", "--job-dir", "gs://bkt/out", "--python-version", "3.12"),
@@ -181,7 +181,7 @@ def test_flags_over_vertex_ai_s_format(tmp_path: Path) -> None:
         (("--worker-count", "1"), "trainingInput:\n  workerType: no\n", "config.yaml:2: trainingInput.workerType:"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_called_by_its_flag_or_its_line(
+def test_errors_name_the_flag_or_the_line(
     flags: tuple[str, ...], file: str | None, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(JobFileError) as caught:
@@ -190,7 +190,7 @@ def test_what_is_wrong_is_called_by_its_flag_or_its_line(
 
 
 @pytest.mark.parametrize("name", ["exp#3", "1st", "a-b", "", "x" * 129])
-def test_an_illegal_job_id_is_refused_with_what_is_allowed(name: str) -> None:
+def test_an_invalid_job_id_is_refused_with_the_allowed_form(name: str) -> None:
     args = build_parser().parse_args(["jobs", "train", name])
     args.user_args = ()
     with pytest.raises(JobFileError, match=r"^JOB: is not a job id: .*\n.*letters, digits and underscores"):
@@ -199,7 +199,7 @@ def test_an_illegal_job_id_is_refused_with_what_is_allowed(name: str) -> None:
 
 @pytest.mark.parametrize("command", [["jobs", "train", "j"], ["jobs", "rerun", "gs://bkt/m/j"]])
 @pytest.mark.parametrize("number", ["0", "-1", "1000", "three"])
-def test_attempts_are_a_number_that_makes_sense(command: list[str], number: str, capsys: Any) -> None:
+def test_an_invalid_number_of_attempts_is_refused(command: list[str], number: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args([*command, "--max-attempts", number])
     assert re.search(r"argument --max-attempts: (is |not an integer)", capsys.readouterr().err)

@@ -41,7 +41,7 @@ labels: {team: vision}
 """
 
 
-def test_every_field_of_a_training_input_lands_in_the_spec() -> None:
+def test_every_field_of_a_training_input_is_in_the_spec() -> None:
     spec = parse.load(ARTICLE)
     assert spec == TrainingSpec(
         module="trainer.task",
@@ -64,12 +64,12 @@ def test_every_field_of_a_training_input_lands_in_the_spec() -> None:
         source=spec.source,
     )
     assert spec.source["network"] == "projects/1/global/networks/default"
-    assert spec.source["runtimeVersion"] == "2.10", "YAML's 2.1 is another version"
+    assert spec.source["runtimeVersion"] == "2.10", "the YAML number 2.1 must not become another version"
     assert "labels" not in spec.source
     assert parse.check(spec) is spec
 
 
-def test_path_text_and_plain_data_read_alike(tmp_path: Path) -> None:
+def test_a_path_a_string_and_plain_data_give_the_same_spec(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(ARTICLE)
     text = parse.load(ARTICLE)
@@ -90,13 +90,13 @@ def test_path_text_and_plain_data_read_alike(tmp_path: Path) -> None:
         ("BASIC_TPU", (1, 0, 0)),
     ],
 )
-def test_tiers_have_their_clusters(tier: str, counts: tuple[int, ...]) -> None:
+def test_each_tier_has_its_cluster(tier: str, counts: tuple[int, ...]) -> None:
     spec = parse.load({"trainingInput": {"scaleTier": tier, "pythonModule": "t.task"}})
     assert tuple(spec.count(role) for role in (Role.CHIEF, Role.WORKER, Role.PS)) == counts
     assert spec.scale_tier == tier
 
 
-def test_no_tier_is_basic() -> None:
+def test_without_a_tier_the_tier_is_basic() -> None:
     assert parse.load("trainingInput: {pythonModule: t.task}").scale_tier == "BASIC"
 
 
@@ -119,11 +119,11 @@ def test_no_tier_is_basic() -> None:
         ({"masterConfig": {"imageUri": "python:3.11"}, "useChiefInTfConfig": True}, "chief"),
     ],
 )
-def test_what_tf_config_calls_the_chief(fields: dict[str, Any], name: str) -> None:
+def test_the_name_of_the_chief_in_tf_config(fields: dict[str, Any], name: str) -> None:
     assert parse.load({"trainingInput": fields}).primary_name == name
 
 
-def test_images_and_accelerators() -> None:
+def test_images_and_accelerators_are_read() -> None:
     spec = parse.load("""
 trainingInput:
   scaleTier: CUSTOM
@@ -138,7 +138,7 @@ trainingInput:
 """)
     chief, worker, evaluator = spec.pools
     assert (chief.accelerator_type, chief.accelerator_count) == ("NVIDIA_TESLA_T4", 2)
-    assert worker.image_uri == chief.image_uri, "a role without an image runs the chief's"
+    assert worker.image_uri == chief.image_uri, "a role without an image must run the chief's"
     assert worker.accelerator_type is None
     assert evaluator.role is Role.EVALUATOR
     assert parse.check(spec).module == ""
@@ -153,14 +153,14 @@ BAD = {
     "an unknown field": (changed("workerCount", "workerCuont"), 5, "workerCuont", "workerCount"),
     "an unknown field in a config": (changed("maxRunningTime", "maxRuntime"), 17, "maxRuntime", "maxRunningTime"),
     "an unknown tier": (changed("CUSTOM", "STANDART_1"), 2, "STANDART_1", "STANDARD_1"),
-    "custom without its master": (changed("  masterType: standard\n", ""), 2, "no masterType", "masterType:"),
+    "custom without a master type": (changed("  masterType: standard\n", ""), 2, "no masterType", "masterType:"),
     "counts without custom": (changed("CUSTOM", "STANDARD_1"), 3, "only for scaleTier: CUSTOM", "scaleTier: CUSTOM"),
     "a count without a type": (changed("  workerType: n1-standard-4\n", ""), 4, "no workerType", "workerType:"),
     "a count below zero": (changed('"2"', "-1"), 5, "-1", "0 to 1000"),
-    "a count beyond all measure": (changed('"2"', "20000"), 5, "20000", "1000"),
+    "a count that is too large": (changed('"2"', "20000"), 5, "20000", "1000"),
     "a count as a word": (changed('"2"', "two"), 5, "must be an integer", "2"),
-    "half a worker": (changed('"2"', "1.5"), 5, "must be an integer", "2"),
-    "a count that is a truth": (changed('"2"', "yes"), 5, "must be an integer", "2"),
+    "a fractional count": (changed('"2"', "1.5"), 5, "must be an integer", "2"),
+    "a boolean count": (changed('"2"', "yes"), 5, "must be an integer", "2"),
     "a number among the args": (changed('"3000"', "3000"), 15, "args[1]", '"3000"'),
     "args as one string": (
         changed('[--max_steps, "3000", --verbose]', "--max_steps=3"),
@@ -168,7 +168,7 @@ BAD = {
         "must be a list",
         "- item",
     ),
-    "a machine that never was": (changed("large_model", "larg_model"), 6, "larg_model", "large_model"),
+    "an unknown machine type": (changed("large_model", "larg_model"), 6, "larg_model", "large_model"),
     "a file as a module": (changed("trainer.task", "trainer/task.py"), 11, "a path", "trainer.task"),
     "no module at all": (changed("trainer.task", "train-er"), 11, "not a module", "trainer.task"),
     "a package on this machine": (changed("gs://bucket/packages", "./dist"), 13, "not a Cloud", "PackageTrainerOper"),
@@ -181,8 +181,8 @@ BAD = {
     ),
     "a duration in hours": (changed("7200s", "2h"), 17, "not a duration", '"7200s"'),
     "a duration without unit": (changed("7200s", "7200"), 17, "not a duration", '"7200s"'),
-    "a time that no API can say": (changed("7200s", "9999999999999s"), 17, "9999999999999", "315576000000"),
-    "no time at all": (changed("7200s", "0s"), 17, "no time", "7200s"),
+    "a time that is too long": (changed("7200s", "9999999999999s"), 17, "9999999999999", "315576000000"),
+    "a time of zero": (changed("7200s", "0s"), 17, "no time", "7200s"),
     "too short a wait": (changed("3600.5s", "60s"), 17, "60s", "1800s"),
     "a label in capitals": (changed("vision", "Vision"), 18, "not a label", "a-z"),
     "a key written twice": (changed("  region", "  workerCount: 3\n  region"), 8, "twice", "keep one"),
@@ -195,11 +195,11 @@ BAD = {
         "not supported",
         "fixed",
     ),
-    "a program": (changed("us-central1", "!!python/name:os.getcwd ''"), 8, "not YAML", "tags"),
-    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a string", "string"),
-    "a version that is none": (changed("2.10", "latest"), 9, "not a version", "2.11"),
-    "a fieldless job": ("jobId: x\n", 1, "neither", "trainingInput"),
-    "a field too far left": ("scaleTier: BASIC\n", 1, "top of the file", "indent"),
+    "a python object tag": (changed("us-central1", "!!python/name:os.getcwd ''"), 8, "not YAML", "tags"),
+    "a list in place of a string": (changed("us-central1", "[a]"), 8, "must be a string", "string"),
+    "an invalid version": (changed("2.10", "latest"), 9, "not a version", "2.11"),
+    "a job without fields": ("jobId: x\n", 1, "neither", "trainingInput"),
+    "a field with wrong indentation": ("scaleTier: BASIC\n", 1, "top of the file", "indent"),
     "labels in the training input": ("trainingInput:\n  region: r\n  labels: {a: b}\n", 3, "labels", "same level"),
     "a job id in the training input": ("trainingInput:\n  job_id: x\n", 2, "job_id", "same level as 'trainingInput:'"),
     "labels in the job spec": (
@@ -208,9 +208,9 @@ BAD = {
     ),
     "a list": ("- trainingInput:\n", 1, "must be a mapping", "field: value"),
     "two jobs": ("trainingInput: {}\n---\ntrainingInput: {}\n", 2, "single document", "one job"),
-    "an id that is none": ("jobId: a-b\ntrainingInput: {}\n", 1, "job id", "letters"),
+    "an invalid job id": ("jobId: a-b\ntrainingInput: {}\n", 1, "job id", "letters"),
     "a recursive alias": ("trainingInput: &a\n  args: [*a]\n", 1, "refers to itself", "without"),
-    "an alias of nothing": ("trainingInput:\n  region: *here\n", 2, "undefined alias", "quote"),
+    "an undefined alias": ("trainingInput:\n  region: *here\n", 2, "undefined alias", "quote"),
     "an accelerator alone": (
         "trainingInput:\n  masterConfig:\n    acceleratorConfig: {count: 1}\n",
         3,
@@ -229,7 +229,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "line", "what", "hint"), BAD.values(), ids=BAD)
-def test_a_bad_job_file_is_refused_with_the_place_and_the_hint(text: str, line: int, what: str, hint: str) -> None:
+def test_a_bad_job_file_is_refused_with_line_and_hint(text: str, line: int, what: str, hint: str) -> None:
     with pytest.raises(JobFileError) as caught:
         parse.load(text, name="config.yaml")
     message, _, advice = str(caught.value).partition("What to do: ")
@@ -238,7 +238,7 @@ def test_a_bad_job_file_is_refused_with_the_place_and_the_hint(text: str, line: 
     assert hint in advice
 
 
-def test_all_fields_are_named_once_where_none_is_near() -> None:
+def test_the_hint_lists_all_fields_once_if_none_is_similar() -> None:
     with pytest.raises(JobFileError) as caught:
         parse.load("trainingInput: {zzz: 1}")
     named = caught.value.hint.removeprefix("use one of: ").split(", ")
@@ -284,11 +284,11 @@ def test_wrong_json_is_reported_with_its_line(text: str, message: str) -> None:
         parse.load(text, name="f")
 
 
-def test_json_that_yaml_alone_understands_is_still_read() -> None:
+def test_json_with_trailing_commas_is_read_as_yaml() -> None:
     assert parse.load('{"trainingInput": {"region": "r",},  # a comment\n}').region == "r"
 
 
-def test_monstrous_files_are_refused_at_once() -> None:
+def test_huge_files_and_alias_bombs_are_refused_quickly() -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
     with pytest.raises(JobFileError, match=r"^job file: a[0-9]+: more than 20000 fields, counting what aliases repeat"):
         parse.load(bomb)
@@ -308,7 +308,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         parse.load(tmp_path / "latin.yaml")
 
 
-def test_anchors_and_merges_are_read_as_yaml_has_them() -> None:
+def test_yaml_anchors_and_merge_keys_are_supported() -> None:
     spec = parse.load("""
 trainingInput:
   <<: &shape {scaleTier: CUSTOM, masterType: standard, workerType: standard, workerCount: 9}
@@ -341,7 +341,7 @@ labels: {a: b}
 """
 
 
-def test_vertex_pools_are_roles_by_their_order() -> None:
+def test_vertex_pools_are_mapped_to_roles_by_their_order() -> None:
     spec = parse.load(VERTEX)
     image = "europe-docker.pkg.dev/x/y:1"
     assert spec == TrainingSpec(
@@ -359,7 +359,9 @@ def test_vertex_pools_are_roles_by_their_order() -> None:
         expand_variables=True,
         source=spec.source,
     )
-    assert (spec.primary_name, spec.single_replica_tf_config) == ("chief", False), "as the service has it"
+    assert (spec.primary_name, spec.single_replica_tf_config) == ("chief", False), (
+        "the field must be sent in the service's form"
+    )
     bare = yaml.safe_load(VERTEX)["jobSpec"]
     assert replace(parse.load(bare), source={}, labels={}) == replace(spec, source={}, labels={})
 
@@ -383,7 +385,7 @@ def test_a_bad_vertex_job_is_refused_with_its_line(old: str, new: str, line: int
         parse.load(VERTEX.replace(old, new), name="f")
 
 
-def test_what_is_given_replaces_the_whole_field() -> None:
+def test_a_given_value_replaces_the_whole_field() -> None:
     spec = parse.load(ARTICLE)
     given_ = parse.override(
         spec, args=["--x"], module="other.task", region="europe-west1", package_uris=["gs://bkt/o-1.zip"]
@@ -396,7 +398,7 @@ def test_what_is_given_replaces_the_whole_field() -> None:
     assert parse.override(spec) == spec
 
 
-def test_a_tier_that_is_given_brings_its_cluster() -> None:
+def test_a_given_tier_replaces_the_cluster() -> None:
     spec = parse.override(parse.load(ARTICLE), scale_tier="STANDARD_1")
     assert spec.count(Role.WORKER) == 4
     assert "masterType" not in spec.source
@@ -404,7 +406,7 @@ def test_a_tier_that_is_given_brings_its_cluster() -> None:
     assert parse.load({"trainingInput": dict(spec.source)}).pools == spec.pools
 
 
-def test_counts_that_are_given_make_a_tier_custom() -> None:
+def test_given_counts_make_a_tier_custom() -> None:
     spec = parse.load({"trainingInput": {"scaleTier": "STANDARD_1", "pythonModule": "t.task"}})
     small = parse.override(spec, counts={Role.WORKER: 2, Role.PS: 0, Role.EVALUATOR: 1})
     assert [(pool.role, pool.count) for pool in small.pools] == [
@@ -412,7 +414,7 @@ def test_counts_that_are_given_make_a_tier_custom() -> None:
         (Role.WORKER, 2),
         (Role.EVALUATOR, 1),
     ]
-    assert small.pools[2].machine_type == "n1-highcpu-8", "a new role gets the chief's machine"
+    assert small.pools[2].machine_type == "n1-highcpu-8", "a new role must get the chief's machine"
     assert parse.load({"trainingInput": dict(small.source)}).pools == small.pools
 
 
@@ -427,7 +429,7 @@ def test_counts_that_are_given_make_a_tier_custom() -> None:
         {"module": "a b"},
     ],
 )
-def test_what_a_file_may_not_say_may_not_be_given_either(wrong: dict[str, Any]) -> None:
+def test_given_values_are_checked_like_those_of_a_file(wrong: dict[str, Any]) -> None:
     with pytest.raises(JobFileError):
         parse.override(parse.load(ARTICLE), **wrong)
 
@@ -463,7 +465,7 @@ def training_inputs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(training_inputs(), st.dictionaries(names, names, max_size=3))
-def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
+def test_a_spec_survives_a_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
     """A job file gives the same spec as data, YAML and JSON, and the spec survives a round trip.
 
     The round trip is through the spec's JSON, and through a job file with the spec's source.
@@ -480,7 +482,7 @@ def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
 @given(st.text(max_size=200))
 @example("\x1f")
 @example("[" * 900)
-def test_no_text_whatever_gets_past_with_another_error(text: str) -> None:
+def test_any_text_is_parsed_or_raises_a_job_file_error(text: str) -> None:
     with suppress(JobFileError):
         parse.load(f"trainingInput:\n  {text}")
 
@@ -489,7 +491,7 @@ DOCS = Path(__file__).parents[4] / "docs" / "job-file.md"
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL))
-def test_the_examples_of_the_docs_are_job_files(example: str) -> None:
+def test_the_examples_in_the_docs_are_valid_job_files(example: str) -> None:
     spec = parse.load(example)
     assert (spec.module, spec.count(Role.WORKER)) == ("trainer.task", 2)
 
@@ -509,7 +511,7 @@ workerPoolSpecs:
 """
 
 
-def test_the_arguments_of_the_chiefs_container_are_the_specs() -> None:
+def test_the_args_of_the_chiefs_container_become_those_of_the_spec() -> None:
     spec = parse.load(CONTAINER)
     assert spec.args == ("--epochs", "5")
     assert parse.override(spec, args=["--x"]).args == ("--x",)
@@ -538,7 +540,7 @@ def test_the_arguments_of_the_chiefs_container_are_the_specs() -> None:
         (POOLS + "reservedIpRanges: all\n", "reservedIpRanges: must be a list"),
     ],
 )
-def test_what_is_passed_on_to_the_service_has_the_right_types(text: str, message: str) -> None:
+def test_fields_passed_to_the_service_have_the_right_types(text: str, message: str) -> None:
     with pytest.raises(JobFileError, match=r"job file:\d+: ") as caught:
         parse.load(text)
     assert message in str(caught.value)
@@ -552,6 +554,6 @@ def test_what_is_passed_on_to_the_service_has_the_right_types(text: str, message
         ("NVIDIA_TESLA_T4", 1, ("NVIDIA_TESLA_T4", 1)),
     ],
 )
-def test_ml_engines_names_of_accelerators(kind: str, count: int, expected: tuple[str | None, int]) -> None:
+def test_ml_engines_accelerator_names_are_translated(kind: str, count: int, expected: tuple[str | None, int]) -> None:
     (chief,) = parse.load(f"{CONTAINER}    acceleratorConfig: {{type: {kind}, count: {count}}}\n").pools
     assert (chief.accelerator_type, chief.accelerator_count) == expected

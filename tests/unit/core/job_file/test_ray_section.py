@@ -26,7 +26,7 @@ ray:
 
 
 @pytest.mark.parametrize("text", [TRAINING, POOLS])
-def test_both_formats_may_have_it(text: str) -> None:
+def test_both_formats_can_have_a_ray_section(text: str) -> None:
     spec = load(text + RAY)
     assert spec.ray == {
         "placement": "SPREAD",
@@ -35,20 +35,20 @@ def test_both_formats_may_have_it(text: str) -> None:
             "worker": {"CPU": 8, "my_resource": 1},
         },
     }
-    assert "ray" not in spec.source, "the services do not know it"
+    assert "ray" not in spec.source, "the ray section must not be sent to the services"
     assert TrainingSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-def test_a_body_with_a_job_spec_may_have_it() -> None:
+def test_a_request_body_with_a_job_spec_can_have_a_ray_section() -> None:
     indented = "".join(f"  {line}\n" for line in POOLS.splitlines())
     assert load(f"jobSpec:\n{indented}{RAY}").ray["placement"] == "SPREAD"
 
 
-def test_one_set_is_for_all_roles() -> None:
+def test_one_set_of_resources_applies_to_all_roles() -> None:
     assert load(TRAINING + "ray: {resources: {CPU: 2}}").ray == {"resources": {"CPU": 2}}
 
 
-def test_a_job_without_it_has_the_digest_that_it_always_had() -> None:
+def test_a_job_without_a_ray_section_keeps_its_digest() -> None:
     assert "ray" not in load(TRAINING).to_json()
 
 
@@ -74,13 +74,13 @@ def test_a_job_without_it_has_the_digest_that_it_always_had() -> None:
         ("resources: {GPU: 0.00001}", "f:4: ray.resources.GPU: is 1e-05", "0.0001"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(section: str, message: str, hint: str) -> None:
+def test_an_invalid_field_is_named_with_its_line(section: str, message: str, hint: str) -> None:
     with pytest.raises(JobFileError) as error:
         load(f"{TRAINING}ray:\n  {section}\n", name="f")
     assert error.value.message.startswith(message)
     assert hint in error.value.hint
 
 
-def test_it_belongs_next_to_the_training_input() -> None:
+def test_a_ray_section_inside_the_training_input_is_refused() -> None:
     with pytest.raises(JobFileError, match="ray: is not a field of trainingInput"):
         load(f"{TRAINING}  ray: {{placement: PACK}}\n")

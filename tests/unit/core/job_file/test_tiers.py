@@ -17,14 +17,14 @@ def test_every_tier_is_a_cluster_with_one_chief_first() -> None:
     assert tiers.TIER_NAMES[-1] == "CUSTOM"
 
 
-def test_every_machine_has_a_successor_that_takes_its_place() -> None:
+def test_every_old_machine_has_an_equivalent_successor() -> None:
     for machine in tiers.MACHINES.values():
         pool, notes = tiers.for_vertex(Pool(Role.WORKER, 3, machine.name))
         assert pool.machine_type == machine.vertex_type
         assert pool.machine_type not in tiers.MACHINES
         assert (pool.role, pool.count) == (Role.WORKER, 3)
-        assert notes, "a change is noted"
-        assert tiers.for_vertex(pool)[0] == pool, "what was translated stays as it is"
+        assert notes, "a replacement must be noted"
+        assert tiers.for_vertex(pool)[0] == pool, "a translated pool must not change again"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
         (Pool(Role.CHIEF, 1, None), None, None, 0, None),
     ],
 )
-def test_what_is_gone_is_replaced_and_said(
+def test_discontinued_machines_are_replaced_with_a_note(
     pool: Pool, machine: str | None, accelerator: str | None, count: int, note: str | None
 ) -> None:
     found, notes = tiers.for_vertex(pool)
@@ -60,7 +60,7 @@ def test_a_machine_that_comes_with_accelerators_is_requested_with_them(name: str
     pool, notes = tiers.with_built_in(Pool(Role.CHIEF, 1, name), name)
     assert (pool.accelerator_type, pool.accelerator_count) == vertex_machines.built_in(name)
     assert name in notes[0]
-    assert tiers.with_built_in(pool, name) == (pool, []), "one that the job file names is kept"
+    assert tiers.with_built_in(pool, name) == (pool, []), "an accelerator named in the job file must be kept"
 
 
 def test_other_machines_get_no_accelerator() -> None:
@@ -68,7 +68,7 @@ def test_other_machines_get_no_accelerator() -> None:
     assert tiers.with_built_in(pool, "n1-standard-4") == (pool, [])
 
 
-def test_every_tier_and_old_machine_can_be_created_today() -> None:
+def test_every_tier_and_old_machine_is_still_available() -> None:
     for pool in [Pool(Role.CHIEF, 1, name) for name in tiers.MACHINES] + [
         pool for pools in tiers.TIERS.values() for pool in pools
     ]:
@@ -81,12 +81,12 @@ def test_every_tier_and_old_machine_can_be_created_today() -> None:
 @pytest.mark.parametrize(
     "name", ["standard", "n1-standard-4", "a2-highgpu-1g", "a3-megagpu-8g", "e2-medium", "cloud-tpu"]
 )
-def test_machine_names(name: str) -> None:
+def test_valid_machine_names_are_accepted(name: str) -> None:
     assert tiers.is_machine_type(name)
 
 
 @pytest.mark.parametrize("name", ["", "n1", "larg_model", "N1-STANDARD-4", "n1-standard-4 ", "n1_standard_4", "4"])
-def test_names_that_no_machine_has(name: str) -> None:
+def test_invalid_machine_names_are_refused(name: str) -> None:
     assert not tiers.is_machine_type(name)
 
 
@@ -112,5 +112,5 @@ def test_machine_types_of_ml_engine_have_the_size_of_their_successor() -> None:
         (Pool(Role.CHIEF, 1, "cloud-tpu"), ("TPU", 8)),
     ],
 )
-def test_the_accelerators_of_a_pool(pool: Pool, expected: tuple[str, int]) -> None:
+def test_the_accelerators_of_a_pool_are_determined(pool: Pool, expected: tuple[str, int]) -> None:
     assert tiers.accelerators(pool) == expected

@@ -51,7 +51,9 @@ def values(files: list[LocalFile], schema: pa.Schema) -> list[Any]:
         ("Bern", "5", pa.string(), "5"),
     ],
 )
-def test_the_type_of_a_column(tmp_path: Path, first: str, last: str, dtype: pa.DataType, value: Any) -> None:
+def test_the_type_of_a_column_is_inferred(
+    tmp_path: Path, first: str, last: str, dtype: pa.DataType, value: Any
+) -> None:
     files = write(tmp_path, (first, last))
     schema = FORMAT.infer(files, {})
     assert schema.field("x").type == dtype
@@ -61,15 +63,13 @@ def test_the_type_of_a_column(tmp_path: Path, first: str, last: str, dtype: pa.D
 @pytest.mark.parametrize(
     ("first", "last", "fraction"), [("10:00:00", "10:00:00.25", 250_000), ("10:00:00Z", "10:00:00.25Z", 250_000)]
 )
-def test_times_with_a_fraction_of_a_second_late_in_the_file(
-    tmp_path: Path, first: str, last: str, fraction: int
-) -> None:
+def test_a_late_fraction_of_a_second_is_read(tmp_path: Path, first: str, last: str, fraction: int) -> None:
     files = write(tmp_path, (f"2026-01-01 {first}", f"2026-01-01 {last}"))
     schema = pa.schema([("x", pa.timestamp("us", "UTC"))])
     assert [one.microsecond for one in values(files, schema)[-2:]] == [0, fraction]
 
 
-def test_fractions_in_the_second_file(tmp_path: Path) -> None:
+def test_fractions_in_a_later_file_make_a_column_float64(tmp_path: Path) -> None:
     files = write(tmp_path, ("1", "2"), ("1.5", "2.5"), ("", ""))
     schema = FORMAT.infer(files, {})
     assert schema.field("x").type == pa.float64()
@@ -86,7 +86,7 @@ def test_fractions_in_the_second_file(tmp_path: Path) -> None:
         ("2026-01-01", "2026-01-01 10:00:00", "date32[day]", "--dtype x=timestamp"),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_line(
+def test_a_value_of_a_wrong_type_is_named_with_its_line(
     tmp_path: Path, first: str, last: str, kind: str, hint: str
 ) -> None:
     files = write(tmp_path, (first, first), (first, last))
@@ -99,7 +99,7 @@ def test_a_value_of_another_type_is_named_with_its_line(
     assert not isinstance(caught.value, NarrowTypeError)
 
 
-def test_the_column_is_named_if_not_all_are_read(tmp_path: Path) -> None:
+def test_a_type_error_names_the_column_if_only_some_columns_are_read(tmp_path: Path) -> None:
     files = write(tmp_path, ("1", "2.5"))
     with pytest.raises(NarrowTypeError, match=r"column 'x' has the value '2\.5'") as caught:
         values(files, pa.schema([("x", pa.int64())]))
@@ -133,17 +133,17 @@ def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path: Path, late: bool
     assert "iconv -f WINDOWS-1252 -t UTF-8" in str(error.hint)
 
 
-def test_bytes_that_are_declared_may_be_anything(tmp_path: Path) -> None:
+def test_a_binary_column_can_have_any_bytes(tmp_path: Path) -> None:
     files = one(tmp_path, "id,name\n7,Müller\n".encode("latin-1"))
     assert table(files, {"name": "binary"})["name"] == ["Müller".encode("latin-1")]
 
 
-def test_a_header_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_header_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert "rows.csv, line 1: byte 5 is 0xe4" in refused(one(tmp_path, "id,näme\n7,a\n".encode("latin-1"))).message
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_other_encodings_of_unicode(tmp_path: Path, encoding: str) -> None:
+def test_other_unicode_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
     error = refused(one(tmp_path, "id,name\n7,a\n".encode(encoding)))
     name = encoding[:6].upper()
     assert error.message == f"{tmp_path}/rows.csv is {name}; text files must be UTF-8"
@@ -152,13 +152,13 @@ def test_other_encodings_of_unicode(tmp_path: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("name", ["a;b;c;d", "a\nb", "a\r\nb", 'say ""x"", y'])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_delimiters_and_line_breaks_in_a_name(tmp_path: Path, name: str, mark: str) -> None:
+def test_delimiters_and_line_breaks_in_a_column_name_are_read(tmp_path: Path, name: str, mark: str) -> None:
     found = table(one(tmp_path, f'{mark}"{name}",id\n7,1\n8,2\n'))
     assert found == {name.replace('""', '"'): [7, 8], "id": [1, 2]}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_ends(tmp_path: Path, end: str) -> None:
+def test_all_line_ends_are_read(tmp_path: Path, end: str) -> None:
     text = end.join(["id,x", *(f"{row},{row}" for row in range(ROWS)), ""])
     assert table(one(tmp_path, text)) == {"id": list(range(ROWS)), "x": list(range(ROWS))}
     error = refused(one(tmp_path, f"{text}1,abc{end}"))
@@ -174,7 +174,7 @@ def test_times_of_day_are_text(tmp_path: Path) -> None:
     assert "a time of day has no date" in str(caught.value.hint)
 
 
-def test_words_for_a_missing_value_are_text_in_a_column_of_text(tmp_path: Path) -> None:
+def test_na_words_are_text_in_a_text_column(tmp_path: Path) -> None:
     text = 'country,n,q\nNA,NA,"1"\nDE,5,""\n,,"2"\nnull,NaN,"NA"\n"",null,"3"\n'
     files = one(tmp_path, text)
     assert FORMAT.infer(files, {}).types == [pa.string(), pa.int64(), pa.int64()]
@@ -186,7 +186,7 @@ def test_words_for_a_missing_value_are_text_in_a_column_of_text(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("last", "kind", "value"), [("5", pa.int64(), None), ("DE", pa.string(), "NA")])
-def test_a_column_that_begins_with_words_for_a_missing_value(
+def test_a_column_that_begins_with_na_words_gets_its_later_type(
     tmp_path: Path, last: str, kind: pa.DataType, value: Any
 ) -> None:
     files = write(tmp_path, ("NA", last))
@@ -201,7 +201,7 @@ def test_a_column_that_begins_with_words_for_a_missing_value(
         ("id,x", "line 7: a quote of the row that begins here is not closed until the end of the file"),
     ],
 )
-def test_a_quote_that_is_not_closed(
+def test_an_unclosed_quote_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str, message: str
 ) -> None:
     monkeypatch.setattr(csv, "_BLOCK", 4 << 20)
@@ -212,7 +212,7 @@ def test_a_quote_that_is_not_closed(
     assert "close" in str(error.hint)
 
 
-def test_a_quote_that_is_not_closed_in_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unclosed_quote_in_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "_BLOCK", 4 << 20)
     lines = [f"{row},{'a' * 200}\n" for row in range(60_000)]
     lines[5] = '5,"' + lines[5][2:]
@@ -222,7 +222,7 @@ def test_a_quote_that_is_not_closed_in_a_large_file(tmp_path: Path, monkeypatch:
     assert "close the quote" in str(error.hint)
 
 
-def test_a_last_field_with_line_breaks(tmp_path: Path) -> None:
+def test_a_last_field_with_line_breaks_is_read(tmp_path: Path) -> None:
     assert table(one(tmp_path, 'id,x\n1,"a\nb"\n\n')) == {"id": [1], "x": ["a\nb"]}
 
 

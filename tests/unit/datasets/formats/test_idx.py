@@ -38,7 +38,7 @@ def _files(draw: st.DrawFn) -> tuple[int, tuple[int, ...], int, bytes]:
 
 @settings(max_examples=60, deadline=None)
 @given(_files(), st.booleans(), st.integers(-8, 8))
-def test_round_trip_and_no_other_length(
+def test_idx_files_are_read_and_a_wrong_length_is_refused(
     file: tuple[int, tuple[int, ...], int, bytes], packed: bool, change: int
 ) -> None:
     rows, shape, code, values = file
@@ -56,7 +56,7 @@ def test_round_trip_and_no_other_length(
 
 @settings(max_examples=40, deadline=None)
 @given(_files(), st.data())
-def test_a_packed_file_cut_anywhere_is_refused(
+def test_a_truncated_compressed_file_is_refused(
     file: tuple[int, tuple[int, ...], int, bytes], data: st.DataObject
 ) -> None:
     rows, shape, code, values = file
@@ -66,12 +66,12 @@ def test_a_packed_file_cut_anywhere_is_refused(
 
 
 @pytest.mark.parametrize("start", [b"", b"\0", b"\0\0\x08", b"\0\1\x08\1", b"\0\0\x07\1", b"\0\0\x08\0", b"PK\3\4"])
-def test_what_is_no_idx_is_refused(start: bytes) -> None:
+def test_other_files_than_idx_are_refused(start: bytes) -> None:
     with pytest.raises(DatasetError, match="not an IDX file"):
         _read(start + b"" if len(start) < 4 else start + bytes(8))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(DatasetError, match=r"nothing\.gz cannot be read: .*No such file"),
         idx.opened(LocalFile("nothing.gz", tmp_path / "nothing.gz")),

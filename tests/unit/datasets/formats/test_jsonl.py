@@ -30,7 +30,7 @@ ROWS = 300
         ('"a"', "5", pa.string(), False),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_line(
+def test_a_value_of_a_wrong_type_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, last: str, kind: pa.DataType, narrow: bool
 ) -> None:
     monkeypatch.setattr(jsonl, "_BLOCK", 1024)
@@ -90,7 +90,7 @@ def test_a_bad_row_is_named_with_its_line(
     assert error.message.startswith(f"{tmp_path}/part-0.jsonl, {message}")
 
 
-def test_a_row_of_several_lines(tmp_path: Path) -> None:
+def test_an_error_after_multi_line_rows_names_the_right_line(tmp_path: Path) -> None:
     text = "".join(json.dumps({"id": row, "x": [row, {}]}, indent=1) + "\n" for row in range(10))
     error = refused(rows(tmp_path, text + '{"id": 3,\n"x": tru}\n'))
     lines = text.count("\n")
@@ -104,7 +104,7 @@ def test_an_array_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "é"])
-def test_text_that_is_not_utf8(tmp_path: Path, name: str) -> None:
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
     error = refused(rows(tmp_path, (LINES + f'{{"id": 3, "{name}": "Müller"}}\n').encode("latin-1")))
     assert f"{tmp_path}/part-0.jsonl, line 301: byte " in error.message
     assert "which is not UTF-8" in error.message
@@ -116,7 +116,7 @@ def test_text_that_is_not_utf8(tmp_path: Path, name: str) -> None:
     ("value", "kind"), [(5, pa.int64()), (0.5, pa.float64()), ("a", pa.string()), ([1], pa.list_(pa.int64()))]
 )
 @pytest.mark.parametrize("place", ["late", "last line", "second file"])
-def test_a_column_whose_values_begin_late(
+def test_a_column_whose_values_begin_late_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: Any, value: Any, kind: pa.DataType, place: str
 ) -> None:
     if empty == [] and value != [1]:

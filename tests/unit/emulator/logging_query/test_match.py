@@ -103,6 +103,6 @@ def test_an_entry_without_a_severity_has_the_default() -> None:
         ('logName=~"("', "invalid regular expression"),
     ],
 )
-def test_what_is_not_known_is_rejected(text: str, message: str) -> None:
+def test_an_unknown_field_is_rejected(text: str, message: str) -> None:
     with pytest.raises(EmulatorApiError, match=f"^Unparseable filter: .*{message}"):
         matcher(parse(text))

@@ -58,7 +58,9 @@ def constants(job_id: str = "7", severity: str = "INFO") -> dict[tuple[str, ...]
     later=st.sampled_from([-1, 0, 1, 1_000_000]),
     text=st.sampled_from(["loss", "x"]),
 )
-def test_a_plan_finds_what_the_filter_matches(node: Node, job_id: str, severity: str, later: int, text: str) -> None:
+def test_a_plan_finds_the_entries_that_the_filter_matches(
+    node: Node, job_id: str, severity: str, later: int, text: str
+) -> None:
     entry = {
         "resource": {"type": "ml_job", "labels": {"job_id": job_id}},
         "severity": severity,
@@ -101,7 +103,7 @@ def test_a_range_of_times_is_read_from_the_index(text: str, first: int, last: in
     assert (part.first, part.last, part.matches) == (first, last, None)
 
 
-def test_the_position_of_gcloud_is_a_range_and_a_condition() -> None:
+def test_gclouds_position_becomes_a_range_and_a_condition() -> None:
     text = f'((timestamp="{NOW}" AND insertId>"5") OR timestamp>"{NOW}") AND timestamp<"{rfc3339(T / 1e6 + 1)}"'
     part = Plan(parse(text)).range(constants())
     assert part is not None
@@ -115,7 +117,7 @@ def test_the_position_of_gcloud_is_a_range_and_a_condition() -> None:
     "text",
     ['resource.type="k8s"', "severity>INFO", 'timestamp="2026-11-23T14:00:00.0000001Z"', 'resource.labels.job_id="8"'],
 )
-def test_nothing_is_read_where_nothing_can_match(text: str) -> None:
+def test_nothing_is_read_if_nothing_can_match(text: str) -> None:
     assert Plan(parse(text)).range(constants()) is None
 
 
@@ -132,5 +134,5 @@ def test_nothing_is_read_where_nothing_can_match(text: str) -> None:
         ("", None),
     ],
 )
-def test_the_jobs_that_can_match(text: str, ids: set[str] | None) -> None:
+def test_jobs_that_cannot_match_are_excluded(text: str, ids: set[str] | None) -> None:
     assert Plan(parse(text)).job_ids == ids

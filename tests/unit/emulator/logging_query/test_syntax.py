@@ -43,7 +43,7 @@ def shown(node: Node, *, within: str = "") -> str:
 @given(NODES)
 def test_not_binds_tightest_then_or_then_and(node: Node) -> None:
     assert parse(shown(node)) == node
-    assert parse(shown(node).replace(" AND ", "\n  ")) == node, "AND may be omitted"
+    assert parse(shown(node).replace(" AND ", "\n  ")) == node, "AND must be optional"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_not_binds_tightest_then_or_then_and(node: Node) -> None:
         ('insertId="A" OR "B"', Or((Comparison(("insertId",), "=", "A"), Text("B")))),
     ],
 )
-def test_trees(text: str, tree: Node) -> None:
+def test_filters_are_parsed_into_trees(text: str, tree: Node) -> None:
     assert parse(text) == tree
 
 
@@ -122,7 +122,7 @@ def test_an_invalid_filter_is_rejected(text: str, message: str) -> None:
         parse(text)
 
 
-def test_the_length_is_limited() -> None:
+def test_the_length_of_a_filter_is_limited() -> None:
     assert parse("a" * 20_000) != FALSE
     with pytest.raises(EmulatorApiError, match="20000 characters"):
         parse("a" * 20_001)

@@ -69,7 +69,7 @@ def test_columns_have_type_and_role() -> None:
     ]
 
 
-def test_statistics_of_a_column() -> None:
+def test_statistics_of_a_column_are_reported() -> None:
     age = datasets.training_statistics(manifest()).columnMetrics["age"]
     assert (age.nullCount, age.distinctCount, age.count, age.min, age.max) == (2, 60, 98, 18, 80)
     assert len(age.quantiles or {}) == 21
@@ -77,7 +77,7 @@ def test_statistics_of_a_column() -> None:
     assert (age.quantiles or {})["1"] == 20
 
 
-def test_what_is_not_a_number_or_not_known_is_left_out() -> None:
+def test_unknown_and_non_numeric_statistics_are_left_out() -> None:
     metrics = datasets.training_statistics(manifest()).columnMetrics
     assert (metrics["seen"].min, metrics["seen"].max, metrics["seen"].quantiles) == (None, None, {})
     assert metrics["left"].count is None

@@ -69,7 +69,7 @@ def test_packages_of_a_job_file_are_inputs() -> None:
     assert names(lineage.outputs) == ["prefix/m/j1/model"]
 
 
-def test_a_submission_without_inputs() -> None:
+def test_a_submission_without_inputs_has_no_inputs_in_its_lineage() -> None:
     lineage = tasks.submitted(HANDLE, Submission.REATTACHED, {}, ())
     assert (lineage.inputs, lineage.outputs) == ([], [])
     assert run_facet(lineage, "mlengine_job").decision == "reattached"
@@ -105,7 +105,7 @@ def test_a_model_that_is_not_published_writes_no_champion(decision: PublishDecis
     assert (facet.published, facet.decision, facet.championSerial) == (False, decision.value, 7)
 
 
-def test_registered_versions() -> None:
+def test_registered_versions_are_in_the_run_facet() -> None:
     lineage = tasks.registered(BUCKET, Registration(CHAMPION, (Registered("mlflow", "m", "3", created=True),)))
     assert names(lineage.inputs) == ["prefix/m/champion.json"]
     assert run_facet(lineage, "mlengine_registration").versions[0]["version"] == "3"

@@ -79,7 +79,7 @@ PAIRS = {
         ("regression", "median_absolute_error", False),
     ],
 )
-def test_the_interval_is_that_of_a_plain_loop(pair: str, metric: str, higher: bool) -> None:
+def test_the_interval_equals_that_of_a_plain_loop(pair: str, metric: str, higher: bool) -> None:
     challenger, champion = PAIRS[pair]
     found = paired(challenger, champion, [metric], resamples=1000)[metric]
     low, high = plain_loop(challenger, champion, metric, 400)
@@ -94,7 +94,7 @@ def test_the_interval_is_that_of_a_plain_loop(pair: str, metric: str, higher: bo
     assert found.champion == pytest.approx(compute(metric, champion).number)
 
 
-def test_many_rows_have_the_interval_of_exact_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_for_many_rows_approximates_exact_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """From 10,000 rows on, draws follow a Poisson distribution."""
     mine, theirs = binary(12_000, 1, 1.0), binary(12_000, 2, 1.05)
     fast = paired(mine, theirs, ["roc_auc", "log_loss"], resamples=600)
@@ -160,7 +160,7 @@ def test_few_rows_of_a_class_are_drawn_exactly_among_many_of_another() -> None:
     assert (found.resamples, found.drawn, found.note) == (60, 60, "")
 
 
-def test_one_class_has_no_comparison() -> None:
+def test_a_single_class_cannot_be_compared() -> None:
     one = Outcomes("binary", np.ones(20, int), np.linspace(0, 1, 20), np.ones(20, int), None, 2)
     found = paired(one, one, ["roc_auc", "accuracy"], resamples=20)
     assert found["roc_auc"].undefined == "all 20 rows are of one class"
@@ -168,7 +168,7 @@ def test_one_class_has_no_comparison() -> None:
     assert found["accuracy"].low == 0
 
 
-def test_it_is_reproducible_and_the_order_of_rows_does_not_matter() -> None:
+def test_the_result_is_reproducible_and_independent_of_row_order() -> None:
     mine, theirs = PAIRS["binary"]
     first, again, other = (paired(mine, theirs, ["roc_auc"], resamples=50, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
@@ -213,7 +213,7 @@ def test_the_weights_of_a_resample_do_not_overflow_in_a_users_function() -> None
     assert -100 < found.low <= found.gain <= found.high < 0
 
 
-def test_functions_of_users() -> None:
+def test_custom_metric_functions_are_compared() -> None:
     mine, theirs = PAIRS["binary"]
     found = paired(mine, theirs, [f"{__name__}:cost", f"{__name__}:broken"], resamples=100)
     first = found[f"{__name__}:cost"]

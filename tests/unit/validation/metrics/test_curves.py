@@ -13,7 +13,7 @@ from mlengine.validation.metrics.outcomes import Outcomes
 from mlengine.validation.metrics.registry import compute
 
 
-def test_the_curves_of_a_binary_model() -> None:
+def test_curves_of_a_binary_model() -> None:
     random = np.random.default_rng(1)
     target = random.integers(0, 2, 20_000)
     values = np.clip(target * 0.3 + random.random(20_000) * 0.7, 0, 1)
@@ -35,7 +35,7 @@ def test_one_class_has_no_roc_curve() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_the_confusion_matrix() -> None:
+def test_the_confusion_matrix_counts_predictions() -> None:
     random = np.random.default_rng(1)
     target, predicted = random.integers(0, 4, (2, 500))
     found = curves(Outcomes("multiclass", target, None, predicted, None, 4))["confusion"]
@@ -43,12 +43,12 @@ def test_the_confusion_matrix() -> None:
     assert (found["classes"], found["others"]) == ([0, 1, 2, 3], False)
 
 
-def test_rows_without_a_prediction_are_among_the_others() -> None:
+def test_rows_without_a_prediction_are_counted_as_others() -> None:
     one = Outcomes("multiclass", np.array([0, 1]), None, np.array([0, -1]), None, 2)
     assert curves(one)["confusion"] == {"classes": [0, 1], "others": True, "rows": [[1, 0, 0], [0, 0, 1], [0, 0, 0]]}
 
 
-def test_two_million_classes() -> None:
+def test_the_confusion_matrix_of_two_million_classes_is_limited() -> None:
     random = np.random.default_rng(1)
     target = np.concatenate((np.repeat(np.arange(40), 100), random.integers(0, 2_000_000, 5000)))
     predicted = np.where(random.random(len(target)) < 0.5, target, 1_999_999)
@@ -64,7 +64,7 @@ def test_two_million_classes() -> None:
 
 
 @pytest.mark.parametrize("values", [np.array([3.0, 3.0]), np.array([-1e9, 5.0]), np.array([0.0, 0.0])])
-def test_the_histograms_of_a_regression(values: np.ndarray) -> None:
+def test_histograms_of_a_regression(values: np.ndarray) -> None:
     found = curves(Outcomes("regression", np.array([3.0, 3.0]), values))
     assert sum(found["residuals"]["rows"]) == 2
     assert len(found["residuals"]["edges"]) == CELLS + 1

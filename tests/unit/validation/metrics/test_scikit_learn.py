@@ -157,7 +157,7 @@ def outcomes(task: str, rows: int, seed: int, *, weighted: bool, coarse: bool, p
     return Outcomes(task, target, values, values.argmax(axis=1), weight, classes)
 
 
-def test_each_metric_has_a_reference() -> None:
+def test_each_metric_is_compared_with_scikit_learn() -> None:
     names = {f"{name.partition('=')[0]}" for name in REFERENCE}
     assert names == METRICS.keys()
 
@@ -172,7 +172,7 @@ def test_each_metric_has_a_reference() -> None:
     present=st.integers(1, 4),
 )
 @settings(max_examples=10, deadline=None)
-def test_the_value_is_scikit_learns(
+def test_the_value_equals_scikit_learns(
     name: str, task: str, rows: int, seed: int, weighted: bool, coarse: bool, present: int
 ) -> None:
     weighted = weighted and name not in {"median_absolute_error"}  # scikit-learn defines it differently with weights
@@ -218,7 +218,7 @@ def undefined_here(name: str, one: Outcomes) -> bool:
         ("mean_poisson_deviance", Outcomes("regression", np.array([3.0]), np.array([-1.0])), "positive predictions"),
     ],
 )
-def test_an_undefined_metric_says_why(name: str, one: Outcomes, words: str) -> None:
+def test_an_undefined_metric_has_a_reason(name: str, one: Outcomes, words: str) -> None:
     value = compute(name, one)
     assert value.number is None
     assert words in value.undefined
@@ -240,7 +240,7 @@ def test_a_row_without_a_prediction_is_wrong_in_each_metric_of_classes() -> None
     assert compute("precision_macro", one).number == 1.0
 
 
-def test_weights_of_the_median() -> None:
+def test_the_median_is_weighted() -> None:
     target, error = np.zeros(4), np.array([1.0, 2.0, 3.0, 10.0])
     weight = np.array([1.0, 1.0, 1.0, 5.0])
     assert compute("median_absolute_error", Outcomes("regression", target, error, None, weight)).number == 10
@@ -256,7 +256,7 @@ def raises(target: Any, prediction: Any, weight: Any) -> float:
     raise KeyError("no price")
 
 
-def test_a_function_of_the_users() -> None:
+def test_a_custom_metric_function_is_called() -> None:
     one = Outcomes("binary", np.array([1, 0, 1]), np.array([0.9, 0.8, 0.1]), None, np.array([2.0, 1.0, 1.0]))
     assert compute(f"{__name__}:profit", one).number == 160
     assert compute(f"{__name__}:raises", one).undefined == "it raised KeyError: 'no price'"

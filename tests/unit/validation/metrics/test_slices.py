@@ -31,20 +31,20 @@ def test_the_worst_slice_is_first_and_the_champion_is_measured_on_the_same_rows(
     assert [one.champion.number for one in found if one.champion] == [1.0, 0.5]
 
 
-def test_of_an_error_the_largest_is_first() -> None:
+def test_slices_of_an_error_metric_are_sorted_by_the_largest_value() -> None:
     one = Outcomes("regression", np.zeros(4), np.array([1.0, 1.0, 5.0, 5.0]))
     found = slices(one, {"c": np.array([1, 1, 2, 2])}, "mean_absolute_error", 1)
     assert [part.name for part in found] == ["c=2", "c=1"]
 
 
-def test_an_undefined_slice_is_last_and_says_why() -> None:
+def test_an_undefined_slice_is_last_and_has_a_reason() -> None:
     one = Outcomes("binary", np.array([0, 1, 1, 1]), np.array([0.2, 0.7, 0.6, 0.9]), None, None, 2)
     found = slices(one, {"c": np.array(["x", "x", "y", "y"])}, "roc_auc", 1)
     assert [(part.name, part.value.number) for part in found] == [("c=x", 1.0), ("c=y", None)]
     assert found[1].value.undefined == "all 2 rows are of one class"
 
 
-def test_combinations_of_columns() -> None:
+def test_slices_by_combinations_of_columns() -> None:
     columns = {"a": np.array(["x", "x", "y", "y"], object), "b": np.array([True, False, True, True])}
     found = slices(outcomes([0] * 4, [0] * 4), columns, "accuracy", 1)
     assert sorted((one.name, one.rows) for one in found) == [
@@ -75,7 +75,7 @@ def test_combinations_of_columns() -> None:
         ([0.1234567, 0.1234568], [("c=0.1234567", 1), ("c=0.1234568", 1)]),
     ],
 )  # fmt: skip
-def test_values_and_bins(column: Any, expected: list[tuple[str, int]]) -> None:
+def test_slices_by_values_and_bins(column: Any, expected: list[tuple[str, int]]) -> None:
     assert names(column) == expected
 
 
@@ -92,11 +92,11 @@ def test_infinite_numbers_are_in_the_outermost_bins() -> None:
     assert [rows for _, rows in names(column)] == [21, 20, 20, 20, 22]
 
 
-def test_a_column_with_a_value_for_each_row_is_bounded() -> None:
+def test_the_number_of_slices_is_limited() -> None:
     assert names(np.array([str(at) for at in range(3000)]), min_rows=2) == []
     assert len(names(np.array([str(at) for at in range(3000)]))) == 1000
 
 
-def test_a_metric_of_another_task() -> None:
+def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(MlengineError, match="'roc_auc' is of binary, and the task is multiclass"):
         slices(outcomes([0], [0]), {"c": np.array([1])}, "roc_auc", 1)

@@ -13,7 +13,7 @@ from mlengine.validation.metrics.registry import prepare
 @pytest.mark.parametrize("decimals", [1, 2, 9])  # many ties, some, none
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_as_scikit_learn(decimals: int, share: float, ordered: bool) -> None:
+def test_ranking_metrics_equal_scikit_learns(decimals: int, share: float, ordered: bool) -> None:
     generator = np.random.default_rng(int(decimals * 100 + share * 100))
     target = (generator.random(400) < share).astype(np.int64)
     values = np.round(np.clip(target * 0.2 + generator.random(400) * 0.8, 0, 1), decimals)

@@ -29,13 +29,13 @@ def test_images_of_bytes_are_scaled_for_inputs_of_floats_and_columns_of_bytes_ar
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int64])
-def test_a_matrix_of_numbers_is_no_image(kind: Any) -> None:
+def test_a_matrix_of_numbers_is_not_treated_as_an_image(kind: Any) -> None:
     batch = {"age": np.array([20, 40], kind), "n": np.array([1, 2], kind)}
     assert gather(batch, ["age", "n"], "float32", (2,)).tolist() == [[20.0, 1.0], [40.0, 2.0]]
     assert gather(batch, ["age", "n"], "float32", (2,), 2.0).tolist() == [[10.0, 0.5], [20.0, 1.0]]
 
 
-def test_integers_are_not_cut_off() -> None:
+def test_integers_are_not_truncated() -> None:
     with pytest.raises(ValueError, match="of type uint8 does not hold the values of age: int64, 3 to 300"):
         gather({"age": np.array([3, 300])}, ["age"], "uint8", ())
 

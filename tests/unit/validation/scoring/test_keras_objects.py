@@ -31,7 +31,7 @@ def stored(folder: Path, *layers: dict[str, Any], **more: Any) -> str:
     return str(folder / "model.keras")
 
 
-def test_objects_of_the_package_are_imported_by_the_names_in_the_file(tmp_path: Path) -> None:
+def test_custom_objects_are_imported_by_the_names_in_the_file(tmp_path: Path) -> None:
     layer = {"module": "fractions", "class_name": "Fraction", "registered_name": "mine>Fraction", "config": {}}
     activation = {"module": "math", "class_name": "function", "config": "hypot", "registered_name": "hypot"}
     path = stored(tmp_path, layer, {**LAYER, "config": {"activation": activation}})
@@ -52,7 +52,7 @@ def test_a_class_of_the_main_module_is_refused_with_advice(module: str | None, t
         _custom_objects(path)
 
 
-def test_a_module_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_module_is_named(tmp_path: Path) -> None:
     path = stored(tmp_path, {"module": "no_such", "class_name": "Log", "registered_name": "mine>Log", "config": {}})
     with pytest.raises(ValueError, match="the model needs Log of no_such, which cannot be imported: No module named"):
         _custom_objects(path)

@@ -9,7 +9,7 @@ from mlengine.validation.scoring.matching import MatchError, match, match_featur
 TABLE = {"age": ("int64", ()), "plan": ("string", ()), "charges": ("float32", ()), "since": ("datetime64[us]", ())}
 
 
-def test_inputs_take_the_columns_of_their_names() -> None:
+def test_inputs_get_the_columns_of_the_same_name() -> None:
     assert match(["plan", "age"], TABLE) == {"plan": ["plan"], "age": ["age"]}
 
 
@@ -29,14 +29,14 @@ def test_features_takes_all_columns_next_to_other_inputs() -> None:
     assert match(["age", "x"], TABLE, features="x") == {"age": ["age"], "x": ["age", "charges"]}
 
 
-def test_an_input_without_a_column_is_refused_with_the_columns_there_are() -> None:
+def test_an_input_without_a_column_is_refused_with_the_available_columns() -> None:
     with pytest.raises(
         MatchError, match="no column for input 'tariff': the dataset has the columns age, plan, charges"
     ):
         match(["age", "tariff"], TABLE)
 
 
-def test_a_mapping_to_no_column_is_refused() -> None:
+def test_a_mapping_to_an_unknown_column_is_refused() -> None:
     with pytest.raises(MatchError, match="columns names tarif"):
         match(["age"], TABLE, given={"age": "tarif"})
 

@@ -43,7 +43,7 @@ def test_all_rows_are_scored_in_batches(rows: Rows) -> None:
     assert predictor.sizes == [3, 3, 1]
 
 
-def test_a_fixed_batch_size_is_filled_and_cut(rows: Rows) -> None:
+def test_the_last_batch_of_a_fixed_size_is_padded_and_trimmed(rows: Rows) -> None:
     predictor = Predictor(lambda x: np.stack([x, -x], 1), batch_size=4)
     assert score(predictor, rows, 7) == [[row, -row] for row in range(7)]
     assert predictor.sizes == [4, 4]
@@ -70,18 +70,20 @@ def test_an_output_is_chosen_by_name_or_because_it_is_the_only_one_of_floats(row
         (lambda x: np.zeros((len(x), 1 + int(x[0] > 0))), "some rows have 1 predictions, others 2"),
     ],
 )
-def test_an_answer_that_is_not_a_row_of_numbers_for_each_row_is_refused(rows: Rows, answer: Any, message: str) -> None:
+def test_predictions_that_are_not_numbers_for_each_row_are_refused(rows: Rows, answer: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(Predictor(answer), rows)
 
 
-def test_too_many_predictions_are_refused_before_memory_is_taken(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_predictions_are_refused_before_memory_is_allocated(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(measure, "MAX_VALUES", 13)
     with pytest.raises(ValueError, match="2 predictions for each of 7 rows are more than 13 in all"):
         score(Predictor(lambda x: np.zeros((len(x), 2))), rows)
 
 
-def test_outputs_that_depend_on_the_batch_are_found(rows: Rows) -> None:
+def test_outputs_that_depend_on_the_batch_are_detected(rows: Rows) -> None:
     assert measure.check_batches(measure.Outputs(Predictor(lambda x: x), None), rows)["batch_difference"] == 0.0
     found = measure.check_batches(measure.Outputs(Predictor(lambda x: x / x.sum() if x.sum() else x), None), rows)
     assert found["batch_difference"] > 0.5
