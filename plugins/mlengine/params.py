@@ -26,7 +26,7 @@ _VERSION = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"  # the same rule as in mlengine
 def dataset_version(dataset: str, section: str = "") -> Param:
     """The dataset version to train on. The form suggests the versions that this machine knows.
 
-    It accepts other versions too, because a new version may not be known here yet.
+    The field accepts other versions too, because a new version may not be known here yet.
 
     :param dataset: the dataset's name.
     :param section: heading under which the form shows the field.
@@ -91,7 +91,10 @@ def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), sect
 
 
 def _tier(name: str) -> str:
-    """:raises MlengineError: there is no such tier with a fixed cluster."""
+    """The label of a scale tier, with its number of replicas of each role.
+
+    :raises MlengineError: there is no such tier with a fixed cluster.
+    """
     if name not in TIERS:
         raise MlengineError(f"no scale tier {name!r} with a fixed cluster", hint=f"use some of {', '.join(TIERS)}")
     parts = (f"{pool.count} {_ROLES[pool.role]}{'s' * (pool.count > 1)}" for pool in TIERS[name])
@@ -99,5 +102,5 @@ def _tier(name: str) -> str:
 
 
 def _non_empty(**options: Any) -> dict[str, Any]:
-    """The options that have a value. The form would show an empty section, or an empty list of suggestions."""
+    """The options that have a value: the form would show an empty section, or an empty list of suggestions."""
     return {name: value for name, value in options.items() if value}

@@ -28,7 +28,7 @@ _RUN_DATE = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 
 
 class RetrainingTaskGroup(TaskGroup):
-    """Package, prepare, submit, wait, validate, publish.
+    """The tasks of a retraining: package, prepare, submit, wait, validate, publish.
 
     The tasks are attributes: ``package``, ``dataset``, ``prepare``, ``submit``, ``wait``, ``validate``, ``publish``,
     ``register``. Optional tasks that the group does not have are ``None``.
@@ -38,9 +38,10 @@ class RetrainingTaskGroup(TaskGroup):
 
     :param model: the model's name: its folder in the bucket.
     :param trainer: the trainer's package dir or project dir, or built archives; relative to the DAG's file.
-    :param job_file: path of a YAML job file, relative to the DAG's file, or its content.
+    :param job_file: the path of a YAML job file, relative to the DAG's file, or its content.
     :param module: the module to run, such as ``trainer.task``, instead of the job file's ``pythonModule``.
-    :param requirements: of a trainer that is a package dir, as in a requirements file; a project has its own.
+    :param requirements: the requirements of a trainer that is a package dir, as in a requirements file; a project
+        declares its own.
     :param dataset: the name of a dataset. The version for the run is resolved first, and its URI is passed to the
         trainer as ``dataset_arg``. Without a dataset, the trainer finds its own data.
     :param dataset_version: a version of the dataset; by default, the one of the trigger form, of the run's partition
@@ -48,15 +49,15 @@ class RetrainingTaskGroup(TaskGroup):
     :param dataset_arg: the trainer's argument for the URI of the dataset version, by default ``--dataset``; ``""`` for
         none.
     :param args: the trainer's own arguments; they replace the job file's.
-    :param scale_tier: replaces the job file's scale tier.
-    :param replica_counts: replicas of each role; replace the job file's: ``{"worker": 2, "ps": 1}``.
+    :param scale_tier: the scale tier, instead of the job file's.
+    :param replica_counts: the number of replicas of each role, instead of the job file's: ``{"worker": 2, "ps": 1}``.
     :param labels: labels of the job, for users and billing.
     :param job_id_hint: a readable part of the job id; by default the dataset version, or the run's date.
     :param force_retrain: train even if a job with the same inputs was accepted before; by default, the value of the
         trigger form.
     :param max_attempts: maximum number of attempts of the job if machines fail.
 
-    :param backend: where the job runs: ``local``, ``ray`` or ``vertex``.
+    :param backend: the backend that runs the job: ``local``, ``ray`` or ``vertex``.
     :param backend_options: keyword arguments of the backend.
     :param project_id: Google Cloud project of the job.
     :param region: region of the job; it has precedence over the job file's.
@@ -72,15 +73,15 @@ class RetrainingTaskGroup(TaskGroup):
     :param running_timeout_seconds: the job is cancelled this long after it left QUEUED.
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
-    :param thresholds: what the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
+    :param thresholds: the thresholds that the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
     :param validation_level: how much is validated: ``all``; ``signature`` for a SavedModel without a dataset version;
         ``files`` for a model that validation cannot run.
-    :param serving_signature: how the model must be called
+    :param serving_signature: the serving signature that the model must have
         (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the
         model's folder and its figures.
-    :param scorer: how the model predicts, ``package.module:function`` of the trainer's package; by default as its
-        ``pyproject.toml`` says, else by the kind of the model's files.
+    :param scorer: the function that predicts, as ``package.module:function`` of the trainer's package; by default the
+        one that its ``pyproject.toml`` names, else one for the kind of the model's files.
     :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
     :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
     :param require_comparison: accept a model only if it was compared with the champion; this is the default. The
@@ -170,7 +171,7 @@ class RetrainingTaskGroup(TaskGroup):
         stored = {**cloud, **_given(bucket=bucket)}
         trained = {**cloud, **_given(project_id=project_id, region=region, backend_options=backend_options)}
         super().__init__(group_id=group_id, **{"tooltip": f"retrain {model}", **kwargs})
-        # Arguments that have a default here, which must not replace those of the DAG.
+        # These arguments have a default here, which must not replace the DAG's default_args.
         defaults = {"dataset_arg": "--dataset", **self.dag.default_args, **self.default_args}
         dataset_arg = defaults["dataset_arg"] if dataset_arg is None else dataset_arg
         job_id_hint = job_id_hint or defaults.get("job_id_hint")
@@ -272,7 +273,10 @@ class _TaskArgs:
         return {"task_id": task, **common, **_given(**specific), **self._given.get(task, {})}
 
     def check_all_used(self) -> None:
-        """:raises MlengineError: ``task_args`` names an unknown task."""
+        """Check that ``task_args`` has only tasks of the group.
+
+        :raises MlengineError: ``task_args`` names an unknown task.
+        """
         if unknown := self._given.keys() - set(self._tasks):
             raise MlengineError(
                 f"task_args names {', '.join(sorted(unknown))}", hint=f"the tasks are {', '.join(self._tasks)}"
@@ -284,7 +288,7 @@ def _given(**arguments: Any) -> dict[str, Any]:
 
 
 def _paths(trainer: Any) -> Any:
-    """Paths as strings, because they are templates; the output of a task and mapped values as they are."""
+    """The trainer's paths as strings, as they are templates. A task's output and mapped values are unchanged."""
     if isinstance(trainer, list | tuple):
         return [_paths(one) for one in trainer]
     return str(trainer) if isinstance(trainer, Path) else trainer

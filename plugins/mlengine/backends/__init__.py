@@ -18,12 +18,13 @@ from mlengine.core.spec import TrainingSpec
 
 @dataclass(frozen=True)
 class Submission:
-    """One attempt to submit.
+    """One attempt of a job, as it is given to a backend for submission.
 
     :param key: the job key's digest; the backend labels the attempt with it, and :meth:`TrainingBackend.find` searches
         for it.
     :param labels: labels for users and billing; the backend adds key and attempt.
-    :param fallback: what :meth:`FallsBack.next_fallback` returned for this attempt; ``None`` for the first request.
+    :param fallback: the value that :meth:`FallsBack.next_fallback` returned for this attempt; ``None`` for the first
+        request.
     """
 
     key: str
@@ -36,7 +37,7 @@ class Submission:
 
 
 class LogLine(NamedTuple):
-    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
+    """One line of one replica's log. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
 
     :param stderr: the replica wrote it to stderr; always false if the backend does not know (:class:`SeparatesStderr`).
     """
@@ -49,11 +50,12 @@ class LogLine(NamedTuple):
 
 @dataclass(frozen=True)
 class LogPage:
-    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call.
+    """The log lines since a cursor. ``cursor`` is opaque JSON, to be passed to the next call.
 
-    :param more: there are lines, and further ones can be read at once.
-    :param wait: the log was not read to its present end, and there are no lines: the service limits how often logs are
-        read, or a search takes more calls. The next call may be made after so many seconds. ``None``: it was read.
+    :param more: whether there are lines, and further ones can be read at once.
+    :param wait: the number of seconds after which the next call may be made, if the log was not read to its present
+        end and there are no lines: the service limits how often logs are read, or a search takes more calls. ``None``
+        if the log was read to its end.
     """
 
     lines: tuple[LogLine, ...]
@@ -76,15 +78,15 @@ class TrainingBackend(Protocol):
         """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
 
         :raises BackendError: the submission was rejected; retrying does not help.
-        :raises NoCapacityError: it was rejected for lack of quota, and no job was created.
-        :raises BackendUnavailableError: try again later.
+        :raises NoCapacityError: the submission was rejected for lack of quota, and no job was created.
+        :raises BackendUnavailableError: the backend cannot be reached; the call can be retried later.
         """
 
     def find(self, key: str) -> list[JobHandle]:
         """All attempts labelled with ``key``, oldest first, including those that a crash left unrecorded."""
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
-        """The state of many jobs in few calls, in the order of ``handles``.
+        """The states of many jobs, in the order of ``handles``, read with few calls to the service.
 
         A job that the backend no longer knows is FAILED with cause ``lost``.
 
@@ -94,11 +96,11 @@ class TrainingBackend(Protocol):
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log.
 
-        Does not wait for a quota: see :attr:`LogPage.wait`.
+        The method does not wait for a quota: see :attr:`LogPage.wait`.
         """
 
     def cancel(self, handle: JobHandle) -> None:
-        """Cancel the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
+        """Cancel the job. The call can be repeated safely; a job that has ended, or is unknown, is not an error."""
 
     def console_url(self, handle: JobHandle) -> str | None:
         """URL of a web page that shows the job; ``None`` if there is none."""
@@ -106,7 +108,7 @@ class TrainingBackend(Protocol):
 
 @runtime_checkable
 class CapsCluster(Protocol):
-    """A backend on one machine: it may run a smaller cluster than requested."""
+    """A backend on one machine, which may run a smaller cluster than the job file requests."""
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
         """The spec that will run, and one message for each value that was reduced."""
@@ -124,11 +126,11 @@ class BatchesLogs(Protocol):
     def logs_many(
         self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
     ) -> list[LogPage]:
-        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job.
+        """One page of log lines for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job.
 
-        A call with the same jobs and the cursors of the last one continues a search that was not complete.
+        A call with the same jobs and the cursors of the last call continues a search that was not complete.
 
-        :param urgent: some of the jobs have ended, and their last lines are wanted.
+        :param urgent: whether some of the jobs have ended, and their last lines are wanted.
         """
 
 
@@ -154,12 +156,12 @@ class RunsOnHost(Protocol):
         """The name of this host, as recorded in its jobs."""
 
     def elsewhere(self, handle: JobHandle) -> str | None:
-        """The job's host, if it is another one; otherwise ``None``."""
+        """The name of the job's host if it is not this one; otherwise ``None``."""
 
 
 @runtime_checkable
 class LimitsRestarts(Protocol):
-    """A backend that restarts a job within a limit of its own: these restarts do not count as attempts.
+    """A backend that restarts the replicas of a job itself, and limits how often: a restart is not a new attempt.
 
     :param limits_restarts: always true.
     """
@@ -169,39 +171,39 @@ class LimitsRestarts(Protocol):
 
 @runtime_checkable
 class EndsReplicas(Protocol):
-    """A backend that can end a single replica, as a preempted host does: for tests of recovery."""
+    """A backend that can end a single replica as a preempted host does, to test recovery."""
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
-        """Send SIGTERM to ``replica`` (``role-index``). ``False`` if it is not running."""
+        """Send SIGTERM to ``replica`` (``role-index``). Return ``False`` if the replica is not running."""
 
 
 @runtime_checkable
 class SeparatesStderr(Protocol):
-    """A backend that can keep stdout and stderr of the replicas apart."""
+    """A backend that can keep the replicas' stdout and stderr apart."""
 
     def separate_stderr(self) -> None:
-        """From now on, mark the lines that jobs of this object write to stderr.
+        """From now on, mark the lines that jobs submitted by this object write to stderr.
 
-        The order of a replica's lines is then kept within stdout and within stderr, but not between them.
+        The order of a replica's lines is then kept within stdout and within stderr, but not between the two.
         """
 
 
 @runtime_checkable
 class EstimatesCost(Protocol):
-    """A backend that knows list prices."""
+    """A backend that knows the list prices of its machines."""
 
     def usd_per_hour(self, submission: Submission) -> float | None:
-        """The price of the job's machines per hour; ``None`` if a price is unknown."""
+        """The price of the job's machines per hour, in USD; ``None`` if the price of one of them is unknown."""
 
 
 @runtime_checkable
 class ShowsRequest(Protocol):
-    """A backend that can show a request without sending it."""
+    """A backend that can show the request for a job without sending it."""
 
     def show(self, submission: Submission) -> str:
         """The request as YAML, with comments for values that differ from the job file.
 
-        :raises BackendError: :meth:`TrainingBackend.submit` would reject it.
+        :raises BackendError: :meth:`TrainingBackend.submit` would reject the submission.
         """
 
 
@@ -220,28 +222,30 @@ class LearnsRegions(Protocol):
 class FallsBack(Protocol):
     """A backend that can request other machines, another region or another strategy when machines are missing.
 
-    What it returns is recorded in ``job.json`` before a job is created with it.
+    A fallback is recorded in ``job.json`` before a job is created with it.
     """
 
     def next_fallback(self, current: Mapping[str, Any] | None, status: JobStatus | None) -> Mapping[str, Any] | None:
-        """What the next request has instead of the first one's; ``None`` if there is nothing left to try.
+        """The values by which the next request differs from the first one.
 
-        :param current: what this method returned for the attempt that failed; ``None`` if that was the first request.
-        :param status: of the attempt that ended; ``None`` if the service refused to create it. ``None`` is returned
-            if the attempt did not end for lack of machines.
+        ``None`` if there is nothing left to try, or if the attempt did not end for lack of machines.
+
+        :param current: the value that this method returned for the attempt that failed; ``None`` if that was the first
+            request.
+        :param status: the status of the attempt that ended; ``None`` if the service refused to create it.
         """
 
 
 @runtime_checkable
 class LeavesWaitLimit(Protocol):
-    """A backend that does not limit how long a job waits for machines. The task or command that waits for it does."""
+    """A backend that does not limit how long a job waits for machines: the task or command that waits for it does."""
 
     def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
-        """How long a job may be QUEUED and PREPARING before it is cancelled; infinity for no limit.
+        """The seconds that a job may be QUEUED and PREPARING before it is cancelled; infinity for no limit.
 
-        ``None`` if neither ``spec`` nor the backend's settings say.
+        ``None`` if neither ``spec`` nor the backend's settings have a limit.
 
-        :param fallback: that of the attempt (:class:`FallsBack`).
+        :param fallback: the fallback of the attempt (:class:`FallsBack`).
         """
 
 
@@ -250,7 +254,7 @@ class ListsJobs(Protocol):
     """A backend that can list its jobs, for the command line."""
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
-        """This project's jobs, in order of submission; all, or those whose job id or name is ``named``."""
+        """This project's jobs, in order of submission: all of them, or those whose job id or name is ``named``."""
 
 
 @runtime_checkable
@@ -266,10 +270,10 @@ class ChoosesPython(Protocol):
 
 @runtime_checkable
 class KnowsPython(Protocol):
-    """A backend that knows before the submission which Python trainers run on."""
+    """A backend that knows before the submission which Python version trainers run on."""
 
     def python_of(self, spec: TrainingSpec) -> str | None:
-        """The version, such as ``3.11`` or ``3.11.7``; ``None`` if it is not known."""
+        """The Python version, such as ``3.11`` or ``3.11.7``; ``None`` if it is not known."""
 
 
 Factory = Callable[..., TrainingBackend]
@@ -283,7 +287,7 @@ _BACKENDS: dict[str, str | Factory] = {
 
 
 def register(name: str, factory: str | Factory) -> None:
-    """Add a backend, or replace the one of that name.
+    """Register a backend, replacing any backend of the same name.
 
     :param factory: a class or function that is called with the backend's settings as keyword arguments, or its import
         path ``module:name``. With a path, the module is imported when the backend is first used.
@@ -299,9 +303,9 @@ def names() -> list[str]:
 def find_attempts(
     backend: TrainingBackend, key: str, spec: TrainingSpec, regions: Sequence[str] = ()
 ) -> list[JobHandle]:
-    """All attempts labelled with ``key``, also those in the region that ``spec`` names.
+    """All attempts labelled with ``key``, including those in the region that ``spec`` names.
 
-    :param regions: further regions, in which attempts were created: :attr:`~mlengine.core.job.JobRecord.regions`.
+    :param regions: further regions in which attempts were created: :attr:`~mlengine.core.job.JobRecord.regions`.
     :raises BackendUnavailableError: the backend cannot be reached.
     """
     if isinstance(backend, LearnsRegions):
@@ -312,13 +316,13 @@ def find_attempts(
 def get_backend(name: str, **settings: Any) -> TrainingBackend:
     """The backend registered as ``name``, with default credentials.
 
-    :raises BackendError: there is no such backend; names those that there are.
+    :raises BackendError: there is no such backend; the message lists the registered ones.
     """
     return _factory(name)(**settings)
 
 
 def polling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a backend's settings on which the states and logs of jobs depend; by default, all.
+    """The subset of a backend's settings on which the states and logs of its jobs depend; by default, all.
 
     Jobs that differ only in other settings, such as machine types, are polled together.
     """
@@ -327,9 +331,10 @@ def polling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def polling_location(name: str, handle: JobHandle) -> str:
-    """Where a job is polled: ``polling_location`` of its backend, or ``""`` if all jobs are at one location.
+    """The location at which a job is polled, as its backend's ``polling_location`` returns it.
 
-    Jobs at different locations are polled independently: an outage of one delays no news of the others.
+    It is ``""`` if all of the backend's jobs are at one location. Jobs at different locations are polled independently,
+    so an outage of one location does not delay news of the jobs at the others.
     """
     locate: Callable[[JobHandle], str] | None = getattr(_factory(name), "polling_location", None)
     return "" if locate is None else locate(handle)
@@ -346,7 +351,7 @@ def connected_backend(
 ) -> TrainingBackend:
     """The backend registered as ``name``, with the credentials of an Airflow connection.
 
-    A backend without a method ``from_connection`` gets only ``settings``: it has neither project nor region.
+    A backend without a ``from_connection`` method gets only ``settings``: it has neither project nor region.
     """
     factory = _factory(name)
     connect: Factory | None = getattr(factory, "from_connection", None)

@@ -1,8 +1,8 @@
 """Detects jobs that succeeded without writing anything.
 
 A trainer that does not recognise its role, for example because ``TF_CONFIG`` has another name for the chief, often ends
-at once with exit code 0. The exit code decides that its job has succeeded; the state's message says that nothing was
-written.
+at once with exit code 0. By that exit code its job has succeeded, so only the message of the job's state can say that
+nothing was written.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class _Object(Protocol):
 
 
 class ListsObjects(Protocol):
-    """The method of :class:`mlengine.storage.client.Storage` that is used here."""
+    """The one method of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def ls(self, prefix: str) -> Sequence[_Object]:
         """All objects whose URI starts with ``prefix``."""
 
 
 def wrote_nothing(storage: ListsObjects, job_dir: str) -> bool:
-    """Whether the job dir's output directories contain no object of the trainer.
+    """Whether the job dir's output directories contain no object that the trainer wrote.
 
     :raises StorageError: the bucket cannot be read.
     """
@@ -52,8 +52,8 @@ def wrote_nothing(storage: ListsObjects, job_dir: str) -> bool:
 def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
     """The message for a job that succeeded without output.
 
-    :param spec: for the chief's name in ``TF_CONFIG``; ``None`` if unknown.
-    :param seconds: run time of the chief; ``None`` if unknown.
+    :param spec: the job's spec, from which the chief's name in ``TF_CONFIG`` is read; ``None`` if unknown.
+    :param seconds: the run time of the chief; ``None`` if unknown.
     """
     after = "" if seconds is None else f" after {seconds:.1f} s"
     message = f"the chief ended with exit code 0{after}, but wrote nothing below model/ or train/"
@@ -66,10 +66,10 @@ def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
 class OutputCheck:
     """Lists the outputs of each succeeded job once, for a backend that only knows the job's state.
 
-    A few threads list the outputs of many jobs at the same time. A poll waits for them only for a while: they do not
-    delay the news that other jobs have ended. After an error, all pause for :data:`PAUSE_SECONDS`.
+    A few threads list the outputs of many jobs at the same time. A poll waits for them only for a while, so they do
+    not delay the news that other jobs have ended. After an error, all threads pause for :data:`PAUSE_SECONDS`.
 
-    :param open_storage: with the backend's credentials; called when a job has succeeded.
+    :param open_storage: opens the storage with the backend's credentials; called when a job has succeeded.
     """
 
     def __init__(self, open_storage: Callable[[], ListsObjects]) -> None:
@@ -82,9 +82,9 @@ class OutputCheck:
         self._threads = 0
 
     def run(self, handles: Sequence[JobHandle], seconds: float) -> None:
-        """Check succeeded jobs that were not checked yet.
+        """Check the succeeded jobs that have not been checked yet.
 
-        :param seconds: the longest wait for the results. Checks that take longer go on.
+        :param seconds: the longest wait for the results. Checks that take longer continue in the background.
         """
         with self._done:
             if time.monotonic() < self._paused_until:
@@ -102,7 +102,7 @@ class OutputCheck:
             self._done.wait_for(lambda: names.isdisjoint(self._unfinished), seconds)
 
     def message(self, handle: JobHandle) -> str:
-        """The warning for a succeeded job; ``""`` if it wrote something, or if that is not known yet."""
+        """The warning for a succeeded job; ``""`` if the job wrote something, or if that is not known yet."""
         return self._messages.get(handle.name, "")
 
     def _work(self) -> None:
@@ -134,5 +134,5 @@ class OutputCheck:
 
 
 def _by_file(spec: TrainingSpec) -> bool:
-    """Whether the job file decides the chief's name: Vertex AI's own format has no field for it."""
+    """Whether the job file decides the chief's name: Vertex AI's own job format has no field for it."""
     return spec.single_replica_tf_config

@@ -1,4 +1,4 @@
-"""What the backends that run replicas themselves, ``local`` and ``ray``, require of a submission."""
+"""Checks of a submission that are common to the backends that run replicas themselves: ``local`` and ``ray``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from mlengine.core.spec import Role
 
 
 def check_submission(submission: Submission) -> None:
-    """:raises BackendError: the job has not exactly one chief, no package, or an invalid attempt."""
+    """Check that the replicas of a submission can be run.
+
+    :raises BackendError: the job has not exactly one chief, no package, or an invalid attempt.
+    """
     spec = submission.spec
     if spec.count(Role.CHIEF) != 1:
         raise BackendError(

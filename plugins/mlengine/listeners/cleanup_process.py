@@ -1,12 +1,12 @@
 """Cancels the jobs that a DAG run left running: ``python -m mlengine.listeners.cleanup_process``.
 
-Airflow's scheduler or API server notices that a run has ended. Neither may wait for a cloud or load its libraries. They
-write a request to a folder, start this process, and return.
+Airflow's scheduler or API server notices that a run has ended. Neither may wait for a cloud service or load its
+libraries. They write a request to a folder, start this process, and return.
 
-Many are started at once when a person marks a hundred runs. The process that gets the lock handles all requests; the
-others exit before they load anything. The one with the lock reads the folder once more after it has released it, so
-that no request is left. A request is deleted when it was handled. Requests of another environment are handled if they
-are older than :data:`_ABANDONED_SECONDS`: its process was killed, or its component was started again.
+If a person marks a hundred runs, many such processes start at once. The process that gets the lock handles all
+requests; the others exit before they load anything. After the process has released the lock, it reads the folder once
+more, so that no request is left. A request is deleted when it was handled. Requests of another environment are handled
+if they are older than :data:`_ABANDONED_SECONDS`: their process was killed, or their component was restarted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VOLATILE = frozenset(
     | {_VARIABLE, "_AIRFLOW_PROCESS_CONTEXT"}
 )
 _ABANDONED_SECONDS = 300.0
-# By then, a submission that was in progress when the run ended can be found.
+# The time after which a submission that was in progress when the run ended can be found.
 _LATE_SECONDS = 10.0
 _START_SECONDS = 10.0
 
@@ -54,9 +54,9 @@ _START_SECONDS = 10.0
 class CancelRequest:
     """A request to cancel the jobs of ``key``, and of the key that has claimed ``job_dir``.
 
-    :param owner: ``dag_id`` and ``run_id`` of the task whose claim it must be; by default, of any.
-    :param backend: its name, or ``None`` for the configured one.
-    :param begun_before: attempts that were made later are kept; in seconds since the epoch.
+    :param owner: ``dag_id`` and ``run_id`` of the task that must have claimed ``job_dir``; by default, any task.
+    :param backend: the backend's name; ``None`` for the configured one.
+    :param begun_before: a time in seconds since the epoch; attempts that were made later are not cancelled.
     """
 
     key: str = ""
@@ -75,7 +75,7 @@ class CancelRequest:
 def start(requests: Sequence[CancelRequest]) -> None:
     """Start a process that handles the requests, and return at once.
 
-    :raises OSError: they cannot be written, or no process can be started.
+    :raises OSError: the requests cannot be written, or no process can be started.
     """
     folder = _folder()
     file = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
@@ -86,7 +86,7 @@ def start(requests: Sequence[CancelRequest]) -> None:
 
 
 def resume() -> None:
-    """Start a process if there are requests that were not handled.
+    """Start a process if there are requests that have not been handled.
 
     :raises OSError: no process can be started.
     """
@@ -100,12 +100,12 @@ def _spawn(folder: Path) -> None:
     env = {
         **os.environ,
         _VARIABLE: str(folder),
-        # Airflow's configuration may name modules of the present path, such as a secrets backend.
+        # Airflow's configuration may name modules on this process's path, such as a secrets backend.
         "PYTHONPATH": os.pathsep.join([str(Path(mlengine.__file__).parent.parent), *filter(None, [path])]),
-        # With this value Airflow lets a process read connections where the scheduler reads them.
+        # With this value, Airflow lets a process read connections from the same places as the scheduler.
         "_AIRFLOW_PROCESS_CONTEXT": "server",
     }
-    # The shell exits at once, so that its child is not ours to reap.
+    # The shell exits at once, so that this process need not reap the shell's child.
     command = ["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-P", "-m", "mlengine.listeners.cleanup_process"]
     subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, timeout=_START_SECONDS, check=True
@@ -126,7 +126,7 @@ def _folder() -> Path:
 
 
 def cancel_jobs(request: CancelRequest) -> bool:
-    """Handle one request. Returns whether any job was ever submitted for its key."""
+    """Handle one request. Return whether any job was ever submitted for its key."""
     access = CloudAccess(
         request.gcp_conn_id, request.impersonation_chain, request.project_id, request.region, request.backend_options
     )
@@ -151,7 +151,10 @@ def _find(request: CancelRequest, submitter: Submitter, backend: TrainingBackend
 
 
 def _record(request: CancelRequest, submitter: Submitter) -> JobRecord | None:
-    """The record in the job dir; ``None`` if the key is enough, and there is none or it is that of another run."""
+    """The record in the job dir.
+
+    ``None`` if there is none or it is that of another run, and the request has a key, so that no record is needed.
+    """
     try:
         record = submitter.record(JobDir(request.job_dir))
     except MlengineError as error:
@@ -163,7 +166,7 @@ def _record(request: CancelRequest, submitter: Submitter) -> JobRecord | None:
 
 
 def _of_record(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
-    """The attempts of a recorded job, also in the region of its job file."""
+    """The attempts of a recorded job, including those in the region of its job file."""
     try:
         spec = TrainingSpec.from_json(record.spec)
     except JobFileError:
@@ -187,7 +190,7 @@ def main() -> int:
 
 
 def _handle_all(folder: Path) -> list[CancelRequest]:
-    """Handle the requests in a folder, unless another process does. Returns those for which no job was found."""
+    """Handle the requests in a folder, unless another process does. Return those for which no job was found."""
     without_job: list[CancelRequest] = []
     while _pending(folder):
         with (folder / "lock").open("a") as lock:
@@ -205,7 +208,7 @@ def _is_abandoned(file: Path) -> bool:
     try:
         return time.time() - file.stat().st_mtime > _ABANDONED_SECONDS
     except OSError:
-        return False  # it was handled just now
+        return False  # another process has just handled the request
 
 
 def _pending(folder: Path) -> list[Path]:
@@ -221,7 +224,7 @@ def _read(file: Path) -> list[CancelRequest]:
 
 
 def _handle(request: CancelRequest) -> bool:
-    """As :func:`cancel_jobs`; an error is logged."""
+    """Handle one request like :func:`cancel_jobs`, but log an error instead of raising it."""
     try:
         return cancel_jobs(request)
     except Exception:

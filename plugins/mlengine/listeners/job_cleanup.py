@@ -1,13 +1,13 @@
-"""No job outlives its DAG run: cancels jobs when Airflow reports the end of a run, or of a wait.
+"""Cancels jobs when Airflow reports the end of a run or of a wait, so that no job outlives its DAG run.
 
-A task that has a job cancels it on every exit that runs our code. Some exits run none: the run is marked between
-``submit`` and ``wait``; a wait in ``reschedule`` mode is marked between two polls; a worker is killed on the task's
-last try. All of these end the DAG run, and Airflow reports that to listeners: in the scheduler, or in the API server if
-a person did it. If the run continues, Airflow reports the end of the wait itself where a person marked it or where its
-worker was missing, but not where only its process was killed. :mod:`mlengine.listeners.cleanup_process` then cancels
-what still runs.
+A task that has a job cancels it on every exit that runs our code. Some exits do not run our code: the run is marked
+between ``submit`` and ``wait``; a wait in ``reschedule`` mode is marked between two polls; a worker is killed on the
+task's last try. All of these end the DAG run, and Airflow reports that to listeners: in the scheduler, or in the API
+server if a person ended the run. If the run continues, Airflow reports the end of the wait itself if a person marked it
+or its worker was missing, but not if only its process was killed. :mod:`mlengine.listeners.cleanup_process` then
+cancels the jobs that still run.
 
-For a DAG without our operators this costs one query a run.
+For a DAG without our operators, this takes one query a run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SUBMIT, _WAIT = "SubmitTrainingJobOperator", "TrainingJobSensor"
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """The scheduler starts: handle what was requested before it was stopped."""
+    """Called when the scheduler starts: handle the requests from before it was stopped."""
     if getattr(component, "job_type", "") == "SchedulerJob":
         try:
             resume()
@@ -41,31 +41,31 @@ def on_starting(component: Any) -> None:
 
 @hookimpl
 def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001 Airflow's signature
-    """The run failed, timed out, or was marked failed."""
+    """Called when a run failed, timed out, or was marked failed."""
     _run_ended(dag_run)
 
 
 @hookimpl
 def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
-    """The run succeeded, or was marked so. The job of a run that succeeds without a wait may continue."""
+    """Called when a run succeeded or was marked successful. If the run has no wait, its job may continue."""
     _run_ended(dag_run, needs_wait=True)
 
 
 @hookimpl
 def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:  # noqa: ARG001
-    """The wait was marked failed, or its worker was missing."""
+    """Called when a task failed. A wait may have been marked failed, or its worker was missing."""
     _wait_ended(task_instance)
 
 
 @hookimpl
 def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
-    """The wait was marked successful."""
+    """Called when a task succeeded. A wait may have been marked successful."""
     _wait_ended(task_instance)
 
 
 @hookimpl
 def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
-    """The wait was marked skipped."""
+    """Called when a task was skipped. A wait may have been marked skipped."""
     _wait_ended(task_instance)
 
 
@@ -84,7 +84,7 @@ def _wait_ended(task: Any) -> None:
         request = _wait_request(fields)
         if request is not None:
             log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
-            # The task may be cleared at once: attempts that start later are kept.
+            # The task may be cleared immediately, so attempts that start later are not cancelled.
             start([replace(request, begun_before=time.time(), why="its wait task has ended")])
     except Exception:
         log.exception("Could not cancel the job of %s of run %s; it ends with its run", task.task_id, task.run_id)
@@ -103,7 +103,7 @@ def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:
 
 
 def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]:
-    """One for each submission of the run, unless all of its waits have succeeded."""
+    """One request for each submission of the run; none if all waits of the run have succeeded."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from sqlalchemy import func, select
@@ -142,14 +142,16 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
         key = JobKey(dag_id, run_id, *instance, int(task.max_tries), uids.get(instance, ""))
         requests += _submit_requests(key, fields.get(instance, {}), handles.get(instance))
     if not submits:
-        # A run that only waits has its job from elsewhere, and cancels it as its wait would.
+        # A run without a submission got its job from elsewhere. The job is cancelled, as its wait would do.
         requests = [_wait_request(fields.get((task.task_id, task.map_index), {})) for task in waits]
     return [request for request in requests if request is not None]
 
 
 def _session() -> Any:
-    """A new session. The thread's session is the scheduler's, in a transaction that only the scheduler may commit:
-    committing it, as ``create_session()`` does at its end, raises and ends the scheduler.
+    """A new database session.
+
+    The thread's session is the scheduler's, in a transaction that only the scheduler may commit: committing it, as
+    ``create_session()`` does at its end, raises an error and ends the scheduler.
     """
     from airflow.utils.session import create_session
 
@@ -157,9 +159,10 @@ def _session() -> Any:
 
 
 def _fields(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """How the run's tasks reach their jobs, by task id and map index: the rendered fields, else what the task kept.
+    """The fields by which the run's tasks access their jobs, by task id and map index.
 
-    Airflow deletes the rendered fields of all but the newest runs of a DAG, also while a backfill runs an old one.
+    These are the rendered fields, or else those that the task keeps in the state store. Airflow deletes the rendered
+    fields of all but the newest runs of a DAG, even while a backfill runs an old one.
     """
     kept = _kept(session, dag_id, run_id, ACCESS_KEY)
     return {
@@ -209,7 +212,7 @@ def _results(session: Any, dag_id: str, run_id: str, task_ids: Sequence[str]) ->
 
 
 def _submit_requests(key: JobKey, fields: dict[str, Any], handle: Any) -> list[CancelRequest]:
-    """By the task's key, and by its job dir: that of its result, or else the prepared one.
+    """The requests for a submitting task: by its key, and by the job dir in its result, or else the prepared one.
 
     The job in the job dir has another key if the task was cleared and has not submitted again. Without a run UID, the
     key is not known.
@@ -230,7 +233,7 @@ def _submit_requests(key: JobKey, fields: dict[str, Any], handle: Any) -> list[C
 
 
 def _wait_request(fields: dict[str, Any]) -> CancelRequest | None:
-    """By the job dir of the job that the task waits for; ``None`` if it knows no job yet."""
+    """The request by the job dir of the job that a task waits for; ``None`` if the task does not know its job yet."""
     job = fields.get("job")
     if not isinstance(job, dict) or "job_dir" not in job:
         return None
@@ -238,7 +241,7 @@ def _wait_request(fields: dict[str, Any]) -> CancelRequest | None:
 
 
 def _access(fields: dict[str, Any]) -> dict[str, Any]:
-    """How to reach the bucket and the backend, from a task's rendered fields."""
+    """The arguments to access the bucket and the backend, from a task's rendered fields."""
     options = fields.get("backend_options")
     return {
         "gcp_conn_id": fields.get("gcp_conn_id", ""),

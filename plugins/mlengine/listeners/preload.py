@@ -1,7 +1,7 @@
-"""Imports what every stage needs once, in the scheduler, instead of in every task.
+"""Imports the modules that every stage needs once, in the scheduler, instead of in every task.
 
-``LocalExecutor`` forks its tasks from the scheduler, so they inherit its imports. Other executors start their tasks
-elsewhere, where this has no effect. It only imports: it creates no client and opens no connection.
+``LocalExecutor`` forks its tasks from the scheduler, so they inherit its imports. With other executors, which start
+their tasks elsewhere, this has no effect. The listener only imports: it creates no client and opens no connection.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The note on a DAG run, which Airflow shows in its list of runs: the dataset version and the result.
+"""Writes the note on a DAG run, which Airflow shows in its list of runs: the dataset version and the result.
 
-A task cannot write one: Airflow's API for tasks has no call for it. Listeners for the end of a run can: in the
+A task cannot write a note, as Airflow's API for tasks has no call for it. Listeners for the end of a run can: in the
 scheduler, or in the API server if a person ended the run. The note is written in their transaction, together with the
 run's state. It never replaces a person's note; a note of ours from before the run was cleared is replaced.
 
-For a DAG without our operators this costs one query a run.
+For a DAG without our operators, this takes one query a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _DATASET, _VALIDATE, _PUBLISH = "ResolveDatasetOperator", "ValidateModelOperator", "PublishModelOperator"
 _SUBMIT = "SubmitTrainingJobOperator"
 _AUTHOR = "mlengine"
-_LONGEST = 900  # characters; Airflow takes 1,000
+_LONGEST = 900  # characters; Airflow accepts 1,000
 
 
 @hookimpl
@@ -36,9 +36,9 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001
 
 
 def note_of_groups(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """As :func:`note_of`, with a line for each task group if several have results.
+    """The note about a run, as :func:`note_of` returns it, with a line for each task group if several have results.
 
-    :param results: by task group, then as for :func:`note_of`. Those of tasks without a group belong to all groups.
+    :param results: by task group, then as for :func:`note_of`. Results of tasks without a group belong to all groups.
     """
     shared = results.get("", {})
     groups = {name: {**shared, **own} for name, own in sorted(results.items()) if name} or {"": dict(shared)}
@@ -84,7 +84,7 @@ def _note(dag_run: Any) -> None:
 
 
 def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """The results of the tasks that the note is about, by task group and operator. Of mapped tasks, the first's."""
+    """The results of the tasks that the note is about, by task group and operator. Of mapped tasks, it is the first."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -118,14 +118,14 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 class _Stored:
-    """A row in the form that Airflow's deserializer takes."""
+    """A row in the form that Airflow's deserializer accepts."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def _write(dag_run: Any, text: str) -> None:
-    """Write in the transaction that ends the run. It must neither be committed here nor fail."""
+    """Write the note in the transaction that ends the run. The transaction must not be committed here, and not fail."""
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.orm import object_session
@@ -134,7 +134,7 @@ def _write(dag_run: Any, text: str) -> None:
     if session is None:
         return
     insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}.get(session.get_bind().dialect.name)
-    if insert is None:  # with other databases, a person's note at the same moment could make the run's end fail
+    if insert is None:  # in other databases, a person's concurrent note could make the transaction fail
         return
     table = DagRunNote.__table__
     statement = insert(table).values(dag_run_id=dag_run.id, content=text, user_id=_AUTHOR)

@@ -1,4 +1,4 @@
-"""What all operators have in common: credentials, settings, results of earlier tasks, retries.
+"""The base classes of the operators: credentials, settings, results of earlier tasks, retries.
 
 :class:`MlengineOperator` is the base of every operator, and :class:`BackendOperator` of those that talk to a training
 backend. The sensor has the same bases.
@@ -29,16 +29,16 @@ _CLEAR = (
     "nothing"
 )
 _OTHER_TASK = "pass the output of the task that the documentation of {} names"
-_LONGEST = 500  # of a message that quotes a value
-# Options of backends that may have secrets. A job is found without them.
+_LONGEST = 500  # the limit of a message that quotes a value, in characters
+# Options of backends that may contain secrets. They are not needed to find a job.
 _SECRET_OPTIONS = frozenset({"token", "headers", "env", "raw"})
 
 
 class RetryByCause(RetryPolicy):
     """Fails the task without a retry if a retry cannot help: an invalid job file, a missing bucket, a corrupt dataset.
 
-    For other errors the task's ``retries`` apply. It is the default of all operators of mlengine; pass another
-    ``retry_policy``, or ``None``, to replace it.
+    For other errors, the task's ``retries`` apply. This policy is the default of all operators of mlengine; pass
+    another ``retry_policy``, or ``None``, to replace it.
     """
 
     def evaluate(
@@ -57,7 +57,8 @@ class RetryByCause(RetryPolicy):
 class MlengineOperator(TextRendering):
     """Base of the operators.
 
-    An argument that is not given is a setting (:mod:`mlengine.settings`), so that ``default_args`` of a DAG apply.
+    An argument that is not given has the value of its setting (:mod:`mlengine.settings`), so that a DAG's
+    ``default_args`` apply.
 
     :param gcp_conn_id: Airflow connection whose credentials are used; the setting ``[mlengine] gcp_conn_id`` if empty,
         and the application default credentials if ``None``.
@@ -66,7 +67,7 @@ class MlengineOperator(TextRendering):
     """
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
-    # Set by ``execute``: returns what the task read and wrote.
+    # Set by ``execute``: a function that returns what the task has read and written.
     _lineage: Callable[[], Lineage] | None = None
 
     def __init__(
@@ -84,23 +85,24 @@ class MlengineOperator(TextRendering):
 
     @property
     def access(self) -> CloudAccess:
-        """Credentials and settings of this task."""
+        """The credentials and settings of this task."""
         return CloudAccess(self.gcp_conn_id, self.impersonation_chain)
 
     def after_rendering(self) -> None:
-        """Resolve the connection, so that the rendered fields show it: the listener that cancels orphaned jobs reads it
-        there.
+        """Resolve the connection, so that the rendered fields contain it.
+
+        The listener that cancels orphaned jobs reads it there.
         """
         self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002 the provider's
-        """What the task read and wrote, for Airflow's OpenLineage provider, also after a failure or a skip."""
+        """The data that the task read and wrote, for Airflow's OpenLineage provider, even after a failure or a skip."""
         return self._lineage() if self._lineage else lineage.no_lineage()
 
     def given(self, field: str) -> Any:
         """The value of an argument that may be an earlier task's output; ``None`` if it was not given.
 
-        :raises XComMissingError: it is a task's output, and that task returned nothing.
+        :raises XComMissingError: the argument is a task's output, and that task returned nothing.
         """
         value = getattr(self, field)
         if settings.is_given(value):
@@ -116,7 +118,7 @@ class MlengineOperator(TextRendering):
 
         :param field: the argument of this operator.
         :param keys: the keys that the output must have.
-        :raises XComMissingError: there is none, or it is the output of another kind of task.
+        :raises XComMissingError: there is no output, or it is that of another kind of task.
         """
         value = self.given(field)
         if value is None:
@@ -175,9 +177,11 @@ class BackendOperator(MlengineOperator):
         self.backend_options = backend_options
 
     def keep_access(self, context: Context, **more: Any) -> None:
-        """Keep how this task reaches its job in its state store, for the listener that cancels orphaned jobs.
+        """Store the fields by which this task accesses its job, for the listener that cancels orphaned jobs.
 
-        :param more: further fields. Options that may have secrets are left out.
+        They are kept in the task's state store. Options that may contain secrets are left out.
+
+        :param more: further fields.
         """
         from airflow.sdk.exceptions import AirflowRuntimeError
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
@@ -197,7 +201,7 @@ class BackendOperator(MlengineOperator):
 
     @property
     def access(self) -> CloudAccess:
-        """Credentials, settings and location of this task."""
+        """The credentials, settings and location of this task."""
         return CloudAccess(
             self.gcp_conn_id,
             self.impersonation_chain,

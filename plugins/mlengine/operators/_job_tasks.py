@@ -1,6 +1,6 @@
-"""What the tasks that run a training job have in common: ``submit`` and ``wait``.
+"""Common code of the tasks that run a training job: ``submit`` and ``wait``.
 
-They cancel the job when they fail for the last time, count decisions, and reject DAGs with ``fail_fast=True``.
+These tasks cancel the job when they fail for the last time, count decisions, and reject DAGs with ``fail_fast=True``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RefusesFailFast(BaseOperator):
     task are not stopped: their jobs train to the end, and nothing validates the models. The error appears when the DAG
     file is parsed.
 
-    :raises MlengineError: the DAG has ``fail_fast=True``; names the DAG and the task.
+    :raises MlengineError: the DAG has ``fail_fast=True``; the message names the DAG and the task.
     """
 
     @property
@@ -92,7 +92,8 @@ def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Itera
 def count(decision: Decision, context: Context, backend: str) -> None:
     """Count a decision as Airflow's metric ``mlengine.<decision>``, with the tags DAG, task and backend.
 
-    The log has the same decision. The metric goes where Airflow's own metrics go (``[metrics]`` in its configuration).
+    The log has the same decision. The metric is sent where Airflow's metrics are sent (``[metrics]`` in its
+    configuration).
     """
     from airflow.sdk.observability import stats
 

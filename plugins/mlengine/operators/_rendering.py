@@ -23,7 +23,7 @@ class TextRendering(BaseOperator):
     renders a single string.
     """
 
-    # Field → the tasks whose XCom it should be, where none of them returned a value.
+    # For each field whose XCom is missing, the tasks that should have returned it.
     _missing_xcoms: Mapping[str, tuple[str, ...]] = {}
 
     def _do_render_template_fields(
@@ -60,7 +60,7 @@ class TextRendering(BaseOperator):
 
 
 def with_integers(context: Any, params: Any) -> Any:
-    """The context, with parameters that the DAG declares as integers converted to integers.
+    """The context, in which parameters that the DAG declares as integers are converted to integers.
 
     :param params: the task's parameters, with their schemas.
     """
@@ -75,7 +75,7 @@ def with_integers(context: Any, params: Any) -> Any:
 
 
 def _by_schema(value: Any, schema: Any) -> Any:
-    """``value`` with integers where its JSON schema has them, at any depth."""
+    """``value``, with numbers converted to integers where its JSON schema requires integers, at any depth."""
     if not isinstance(schema, Mapping):
         return value
     if isinstance(value, Mapping):

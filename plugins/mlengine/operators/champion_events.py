@@ -1,4 +1,4 @@
-"""Asset events of a publication: one event if the task made its job the champion, otherwise none.
+"""The asset events of a publication: one event if the task made its job the champion, otherwise none.
 
 Airflow sends an event for each asset in the outlets of a successful task, and for each asset that the task adds to an
 alias. A task that did not change the champion must succeed without an event.
@@ -29,12 +29,12 @@ from mlengine.promotion.outcome import Outcome, PublishDecision
 
 log = logging.getLogger(__name__)
 
-# Maximum clock difference between this machine and Airflow's database.
+# The maximum clock difference between this machine and Airflow's database.
 _SKEW = timedelta(hours=1)
 
 
 def publisher(context: Context) -> dict[str, Any]:
-    """The publishing task, for the champion's history. A clear changes its generation; a retry does not."""
+    """The identity of the publishing task, for the champion's history. A clear changes its generation, a retry not."""
     return asdict(replace(job_key(context), run_uid=run_uid(context)))
 
 

@@ -1,4 +1,4 @@
-"""Stage: resolve the dataset version that this run trains on."""
+"""Operator that resolves the dataset version that a run trains on."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 class ResolveDatasetOperator(MlengineOperator):
     """Resolve the dataset version of this DAG run, and check that it is complete.
 
-    The first of these decides: the version chosen in the trigger form; the version named by the run's partition key;
+    The order of precedence is: the version chosen in the trigger form; the version named by the run's partition key;
     the newest version at the run's date. A partition key that is not a date must name a version. If it is a date, and
     there is no version of that name, the newest version at that date is used.
 
-    Dates, also those in version names, are in the time zone of the DAG's schedule (``timezone=`` of its timetable). A
-    schedule without one uses the DAG's time zone.
+    Dates, including those in version names, are in the time zone of the DAG's schedule (``timezone=`` of its
+    timetable). A schedule without a time zone uses that of the DAG.
 
     :param dataset: the dataset's name below ``datasets/``.
     :param version: the version from the trigger form; empty if none was chosen.
-    :param partition_key: of the run; empty if it has none.
+    :param partition_key: the partition key of the run; empty if it has none.
     :param at: an ISO date or time: use the newest version at that time instead of at the run's date. A date means the
         end of that day.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
 
     :returns: :class:`~mlengine.core.xcoms.DatasetXCom`: the version, its URI and its digest.
-    :raises DatasetError: the version does not exist, or is incomplete; lists the existing versions.
+    :raises DatasetError: the version does not exist, or is incomplete; the message lists the existing versions.
     """
 
     template_fields: Sequence[str] = (
@@ -114,7 +114,8 @@ class ResolveDatasetOperator(MlengineOperator):
 def run_date(dag_run: Any, zone: tzinfo) -> date:
     """The date of a DAG run's data, in ``zone``.
 
-    That of its partition; or else the logical date of a manual run; or else the date on which the run was due.
+    It is the date of the run's partition; or else the logical date of a manual run; or else the date on which the run
+    was due.
     """
     given = dag_run.logical_date if dag_run.run_type == "manual" else None
     moment: datetime = dag_run.partition_date or given or dag_run.run_after
@@ -122,7 +123,7 @@ def run_date(dag_run: Any, zone: tzinfo) -> date:
 
 
 def schedule_zone(dag: Any) -> tzinfo:
-    """The time zone of a DAG's schedule; the DAG's own if its schedule has none."""
+    """The time zone of a DAG's schedule; that of the DAG if the schedule has none."""
     import pendulum
 
     zone = _timetable_zone(dag.timetable) or dag.timezone

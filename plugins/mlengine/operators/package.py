@@ -1,4 +1,4 @@
-"""Stage: package the trainer's source, and upload it to the bucket."""
+"""Operator that packages the trainer's source, and uploads it to the bucket."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _SHOWN = 20
 class PackageTrainerOperator(MlengineOperator):
     """Package a trainer. An unchanged trainer is neither built nor uploaded again.
 
-    It installs nothing: the backend installs the packages where the trainer runs.
+    The operator installs nothing: the backend installs the packages where the trainer runs.
 
     :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
         wheel (a path or a ``gs://`` URI), or a list of these, the trainer first. A relative path is relative to the
         DAG's file. A package dir in a project that includes it is built by that project.
     :param bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
     :param module: the module that the job will run, such as ``trainer.task``; the package must have it.
-    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project has its own. A package
-        dir with requirements is built without the project around it.
+    :param requirements: the requirements of a package dir, as in a requirements file: ``numpy>=2``. A project declares
+        its own. A package dir with requirements is built without the project around it.
 
     :returns: :class:`~mlengine.core.xcoms.PackageXCom`: the URIs and the digest of the archives.
-    :raises PackageError: the trainer cannot be packaged; names the file, or includes the output of the build tool.
+    :raises PackageError: the trainer cannot be packaged; the message names the file, or includes the build's output.
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "source", "bucket", "module", "requirements")

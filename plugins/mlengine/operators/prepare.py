@@ -1,4 +1,4 @@
-"""Stage: prepare an empty job dir with ``train/`` and ``model/``."""
+"""Operator that prepares an empty job dir with ``train/`` and ``model/``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PrepareJobDirOperator(MlengineOperator):
         self.bucket = bucket
 
     def execute(self, context: Context) -> JobDirXCom:
-        if self.job_id_hint in {None, "None"}:  # a template of a dataset's version that was not returned
+        if self.job_id_hint in {None, "None"}:  # the template of a dataset version that no task returned
             raise XComMissingError(
                 f"{self.task_id} has no job_id_hint",
                 hint="if it is the dataset's version, clear the task that resolves the dataset",

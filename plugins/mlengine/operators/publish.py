@@ -36,7 +36,7 @@ class PublishModelOperator(MlengineOperator):
     :func:`~mlengine.assets.champion_asset`. Use an alias if the model's name is a template or comes from a mapped task.
 
     :param job: the result of the validation, the sensor or the submit task, or the URI of a job directory.
-    :param published_by: who publishes; stored in the history.
+    :param published_by: the person or task that publishes; stored in the history.
     :param force_reason: publish although a rule prevents it, for this reason; needs ``force_by``. Both are stored in
         the history.
     :param force_by: who forces the publication; by default the user who triggered the run.

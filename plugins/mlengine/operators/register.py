@@ -21,9 +21,10 @@ from mlengine.validation.job import job_dir_of
 class RegisterModelOperator(MlengineOperator):
     """Register the champion in external model registries: create a version, and move the alias ``champion`` to it.
 
-    Runs after the publication. The pointer in the bucket is authoritative and is not changed here. If a registry fails,
-    the others are still called, and then this task fails; a retry or a clear does not register a version twice. The
-    current champion is registered, whichever run published it (:mod:`mlengine.promotion.registries.follow`).
+    The task runs after the publication. The pointer in the bucket is authoritative and is not changed here. If a
+    registry fails, the others are still called, and then this task fails; a retry or a clear does not register a
+    version twice. The current champion is registered, whichever run published it
+    (:mod:`mlengine.promotion.registries.follow`).
 
     :param job: the result of the publication, or the URI of a job directory. It selects the model.
     :param registries: names, or mappings with ``kind`` and the registry's settings: ``["mlflow"]``,

@@ -27,7 +27,7 @@ from mlengine.core.run_order import RunOrder
 log = logging.getLogger(__name__)
 
 _DESCRIPTION = "Id of this Airflow installation. mlengine writes it into each job.json; do not change it."
-# How many earlier keys of a task are searched; each clear creates one.
+# The number of earlier keys of a task that are searched; each clear creates one.
 _MAX_EARLIER_KEYS = 50
 
 
@@ -69,7 +69,7 @@ def run_order(context: Context) -> RunOrder:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Both ids; empty outside of an Airflow task."""
+    """The ids ``run_uid`` and ``installation``; empty outside of an Airflow task."""
 
     run_uid: str = ""
     installation: str = ""
@@ -103,7 +103,7 @@ def run_uid(context: Context) -> str:
 
 
 def _installation() -> str:
-    """Empty if Variables are unavailable: the job is submitted without the id."""
+    """The installation's id; empty if Variables are unavailable: the job is then submitted without the id."""
     from airflow.sdk import Variable
     from airflow.sdk.exceptions import AirflowRuntimeError
 

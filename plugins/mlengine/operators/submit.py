@@ -1,4 +1,4 @@
-"""Stage: the job file, submitted to a backend at most once."""
+"""Operator that submits a job file to a backend, at most once."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     job is reused, unless ``force_retrain`` is set, or this run trained the job itself and the task was cleared. Jobs
     without a package digest or a dataset are never reused.
 
-    It does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed, or fails
-    without a retry, the job is cancelled.
+    The task does not wait for the job: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is
+    killed, or fails without a retry, the job is cancelled.
 
     :param job: the output of :class:`~mlengine.operators.prepare.PrepareJobDirOperator`.
-    :param job_file: path of a YAML job file, relative to the DAG's file, or its content as a mapping.
+    :param job_file: the path of a YAML job file, relative to the DAG's file, or its content as a mapping.
     :param package: the output of :class:`~mlengine.operators.package.PackageTrainerOperator`; without it, the job
         file's ``packageUris``.
-    :param module: replaces the job file's ``pythonModule``.
+    :param module: the module to run, instead of the job file's ``pythonModule``.
     :param dataset: the output of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`; recorded as lineage.
     :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to the arguments.
         If empty, the URI is not passed.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
-    :param scale_tier: replaces the job file's scale tier, with its machine types and replica counts.
-    :param replica_counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job
-        file's.
-    :param backend: where the job runs; the setting ``[mlengine] backend`` if empty.
-    :param max_attempts: maximum number of attempts of the job if machines fail.
+    :param scale_tier: the scale tier, which replaces the job file's with its machine types and replica counts.
+    :param replica_counts: the number of replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep
+        the job file's.
+    :param backend: the backend that runs the job; the setting ``[mlengine] backend`` if empty.
+    :param max_attempts: the maximum number of attempts of the job if machines fail.
     :param force_retrain: train even if a job with the same inputs was accepted before.
     :param labels: labels of the job, for users and billing.
 
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; for ``reused``, the handle of
         the reused job.
-    :raises JobFileError: the job file is invalid; names file and line. Nothing was submitted.
-    :raises PackageError: the packages do not have the module. Nothing was submitted.
+    :raises JobFileError: the job file is invalid; the message names file and line. Nothing was submitted.
+    :raises PackageError: the packages do not contain the module. Nothing was submitted.
     """
 
     template_fields: Sequence[str] = (
@@ -124,8 +124,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self._killed = False
 
     def after_rendering(self) -> None:
-        """Resolve the backend, so that the rendered fields show it: the listener that cancels orphaned jobs reads it
-        there.
+        """Resolve the backend, so that the rendered fields contain it.
+
+        The listener that cancels orphaned jobs reads it there.
         """
         super().after_rendering()
         self.backend = self.access.setting("backend", self.backend)
@@ -177,7 +178,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         )
         count(submitted.decision, context, backend.name)
         if self._killed:
-            # Airflow calls on_kill in a signal handler, and the task continues: cancel what it has submitted since.
+            # Airflow calls on_kill in a signal handler, and the task continues: cancel a job that it submitted since.
             self._cancel("the task was killed")
             raise AirflowFailException(f"killed while submitting job {submitted.handle.job_id}; the job is cancelled")
         self.job_dir = submitted.handle.job_dir
@@ -211,16 +212,16 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         return submitted
 
     def _check_module(self, spec: TrainingSpec) -> None:
-        """Check that the job's packages have the module. The package task does not read the job file.
+        """Check that the job's packages contain the module. The package task does not read the job file.
 
-        :raises PackageError: they do not have it.
+        :raises PackageError: no package contains the module.
         """
         from mlengine.packaging.job_module import check_job_module
 
         try:
             check_job_module(spec, self.access.storage(), self.access.options)
         except StorageError as error:
-            # The job may be running already, so that this must not fail the submission.
+            # The job may be running already, so an unreadable package must not fail the submission.
             self.log.warning("Could not check whether the packages have module %s: %s", spec.module, error.message)
 
     @property
@@ -236,7 +237,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _cancel(self, why: str) -> None:
         if self._key is None or self._spec is None:
             return  # nothing was submitted
-        # A new backend: on_kill runs in a signal handler, perhaps while the other one holds a lock.
+        # A new backend is used, as on_kill runs in a signal handler, perhaps while the other one holds a lock.
         backend = self._backend()
         submitter = Submitter(self.access.storage(), backend)
         for handle in find_attempts(backend, self._key.digest, self._spec):
@@ -250,7 +251,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         return self.access.backend(self.backend)
 
     def _job_file(self) -> str | Path | Mapping[str, Any]:
-        """Resolve a path relative to the DAG's file; the content of a job file is unchanged."""
+        """The job file, with a path resolved relative to the DAG's file. The content of a job file is unchanged."""
         if isinstance(self.job_file, Path):
             return self.relative_to_dag(self.job_file)
         if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
@@ -258,13 +259,13 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         return self.job_file
 
     def _args(self, spec: TrainingSpec) -> list[str]:
-        """The user's arguments, or else the job file's; and the dataset's URI."""
+        """The user's arguments, or else the job file's, followed by the dataset's URI."""
         args = [str(arg) for arg in (spec.args if self.args is None else self.args)]
         dataset = self.returned_or_none("dataset", "uri")
         return [*args, self.dataset_arg, str(dataset["uri"])] if self.dataset_arg and dataset else args
 
     def _requested(self) -> TrainingSpec:
-        """The job file, overridden by this task's arguments."""
+        """The spec of the job file, overridden by this task's arguments."""
         if isinstance(self.args, str | Mapping):
             kind = "a string" if isinstance(self.args, str) else "a mapping"
             raise JobFileError(f"args is {kind}: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
@@ -279,7 +280,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         )
 
     def _capped(self, spec: TrainingSpec, backend: TrainingBackend) -> TrainingSpec:
-        """The spec that will run on this backend."""
+        """The spec that will run on this backend, reduced to the backend's limits."""
         if isinstance(backend, CapsCluster):
             spec, reduced = backend.cap(spec)
             for message in reduced:

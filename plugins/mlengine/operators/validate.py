@@ -63,8 +63,8 @@ class ValidateModelOperator(BackendOperator):
     :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
         so far, and returns a :class:`~mlengine.core.verdict.Check`. A check with ``comparison=True`` is a comparison
         with the champion.
-    :param scorer: how the model predicts, as ``package.module:function`` of the trainer's package; by default the one
-        in ``[tool.mlengine]`` of its ``pyproject.toml``, else by the kind of the model's files.
+    :param scorer: the function that predicts, as ``package.module:function`` of the trainer's package; by default the
+        one in ``[tool.mlengine]`` of its ``pyproject.toml``, else one for the kind of the model's files.
     :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
     :param require_comparison: accept a model only if its quality was compared with the champion's. The levels ``files``
         and ``signature`` do not compare, so once there is a champion the verdict is ``not_compared`` unless this is
@@ -133,7 +133,7 @@ class ValidateModelOperator(BackendOperator):
         self.thresholds = thresholds
         self.serving_signature = serving_signature
         self.validation_level = validation_level
-        items("extra_checks", extra_checks)  # an error of the DAG file, rather than after the training
+        items("extra_checks", extra_checks)  # an error is raised when the DAG file is parsed, not after the training
         self.extra_checks = extra_checks
         self.scorer = scorer
         self.prediction_task = prediction_task
@@ -186,12 +186,12 @@ class ValidateModelOperator(BackendOperator):
         )
 
     def _trained_by_this_run(self) -> bool:
-        """Whether a task of this run trained the model. Then its report is always replaced."""
+        """Whether a task of this run trained the model, so that its report is always replaced."""
         job = self.returned_or_uri("job", "job_dir")
         return not isinstance(job, str) and job.get("decision") != Decision.REUSED.value
 
     def _with_usage(self, finished: FinishedJob) -> FinishedJob:
-        """The job with its time and cost, for the report. Errors are logged only."""
+        """The job with its run time and cost, for the report. Errors are only logged."""
         if finished.record is None:
             return finished
         try:
@@ -252,7 +252,10 @@ class ValidateModelOperator(BackendOperator):
 
 
 def _uris(value: Any) -> tuple[str, ...]:
-    """:raises MlengineError: the value is a string, and not a URI: a template that is not rendered to a list."""
+    """The package URIs in an argument.
+
+    :raises MlengineError: the value is a string, but not a URI: a template that was not rendered to a list.
+    """
     if not isinstance(value, str):
         return tuple(value or ())
     if not value.startswith("gs://"):

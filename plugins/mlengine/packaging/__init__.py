@@ -14,5 +14,5 @@
 * :mod:`~mlengine.packaging.wheel_check`, :mod:`~mlengine.packaging.modules`: checks that the job's module is installed
 * :mod:`~mlengine.packaging.archive`: reads sdists and wheels that were built elsewhere
 
-Imported by operators and the command line.
+Operators and the command line import this package.
 """

@@ -1,6 +1,7 @@
 """Lists the content of an sdist or a wheel without unpacking it, and refuses unsafe archives.
 
-Reads member names, types, sizes, and the metadata. Does not check that the package can be installed.
+This module reads the names, types and sizes of members, and the metadata. It does not check that the package can be
+installed.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-[0-9][^-]*)?-[^-]+-[^-
 class Archive:
     """The content of an sdist or a wheel.
 
-    :param paths: its files: relative to the top directory of an sdist; as they are installed from a wheel.
-    :param requirements: ``Requires-Dist`` of its metadata; an sdist of an old build backend may not have it.
+    :param paths: its files: relative to the top directory of an sdist; for a wheel, relative to ``site-packages``.
+    :param requirements: ``Requires-Dist`` in its metadata; an sdist of an old build backend may not have it.
     """
 
     filename: str
@@ -54,7 +55,7 @@ _Member = tuple[str, Callable[[], bytes]]  # path in the archive, and a function
 def name_and_version(filename: str) -> tuple[str, str]:
     """Parse the file name of a package, as installers do.
 
-    :raises PackageError: it is not the name of an sdist or a wheel.
+    :raises PackageError: ``filename`` is not the name of an sdist or a wheel.
     """
     suffix = next((suffix for suffix in SUFFIXES if filename.endswith(suffix)), None)
     if suffix is None:
@@ -71,9 +72,9 @@ def name_and_version(filename: str) -> tuple[str, str]:
 def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = False) -> Archive:
     """Read the content of an archive.
 
-    :param where: its name in error messages.
-    :param any_name: accept a name without a version, such as ``trainer.tar.gz``, as installers do.
-    :raises PackageError: it is not readable, is not a package, or would write outside its own directory.
+    :param where: the archive's name in error messages.
+    :param any_name: whether to accept a name without a version, such as ``trainer.tar.gz``, as installers do.
+    :raises PackageError: the archive is not readable, is not a package, or would write outside its own directory.
     """
     name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
     requirements: tuple[str, ...] = ()
@@ -100,7 +101,10 @@ def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = Fal
 
 @contextmanager
 def readable(where: str) -> Iterator[None]:
-    """:raises PackageError: the archive could not be read."""
+    """Convert errors while an archive is read.
+
+    :raises PackageError: the archive could not be read.
+    """
     try:
         yield
     except PackageError:
@@ -110,7 +114,7 @@ def readable(where: str) -> Iterator[None]:
 
 
 def _requirements(metadata: bytes) -> tuple[str, ...]:
-    """``Requires-Dist``; the metadata is UTF-8, which the parser for bytes does not decode."""
+    """``Requires-Dist`` in the metadata. The metadata is UTF-8, which the parser for bytes does not decode."""
     return tuple(HeaderParser().parsestr(metadata.decode("utf-8", "replace")).get_all("Requires-Dist", []))
 
 
@@ -134,7 +138,7 @@ def _tar(data: bytes, where: str) -> Iterator[_Member]:
                 raise PackageError(f"{where} contains a device or a pipe: {member.name}", hint="build it again without")
             if not member.isdir():
                 yield path, lambda member=member: _read(archive.extractfile(member), member.size)  # type: ignore[misc]
-        # After the last member come padding and the checksum of the whole file.
+        # Padding and the checksum of the whole file follow the last member; reading them verifies the checksum.
         while chunk := unzipped.read(1 << 20):
             left -= len(chunk)
             _check_size(0, left, where)

@@ -1,6 +1,6 @@
-"""Runs ``uv build``: an sdist from a source directory, a wheel from an sdist, without the worker's secrets.
+"""Runs ``uv build`` without the worker's secrets: an sdist from a source directory, or a wheel from an sdist.
 
-Does not check the result; see :mod:`mlengine.packaging.project_build`.
+The result is checked in :mod:`mlengine.packaging.project_build`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from mlengine.runtime.uv_env import index_options, uv_environment
 
 BUILD_SECONDS = 900
 
-# Variables that a build inherits: none of Airflow's, and no credentials except the package registry's.
+# Variables that a build inherits: none of Airflow's, and no credentials except those of the package registry.
 _ENV = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
     | {"NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     | {"CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NETRC"}
 )
 _ENV_PREFIXES = ("LC_", "UV_", "PIP_")
-# Variables that give a build its version in place of git.
+# Variables from which a build takes its version instead of from git.
 _VERSION_ENV = re.compile(
     r"(SETUPTOOLS_SCM|VCS_VERSIONING|HATCH_VCS|PBR|UV_DYNAMIC_VERSIONING|POETRY_DYNAMIC_VERSIONING|PDM_BUILD_SCM)_\w+"
 )
@@ -41,7 +41,7 @@ class Build:
     """One run of ``uv build``.
 
     :param archive: the built file; ``None`` if the build failed.
-    :param output: its output, with the user's paths instead of the copies', and without passwords in URLs.
+    :param output: the output of uv, with the user's paths instead of the copies', and without passwords in URLs.
     """
 
     kind: Literal["sdist", "wheel"]
@@ -59,8 +59,8 @@ class Build:
 def build(kind: Literal["sdist", "wheel"], source: Path, out: Path, shown: Mapping[Path, Path | str]) -> Build:
     """Build ``source``, a copy of the user's directory or an sdist, into ``out``.
 
-    :param shown: paths of copies, and the user's paths to show instead.
-    :raises PackageError: it took longer than :data:`BUILD_SECONDS`, or uv is not installed.
+    :param shown: the paths of copies, each with the user's path to show instead.
+    :raises PackageError: the build took longer than :data:`BUILD_SECONDS`, or uv is not installed.
     """
     command = [_uv(), "build", f"--{kind}", "--out-dir", str(out), "--python", sys.executable, "--color", "never"]
     env = _environment(source, out.parent)
@@ -82,7 +82,10 @@ def version_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
-    """Returns exit code and output. The builder's child processes end with it, also when this task is killed."""
+    """Run a command, and return its exit code and output.
+
+    The command's child processes end with it, even if this task is killed.
+    """
     process = subprocess.Popen(
         command,
         env=env,
@@ -111,7 +114,7 @@ def _environment(source: Path, work: Path) -> dict[str, str]:
     # The temporary directory or uv's cache may be inside an unrelated git repository.
     found |= {"GIT_CEILING_DIRECTORIES": str(work), "GIT_TERMINAL_PROMPT": "0"}
     if source.is_file():
-        found["GIT_DIR"] = os.devnull  # there is no repository where an sdist is installed
+        found["GIT_DIR"] = os.devnull  # where an sdist is installed, there is no repository either
     return uv_environment(found)
 
 

@@ -12,11 +12,11 @@ from mlengine.packaging.build import Build
 from mlengine.packaging.pyproject import build_backend, read_pyproject
 from mlengine.packaging.source_tree import SourceTree
 
-_LINES = 30  # of the builder's output, at the end of an error
+_LINES = 30  # lines of the builder's output at the end of an error message
 _NO_FILE = re.compile(r"(?:No such file or directory|\[Errno 2\][^'\"\n]*): ['\"]?([^'\"\n]+)['\"]?")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
 _NO_REPOSITORY = re.compile(r"fatal: not a git repository")
-# For builds from an sdist that run git.
+# The hint for builds from an sdist that run git.
 NO_GIT = (
     "there is no git repository where the sdist is installed: read the version from PKG-INFO, as setuptools-scm and "
     "hatch-vcs do"
@@ -39,7 +39,7 @@ def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, witho
     """The error for a failed build of the user's directory ``origin``.
 
     :param tree: the files that the build had.
-    :param without_git: why the build has no git repository, if it needs one.
+    :param without_git: the reason why the build has no git repository, if it needs one.
     """
     what, output = f"uv build --{built.kind} ended with code {built.code}", _tail(built.output)
     hint = _missing_module(built.output) or without_git or (_missing_source(built.output, tree) if tree else "")
@@ -54,8 +54,8 @@ def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, witho
 def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection[str]) -> PackageError:
     """The error for an sdist that cannot be installed because it lacks a file that its own build reads.
 
-    :param sdist: its file name.
-    :param packed: the files in it.
+    :param sdist: the file name of the sdist.
+    :param packed: the files in the sdist.
     """
     output = _tail(built.output)
     lost = _missing_from_sdist(output, tree.paths - set(packed))
@@ -73,7 +73,7 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
 
 
 def how_to_include(root: Path, path: str) -> str:
-    """How to include the file ``path`` in a project's sdist."""
+    """A hint that says how to include the file ``path`` in a project's sdist."""
     hint = _INCLUDE.get(build_backend(read_pyproject(root)))
     return (
         hint.format(path=path) if hint else f"include {path} in the sdist: see the documentation of the build backend"
@@ -81,7 +81,7 @@ def how_to_include(root: Path, path: str) -> str:
 
 
 def _tail(output: str) -> str:
-    """The end of the output, without uv's own hints about the cause where this module has a better one."""
+    """The end of the output, without uv's hints about the cause if this module has a better one."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     cut = next((number for number, line in enumerate(lines) if _UV_HINT.match(line)), len(lines))
     return "\n".join(f"    {line}" for line in lines[:cut][-_LINES:])

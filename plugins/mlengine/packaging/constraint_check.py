@@ -25,7 +25,7 @@ def of_archive(filename: str, where: str, data: bytes) -> File | None:
     """The ``constraints.txt`` in an archive.
 
     :param where: the archive's name in error messages.
-    :raises PackageError: it is too large, or cannot be read.
+    :raises PackageError: the file is too large, or cannot be read.
     """
     try:
         content = read(filename, io.BytesIO(data), where)
@@ -35,10 +35,10 @@ def of_archive(filename: str, where: str, data: bytes) -> File | None:
 
 
 def check(names: Iterable[str], files: Iterable[File]) -> list[str]:
-    """Check the files of packages that are installed together; returns notes on ignored lines.
+    """Check the files of packages that are installed together, and return notes on ignored lines.
 
     :param names: the packages; lines about them are ignored, as the packages themselves are installed.
-    :raises PackageError: naming file and line.
+    :raises PackageError: a line cannot be used; the message names file and line.
     """
     try:
         return merge(files, {normal_name(name) for name in names}).notes

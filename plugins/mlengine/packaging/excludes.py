@@ -45,7 +45,7 @@ _FILES: tuple[tuple[str, str], ...] = (
 )
 # Names that match a rule above but are meant to be shared. Code is never a secret by name.
 _SHARED = ("*.example", "*.sample", "*.template", "*.dist", "*.py", "*.pyi", "*.pub")
-# Only at the root of a project: deeper, `build` may be a package of the user.
+# These are left out only at the root of a project: below it, `build` may be a package of the user.
 _ROOT_DIRS = {"build": BUILD, "dist": BUILD, "wheelhouse": BUILD}
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\n)+[A-Za-z0-9+/=:, -]{16}")
@@ -54,7 +54,7 @@ _ACCOUNT_SECRET = re.compile(rb'"(private_key|refresh_token|client_secret)"\s*:\
 
 
 def dir_reason(path: Path, *, at_root: bool) -> str | None:
-    """Why a directory is left out; ``None`` if it is packaged.
+    """The reason why a directory is left out; ``None`` if it is packaged.
 
     :param at_root: whether it is in the root directory of a project.
     """
@@ -71,18 +71,18 @@ def dir_reason(path: Path, *, at_root: bool) -> str | None:
 
 
 def file_reason(path: Path) -> str | None:
-    """Why a file is left out because of its name; ``None`` if it is packaged."""
+    """The reason why a file is left out because of its name; ``None`` if it is packaged."""
     if any(fnmatchcase(path.name.lower(), shared) for shared in _SHARED):
         return None
     for pattern, reason in _FILES:
-        # Upper case is a match too.
+        # The match ignores upper and lower case.
         if fnmatchcase(path.name.lower() if reason is SECRET else path.name, pattern):
             return reason
     return None
 
 
 def content_reason(size: int, read: Callable[[], bytes]) -> str | None:
-    """Why a file is left out because of its content: a private key, or credentials.
+    """The reason why a file is left out because of its content: a private key, or credentials; otherwise ``None``.
 
     :param read: called only for files small enough to be credentials.
     """

@@ -58,7 +58,7 @@ class Repository:
     def state(self) -> str:
         """A digest of commit, branch, tags of the history, and changed files.
 
-        Independent of time and of tags that are not ancestors of the commit.
+        The digest does not depend on the time, or on tags that are not ancestors of the commit.
         """
         head = self._ask("rev-parse", "--verify", "--quiet", "HEAD")
         parts = [head, self._ask("symbolic-ref", "--quiet", "HEAD")]
@@ -83,7 +83,7 @@ class Repository:
         Files that are unchanged here are unchanged there, whether they were copied or not.
         """
         git_dir = copy_top / ".git"
-        # Environment variables, because an older git rejects unknown options.
+        # Environment variables are used, because an older git rejects unknown options.
         formats = {"GIT_DEFAULT_HASH": self.object_format, "GIT_DEFAULT_REF_FORMAT": "files"}
         _git("init", "--quiet", "--template=", cwd=copy_top, env=formats)
         (git_dir / "objects" / "info").mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class Repository:
         return _git(*arguments, cwd=cwd or self.top, trusted=self.top)
 
     def _ask(self, *arguments: str, strip: bool = True) -> str:
-        """Like :meth:`_run`; returns nothing if git finds nothing."""
+        """The output of git, as :meth:`_run` returns it; empty if git finds nothing."""
         try:
             answer = self._run(*arguments)
         except GitError:
@@ -153,7 +153,7 @@ def find_repository(project: Path) -> Repository | NoRepository:
 class GitError(PackageError):
     """git ended with an error.
 
-    :param words: its message.
+    :param words: git's message.
     """
 
     def __init__(self, command: str, words: str) -> None:
@@ -181,9 +181,9 @@ def _git(
     stdin: str | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Run one git command without hooks, file system monitor or locks; returns its output.
+    """Run one git command without hooks, file system monitor or locks, and return its output.
 
-    :raises GitError: with git's message.
+    :raises GitError: git failed; the error has git's message.
     """
     options = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     if trusted is not None:

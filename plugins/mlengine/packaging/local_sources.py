@@ -45,7 +45,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Source:
-    """An entry of such a table, and the directory of its file."""
+    """An entry of a table with sources, and the directory of its file."""
 
     entry: Mapping[str, Any]
     folder: Path
@@ -62,11 +62,11 @@ class _Requirement:
 
 
 def local_requirements(project: Path, given: Collection[str] = ()) -> LocalRequirements:
-    """Find the local requirements of a project, and theirs, recursively.
+    """Find the local requirements of a project, and recursively those of the requirements.
 
     :param given: normalized names of distributions that are packaged anyway because the user listed them.
-    :raises PackageError: for a requirement from git or a URL, which cannot be packaged, and for a build requirement
-        that is not in an index.
+    :raises PackageError: a requirement is from git or a URL and cannot be packaged, or a build requirement is not in an
+        index.
     """
     project = project.resolve()
     search = _Search({*given, normalized(project_name(read_pyproject(project)) or "")})
@@ -96,7 +96,7 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
 
 
 def _add(requirement: _Requirement, search: _Search) -> Path | None:
-    """Record the path to package for one requirement; returns it, if there is one."""
+    """Record the path to package for one requirement, and return it if there is one."""
     project, name, source = requirement.project, requirement.name, requirement.source
     if _index(source):
         note = (
@@ -147,7 +147,7 @@ def _path(requirement: _Requirement) -> Path | None:
 def _workspace(project: Path) -> Path | None:
     """The root of the uv workspace that a project is a member of.
 
-    As in uv, this is the project itself, or the nearest directory above with a ``pyproject.toml``; no other is read.
+    As in uv, it is the project itself, or the nearest directory above it with a ``pyproject.toml``; no others are read.
     """
     above = next((folder for folder in project.parents if (folder / "pyproject.toml").is_file()), project)
     for folder in (project, above):
@@ -182,7 +182,7 @@ def _matching(workspace: Path, key: str) -> Iterator[Path]:
 def _glob(folder: Path, pattern: PurePath) -> list[Path]:
     """Like ``folder.glob()``, but accepts ``.`` and absolute patterns, as uv does.
 
-    :raises ValueError: ``**`` is part of a name, which uv refuses; whether ``glob`` does depends on Python's version.
+    :raises ValueError: ``**`` is part of a name. uv refuses this; whether ``glob`` does depends on Python's version.
     """
     if any("**" in part and part != "**" for part in pattern.parts):
         raise ValueError("'**' can only be an entire path component")
@@ -191,7 +191,7 @@ def _glob(folder: Path, pattern: PurePath) -> list[Path]:
 
 
 def _sources(folder: Path) -> dict[str, list[_Source]]:
-    """The entries by normalized name; one name may have several, for different platforms."""
+    """The entries with sources, by normalized name. A name may have several entries, for different platforms."""
     pyproject = read_pyproject(folder)
     named = dict(table(pyproject, "tool", "uv", "sources"))
     if table(pyproject, "project"):  # without it poetry writes paths and URLs into the metadata
@@ -208,7 +208,7 @@ def _sources(folder: Path) -> dict[str, list[_Source]]:
 def _requirements(
     pyproject: Mapping[str, Any], extras: frozenset[str], sources: Mapping[str, Any]
 ) -> Iterator[tuple[str, frozenset[str]]]:
-    """The required names with their extras; all names with a source if the requirements are dynamic."""
+    """The required names with their extras. If the requirements are dynamic, these are all names with a source."""
     project = table(pyproject, "project")
     if not project or "dependencies" in strings(project.get("dynamic")):
         yield from ((name, frozenset[str]()) for name in sources)
@@ -234,7 +234,7 @@ def _build_requirements(pyproject: Mapping[str, Any]) -> list[str]:
 
 
 def _parsed(text: str) -> Requirement | None:
-    """``None`` if it is not a valid requirement; the build reports that."""
+    """The parsed requirement; ``None`` if it is not valid, which the build reports."""
     try:
         return Requirement(text)
     except InvalidRequirement:

@@ -1,6 +1,6 @@
 """Checks that the module of a job is in its packages.
 
-Otherwise a typing error would show only in the replicas, after the machines have started.
+Without this check, a typing error would be found only in the replicas, after the machines have started.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def check_module(
 
     :param paths: the files of the package, relative to its parent directory or to a directory above that.
     :param where: the package's name in error messages.
-    :param requirements: of the package, as in a requirements file; they may provide the module.
+    :param requirements: the package's requirements, as in a requirements file; they may provide the module.
     :param installed: whether ``paths`` are relative to ``site-packages``, as in a wheel: modules in a source directory
         such as ``src`` are then not importable.
-    :raises PackageError: the message lists the modules that exist, the most similar first.
+    :raises PackageError: the module does not exist; the message lists the modules that do, the most similar first.
     """
     stem = module.replace(".", "/")
 

@@ -19,7 +19,7 @@ from mlengine.packaging.source_tree import SourceTree
 def build_package(tree: SourceTree, package: str, requirements: Sequence[str], work: Path) -> Path:
     """Build the sdist of a package dir below the empty directory ``work``.
 
-    :raises PackageError: with the builder's output.
+    :raises PackageError: the build failed; the message has the builder's output.
     """
     source = work / "source"
     copy_tree(tree, source / package)
@@ -31,9 +31,9 @@ def build_package(tree: SourceTree, package: str, requirements: Sequence[str], w
 
 
 def write_pyproject(folder: Path, package: str, requirements: Sequence[str]) -> None:
-    """The ``pyproject.toml`` for a package dir: all sub-packages and data, version 0.0.0 as with gcloud.
+    """Write the ``pyproject.toml`` for a package dir: with all sub-packages and data, and version 0.0.0 as with gcloud.
 
-    Builds differ by the digest in the path of the package, not by the version.
+    Different builds are distinguished by the digest in the path of the package, not by the version.
     """
     name = package.strip("_").replace("_", "-").lower() or "trainer"
     lines = [
@@ -57,7 +57,7 @@ def check_complete(tree: SourceTree, package: str, packed: frozenset[str]) -> No
     """Check that each file of the tree is in the sdist.
 
     :param packed: the files of the sdist.
-    :raises PackageError: with the missing files.
+    :raises PackageError: files are missing; the message lists them.
     """
     lost = sorted({f"{package}/{path}" for path in tree.paths} - packed)
     if lost:

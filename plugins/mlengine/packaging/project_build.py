@@ -1,7 +1,7 @@
 """Builds a project with its own build backend: an sdist from a copy of its directory, and a wheel from that sdist.
 
-The wheel is a test and is not kept. The job's machine will build the same one, so problems show here first: a
-``setup.py`` that reads a file which is not in the sdist, a version that needs git, a module that is not installed.
+The wheel is only a test and is not kept. The job's machine will build the same wheel, so problems are found here first:
+a ``setup.py`` that reads a file which is not in the sdist, a version that needs git, a module that is not installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BuiltProject:
 def build_project(tree: SourceTree, work: Path) -> BuiltProject:
     """Build a project below the empty directory ``work``.
 
-    :raises PackageError: with the builder's output and a hint.
+    :raises PackageError: the build failed; the error has the builder's output and a hint.
     """
     repository = find_repository(tree.root)
     without_git = _without_git(tree.root, repository)
@@ -56,7 +56,7 @@ def build_project(tree: SourceTree, work: Path) -> BuiltProject:
 def _copy(tree: SourceTree, work: Path, repository: Repository | NoRepository, *, required: bool) -> Path:
     """Copy the project, with a ``.git`` directory if git can read the repository.
 
-    :raises GitError: git cannot read the repository, and the build needs it (``required``).
+    :raises GitError: git cannot read the repository, and the build requires it (``required``).
     """
     (work / "tree").mkdir()
     try:
@@ -89,8 +89,8 @@ def add_constraints(source: Path, sdist: Path) -> None:
 def _build_wheel(tree: SourceTree, sdist: Path, source: Path, work: Path) -> tuple[Archive | None, tuple[str, ...]]:
     """Build the wheel of an sdist, and return its content.
 
-    ``None`` if an extension module needs a compiler or headers that this machine does not have; the job's machine may
-    have them. Such a build fails in its last step, and fails from the directory too.
+    The content is ``None`` if an extension module needs a compiler or headers that this machine does not have; the
+    job's machine may have them. Such a build fails in its last step, and also fails from the directory.
     """
     built = builder.build("wheel", sdist, work / "wheel", {sdist: sdist.name})
     if built.archive is not None:
@@ -116,7 +116,7 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
 
 
 def _without_git(root: Path, repository: Repository | NoRepository) -> str:
-    """Error text for a build that needs git where there is no repository; empty if there is no problem."""
+    """The error text for a build that needs git if there is no repository; empty if there is no problem."""
     if not isinstance(repository, NoRepository) or not uses_git(root):
         return ""
     variable = version_variable(root)

@@ -1,7 +1,7 @@
 """Copies a project for its build, together with the files around it that affect the build.
 
 The copy has the same path within its repository as the project. The directories above it contain the ignore files that
-apply to the project (hatchling and git read them), but none of the temporary directory's own.
+apply to the project (hatchling and git read them), but none that belong to the temporary directory.
 :mod:`mlengine.packaging.git_repository` adds the ``.git`` directory.
 """
 
@@ -39,7 +39,7 @@ def copy_tree(tree: SourceTree, target: Path) -> None:
 
 
 def copy_project(tree: SourceTree, base: Path, repository: Repository | NoRepository) -> Path:
-    """Copy a project into the empty directory ``base``; returns the copy's directory.
+    """Copy a project into the empty directory ``base``, and return the copy's directory.
 
     :raises PackageError: the tree has changed since its digest was computed.
     """
@@ -65,7 +65,7 @@ def copy_project(tree: SourceTree, base: Path, repository: Repository | NoReposi
 def ignore_file_above(project: Path, name: str) -> Path | None:
     """The ignore file in a directory above ``project`` that hatchling applies to it, if any.
 
-    hatchling takes the nearest one. It stops at the root of a repository, but without one it goes up to ``/``.
+    hatchling uses the nearest one. It stops at the root of a repository; without a repository, it searches up to ``/``.
     """
     for folder in (project, *project.parents):
         if (folder / name).is_file():

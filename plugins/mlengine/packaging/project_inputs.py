@@ -27,7 +27,7 @@ _GIT_TOOLS = re.compile(
 _GIT_WORD = re.compile(r"(?<![\w.@/+-])git(?![\w.@:/+-])")
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 _BUILD_SCRIPTS = ("setup.py", "hatch_build.py", "pdm_build.py", "build.py", "versioneer.py")
-# Variables that set the version without git.
+# Variables by which the version is set without git.
 _SAYS_VERSION = {
     "uv[-_]dynamic[-_]versioning": "UV_DYNAMIC_VERSIONING_BYPASS",
     "poetry[-_]dynamic[-_]versioning": "POETRY_DYNAMIC_VERSIONING_BYPASS",

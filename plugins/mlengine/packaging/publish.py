@@ -3,7 +3,7 @@
 The object's name contains the digest of the inputs, so listing ``packages/<name>/<digest>/`` shows whether the package
 exists. The object is created once, even if several processes build it.
 
-Builds a copy, and never writes into the user's directory. Backends install the package.
+A copy is built, and nothing is written into the user's directory. Backends install the package.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-# Increase when the same inputs are to give another package.
+# Increase this number when the same inputs are to give another package.
 _FORMAT = 2
 
 
 @dataclass(frozen=True)
 class PackagedTrainer:
-    """Packages in the bucket, the trainer's first.
+    """The packages in the bucket, the trainer's first.
 
-    :param digest: of the inputs, 40 hex digits.
+    :param digest: the digest of the inputs, 40 hex digits.
     :param reused: whether all packages were in the bucket already.
-    :param left_out: files that are not in the packages, and why. Files that the project's own build left out are known
-        only if it was built.
+    :param left_out: files that are not in the packages, with reasons. Files that the project's own build left out are
+        known only if the project was built.
     :param notes: other messages for the user.
     :param constraints: the ``constraints.txt`` of a package.
-    :param scorer: ``package.module:function`` in ``[tool.mlengine]`` of the trainer's ``pyproject.toml``.
+    :param scorer: the ``package.module:function`` in ``[tool.mlengine]`` of the trainer's ``pyproject.toml``.
     """
 
     name: str
@@ -95,7 +95,7 @@ class _Recipe:
 
     :param name: the name of its directory in the bucket.
     :param make: builds below an empty directory; returns ``None`` if the next recipe applies instead.
-    :param check: finds mistakes without a build.
+    :param check: checks for mistakes without a build.
     :param constraints: the ``constraints.txt`` for the sdist.
     """
 
@@ -124,10 +124,10 @@ def package_trainer(
         used in place), or a list of them, the trainer first.
     :param staging: the bucket, ``gs://NAME[/prefix]``.
     :param module: the job's module; it must be in the first package.
-    :param requirements: of a package dir, as PEP 508 strings such as ``numpy>=2``.
+    :param requirements: the requirements of a package dir, as PEP 508 strings such as ``numpy>=2``.
     :param dry_run: build and check, but upload nothing. Only ``gs://`` sources are read from a bucket.
-    :param python: the version of Python that the trainer runs on, if it is known.
-    :raises PackageError: with the file and a hint, or the builder's output.
+    :param python: the version of Python on which the trainer runs, if it is known.
+    :raises PackageError: the source cannot be packaged; the error has the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
@@ -191,7 +191,7 @@ class _Publisher:
         return self._directory(_recipes_in_project(tree, project, module))
 
     def _directory(self, recipes: Sequence[_Recipe]) -> PackagedTrainer:
-        """The package that the bucket has for one of the recipes; otherwise built by the first recipe that applies."""
+        """The package that the bucket has for one of the recipes; else it is built by the first recipe that applies."""
         for recipe in () if self.dry_run else recipes:
             uri = self._find(recipe)
             if uri is not None:
@@ -206,14 +206,14 @@ class _Publisher:
         raise PackageError(f"{recipes[0].tree.root} was not packaged", hint="give the project's directory itself")
 
     def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
-        """Create the object unless it exists; a process that comes second uses the existing object."""
+        """Create the object. If another process has created it already, use the existing object."""
         uri = package_uri(self.staging, recipe.name, recipe.digest, built.filename)
         if not self.dry_run:
             try:
                 self.storage.create(uri, built.data, "application/gzip")
             except StorageConflictError:
                 log.info("another process has created %s; using that object", uri)
-            # File names can differ (a version with the date in it): all builders use the first one by name.
+            # File names can differ, if a version contains the date. All builders use the first one in order of name.
             uri = self._find(recipe) or uri
         packaged = _packaged(recipe, uri, reused=False)
         return replace(packaged, left_out=(*packaged.left_out, *built.left_out), notes=(*packaged.notes, *built.notes))
@@ -223,7 +223,7 @@ class _Publisher:
         return next((stat.uri for stat in self.storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
 
     def _archive(self, source: Path | str, module: str | None) -> PackagedTrainer:
-        """An sdist or wheel built elsewhere: checked every time, and uploaded unless the bucket has it."""
+        """Check an sdist or wheel that was built elsewhere, and upload it unless the bucket has it."""
         where = str(source)
         filename = where.rsplit("/", 1)[-1]
         name, version = name_and_version(filename)
@@ -257,7 +257,7 @@ class _Publisher:
 def _package_recipe(
     tree: SourceTree, module: str | None, requirements: Sequence[str], *, settings: object = None, note: str = ""
 ) -> _Recipe:
-    """A package dir, built with a generated build: all files are packed, so the tree shows the modules.
+    """The recipe for a package dir, with a generated build. All files are packed, so the tree shows the modules.
 
     :param settings: further inputs of the digest.
     """
@@ -280,7 +280,7 @@ def _package_recipe(
 
 
 def _unread_requirements(package: Path) -> str:
-    """That a package dir has no requirements, although a ``requirements.txt`` lies in it or next to it."""
+    """A note that a package dir has no requirements, although a ``requirements.txt`` is in it or next to it."""
     for folder in (package, package.parent):
         if (file := folder / "requirements.txt").is_file():
             return f"{file} is not read: name the requirements in a pyproject.toml, or give requirements=[…]"
@@ -288,10 +288,10 @@ def _unread_requirements(package: Path) -> str:
 
 
 def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", note: str = "") -> _Recipe:
-    """A project, built by its own build backend.
+    """The recipe for a project, with its own build backend.
 
-    The module is checked in the wheel when it is built, and is part of the digest: a package that the bucket has was
-    checked with this module.
+    The module is checked in the wheel when the project is built, and is part of the digest: a package that the bucket
+    has was checked with this module.
 
     :param package: the recipe applies only if the wheel contains this package.
     """
@@ -316,10 +316,11 @@ def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", 
 
 
 def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | None) -> list[_Recipe]:
-    """A package dir in a project: the project's build, or a generated build if the project does not pack the package.
+    """The recipes for a package dir in a project.
 
-    The project has to be built to know. A package by the generated build in the bucket shows that the project was built
-    with the same build files before, and did not pack the package.
+    They are the project's build, and a generated build if the project does not pack the package. The project has to be
+    built to find out. If the bucket has a package by the generated build, the project was built with the same build
+    files before, and did not pack the package.
     """
     name = package_name(tree.root)
     build_files = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
@@ -337,7 +338,7 @@ def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | Non
 
 @contextmanager
 def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
-    """Add to a project's errors which package dir the user asked for, and how to package that alone."""
+    """Add to a project's errors the package dir that the user gave, and how to package that dir alone."""
     try:
         yield
     except PackageError as error:

@@ -14,7 +14,7 @@ from mlengine.core.errors import PackageError
 def read_pyproject(folder: Path) -> Mapping[str, Any]:
     """The content of ``pyproject.toml``; empty if the file does not exist.
 
-    :raises PackageError: it is not valid TOML.
+    :raises PackageError: the file is not valid TOML.
     """
     path = folder / "pyproject.toml"
     try:
@@ -33,12 +33,12 @@ def table(data: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def strings(value: Any) -> list[str]:
-    """The strings in a list; empty if it is not a list."""
+    """The strings in a list; empty if ``value`` is not a list."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def build_backend(data: Mapping[str, Any]) -> str:
-    """The top-level module of the build backend: ``hatchling``, ``poetry``; ``setuptools`` by default."""
+    """The top-level module of the build backend, such as ``hatchling`` or ``poetry``; ``setuptools`` by default."""
     backend = table(data, "build-system").get("build-backend")
     return re.split(r"[.:]", backend)[0] if isinstance(backend, str) and backend else "setuptools"
 
@@ -55,7 +55,7 @@ def project_name(data: Mapping[str, Any]) -> str | None:
 def scorer_of(folder: Path) -> str:
     """The scorer that ``[tool.mlengine]`` names; empty if there is none.
 
-    :raises PackageError: it is not ``package.module:function``.
+    :raises PackageError: the scorer is not ``package.module:function``.
     """
     scorer = table(read_pyproject(folder), "tool", "mlengine").get("scorer", "")
     if scorer and not (isinstance(scorer, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", scorer)):

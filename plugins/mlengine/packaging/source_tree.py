@@ -1,9 +1,9 @@
 """A source tree: the files to package, the files left out, and a digest of the input.
 
 The digest covers the sorted relative paths, executable bits, contents, and the build settings. A digest of the built
-archive would not do, because builds are often not reproducible (time stamps, compression).
+archive would not work, because builds are often not reproducible (time stamps, compression).
 
-Only reads the tree: no build, no bucket, no process.
+This module only reads the tree: it does not build, access a bucket, or start a process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN = 8
 
 
 class SourceKind(StrEnum):
-    """The kind of a source; decides how it is built."""
+    """The kind of a source, which determines how it is built."""
 
     PACKAGE = "package"  # a directory with __init__.py: its build is generated
     PROJECT = "project"  # a directory with pyproject.toml or setup.py: it has its own build
@@ -46,7 +46,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or directory that is left out, and why."""
+    """A file or directory that is left out, and the reason."""
 
     path: str
     reason: str
@@ -69,7 +69,7 @@ class SourceTree:
         return sum(file.size for file in self.files)
 
     def digest(self, settings: Mapping[str, Any]) -> str:
-        """40 hex digits; independent of the tree's location and of file times.
+        """The digest of the tree, 40 hex digits. It does not depend on the tree's location or on file times.
 
         :param settings: further inputs of the build, as JSON data.
         """
@@ -81,7 +81,7 @@ class SourceTree:
 def kind_of(source: Path) -> SourceKind:
     """The kind of ``source``.
 
-    :raises PackageError: it does not exist, or cannot be packaged.
+    :raises PackageError: the source does not exist, or cannot be packaged.
     """
     if source.is_file():
         return SourceKind.ARCHIVE
@@ -106,9 +106,9 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
 
     A symbolic link is replaced by its target if that is in the tree too.
 
-    :param project: whether ``root`` is a project, whose ``build`` and ``dist`` are output.
-    :raises PackageError: for a link out of the tree, a broken link, a private key in code, an unreadable file, or a
-        tree that is too large for code.
+    :param project: whether ``root`` is a project, so that ``build`` and ``dist`` in it are build output.
+    :raises PackageError: the tree has a link out of the tree, a broken link, a private key in code, or an unreadable
+        file, or is too large for code.
     """
     root = root.resolve()
     files: list[SourceFile] = []
@@ -128,7 +128,7 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
 def unreadable(path: Path, error: OSError) -> PackageError:
     """The error for a source that cannot be read.
 
-    :param path: the source; shown if ``error`` has no path.
+    :param path: the source, which the message names if ``error`` has no path.
     """
     return PackageError(
         f"{error.filename or path} cannot be read: {error.strerror}", hint="make it readable, or move it"
@@ -138,7 +138,7 @@ def unreadable(path: Path, error: OSError) -> PackageError:
 def package_name(root: Path) -> str:
     """The import name of a package dir.
 
-    :raises PackageError: it is not a valid identifier.
+    :raises PackageError: the name is not a valid identifier.
     """
     name = root.resolve().name
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
@@ -149,7 +149,7 @@ def package_name(root: Path) -> str:
 def check_inits(tree: SourceTree) -> None:
     """Check that every directory between the package and a ``.py`` file has an ``__init__.py``.
 
-    :raises PackageError: with the first directory without one, and a file in it that could not be imported.
+    :raises PackageError: a directory has none; the message names the first one, and a file that could not be imported.
     """
     paths = tree.paths
     for path in sorted(paths):
@@ -173,7 +173,7 @@ def _has_build(folder: Path) -> bool:
 def _walk(
     root: Path, folder: Path, left: list[LeftOut], *, project: bool, above: frozenset[Path] = frozenset()
 ) -> Iterator[SourceFile]:
-    """Add the files below a directory.
+    """The files below a directory; those that are left out are added to ``left``.
 
     :param above: the directories being read, to detect link cycles.
     """
@@ -233,7 +233,10 @@ def _too_large(root: Path, files: Collection[SourceFile]) -> PackageError:
 
 
 def _inside(root: Path, link: Path) -> Path:
-    """The target of a link, if it is in the tree."""
+    """The target of a link.
+
+    :raises PackageError: the link is broken, or its target is not in the tree.
+    """
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The packages to build for the sources that a user names.
+"""Determines the packages to build for the sources that a user names.
 
 * A package dir in a project whose build packs it is packaged by that build, with its requirements, as gcloud did.
 * A project's local requirements are packaged with it; see :mod:`mlengine.packaging.local_sources`.
@@ -18,7 +18,7 @@ from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
 from mlengine.packaging.source_tree import SourceKind, kind_of, unreadable
 
-# Backends that pack only configured packages, or the one with the project's name; others search the directory.
+# Build backends that pack only configured packages, or the one with the project's name. Others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
 
 
@@ -27,7 +27,7 @@ class Source:
     """One source.
 
     :param location: a directory, an archive, or the URI of an archive in a bucket.
-    :param parent: of a package dir: the project that contains it, whose build may pack it.
+    :param parent: the project that contains a package dir, and whose build may pack it; ``None`` if there is none.
     """
 
     kind: SourceKind
@@ -49,7 +49,7 @@ class Sources:
 def find_sources(named: Sequence[Path | str], requirements: Sequence[str]) -> Sources:
     """Find the sources to package for the user's list.
 
-    :param requirements: of a package dir. If given, a project that contains the package dir is ignored.
+    :param requirements: the requirements of a package dir. If given, a project that contains it is ignored.
     :raises PackageError: the list is empty, a source cannot be read, or a local requirement cannot be packaged.
     """
     if not named:
@@ -100,13 +100,13 @@ def _project_around(package: Path) -> Path | None:
 
 
 def folder_around(package: Path) -> Path:
-    """The directory whose ``pyproject.toml`` describes a package dir, whether it configures a build or not."""
+    """The directory whose ``pyproject.toml`` describes a package dir, whether that file configures a build or not."""
     above = package.parent
     return above.parent if above.name == "src" and not (above / "pyproject.toml").is_file() else above
 
 
 def _is_built(folder: Path) -> bool:
-    """Whether a ``pyproject.toml`` configures a build; many only list the requirements of an application."""
+    """Whether a ``pyproject.toml`` configures a build. Many only list the requirements of an application."""
     data = read_pyproject(folder)
     return "build-system" in data or table(data, "tool", "uv").get("package") is True
 

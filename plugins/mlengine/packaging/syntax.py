@@ -1,7 +1,7 @@
 """Checks the syntax of the module that a job runs, and of the modules of the package that it always imports.
 
-Otherwise a syntax error would show only in the replicas. Files that are not imported, such as templates, are not read;
-neither are imports in functions, in ``if`` or in ``try``. Nothing is executed.
+Without this check, a syntax error would be found only in the replicas. Files that are not imported, such as templates,
+are not read, and imports in functions, in ``if`` or in ``try`` are not followed. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mlengine.runtime.requires_python import accepts
 def check_syntax(
     module: str, files: Mapping[str, Path], requires_python: str | None, python: str | None = None
 ) -> tuple[str, ...]:
-    """Parse the modules with this Python.
+    """Parse the modules with the Python version of this process.
 
     :param files: the files of the package, relative to its parent directory or to a directory above that.
-    :param requires_python: of the package; if it accepts this Python, a syntax error is one on every Python that the
-        package supports.
-    :param python: the version that the trainer runs on; if it is not newer than this Python, a syntax error is one
-        there too. If it is not known, it may be newer, and know the syntax.
+    :param requires_python: ``Requires-Python`` of the package. If it accepts this Python, a syntax error found here is
+        one on every Python that the package supports.
+    :param python: the version on which the trainer runs. If it is not newer than this Python, a syntax error found here
+        is also one there. If it is not known, it may be newer, and support the syntax.
     :returns: notes for the user.
     :raises PackageError: a module has a syntax error; the message names file and line.
     """
@@ -50,7 +50,7 @@ def check_syntax(
 
 
 def _wrong(module: str, files: Mapping[str, Path]) -> Iterator[tuple[Path, SyntaxError | ValueError]]:
-    """Of the module's file, and those of the package that it always imports, the ones that are not valid."""
+    """The files with errors, among the module's file and those of the package that it always imports."""
     root, main = _found(module, files)
     if not main:
         return
@@ -71,7 +71,7 @@ def _wrong(module: str, files: Mapping[str, Path]) -> Iterator[tuple[Path, Synta
         package = name.rpartition(".")[0]
         for target in _targets(tree, package):
             if target.partition(".")[0] in sys.stdlib_module_names:
-                continue  # also if the package has a module of this name, which comes later on Python's path
+                continue  # even if the package has a module of this name: it comes later on Python's path
             place = f"{root}{target.replace('.', '/')}"
             todo += [f"{place}.py", f"{place}/__init__.py", *_parents(target, root)]
 
@@ -79,7 +79,7 @@ def _wrong(module: str, files: Mapping[str, Path]) -> Iterator[tuple[Path, Synta
 def _found(module: str, files: Mapping[str, Path]) -> tuple[str, str]:
     """The directory from which the module is imported, and the module's file in it.
 
-    Both are empty if there is no such file, or if there are several: only the build knows which one it takes.
+    Both are empty if there is no such file, or if there are several: only the build determines which one is used.
     """
     stem = module.replace(".", "/")
     places = [
@@ -98,7 +98,7 @@ def _parents(module: str, root: str) -> list[str]:
 
 
 def _targets(tree: ast.Module, package: str) -> Iterator[str]:
-    """What the statements at the top level import, as absolute names; a name may be an attribute of a module."""
+    """The absolute names that top-level statements import. A name may be an attribute of a module."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -112,7 +112,10 @@ def _targets(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 def _parse(path: Path) -> ast.Module:
-    """:raises SyntaxError, ValueError: the file is not valid for this Python."""
+    """Parse a file.
+
+    :raises SyntaxError, ValueError: the file is not valid for this Python.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(path.read_bytes(), str(path))

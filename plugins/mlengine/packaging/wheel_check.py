@@ -1,4 +1,4 @@
-"""Checks on the wheel of a project before a job is submitted; the job's machine installs the same wheel."""
+"""Checks the wheel of a project before a job is submitted. The job's machine will install the same wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_INSTALLED = "in the project, but not in its wheel"
 def check_wheel(wheel: Archive, tree: SourceTree, module: str | None) -> None:
     """Check that the job's module is in the wheel, and that no requirement is a local path.
 
-    :raises PackageError: with the module or the requirement.
+    :raises PackageError: the module is missing, or a requirement is a local path; the message names it.
     """
     for requirement in wheel.requirements:
         name, _, url = requirement.partition("@")
@@ -48,7 +48,7 @@ def _not_installed(installed: Collection[str], paths: Collection[str]) -> Iterat
 
 
 def _splits(path: str) -> Iterator[tuple[str, str]]:
-    """The directories above a file that may be top packages, each with the file's path from the package on.
+    """The directories above a file that may be top packages, each with the file's path beginning at that package.
 
     ``src/trainer/task.py`` gives ``("src", "src/trainer/task.py")`` and ``("src/trainer", "trainer/task.py")``.
     """

@@ -1,7 +1,8 @@
 """Compiles the bytecode of a new environment, reusing that of an existing one.
 
-Compiling TensorFlow takes most of the time of a build; without it, all replicas would compile it at the same time. When
-only the trainer's own code changes, the libraries are the same files from uv's cache, and their bytecode stays valid.
+Compiling TensorFlow takes most of the time of a build; without this step, all replicas would compile it at the same
+time. If only the trainer's code changes, the libraries are the same files from uv's cache, and their bytecode stays
+valid.
 
 Python identifies the source of bytecode by time and size. Two versions of a file can be equal in both, so bytecode is
 reused only if the contents of the sources are equal.
@@ -24,7 +25,7 @@ _SITE = "lib/python*/site-packages"
 
 
 def seed(root: Path, donor: Path) -> int:
-    """Hard-link the donor's bytecode for equal sources in ``root``; returns the number of files. Ignores errors.
+    """Hard-link the donor's bytecode for equal sources in ``root``, and return the number of files. Ignore errors.
 
     Shared files are safe: Python writes bytecode to a new file and renames it.
     """
@@ -57,9 +58,9 @@ def compile_imported(root: Path, packages: Sequence[str], seconds: float, lock: 
     """Compile packages and all modules that they import, unless they have bytecode. Errors are ignored.
 
     :param packages: names of packages that are installed in ``root``.
-    :param seconds: then all processes are killed, and the rest is not compiled.
-    :param lock: the lock of the environment, inherited: if this process dies, no other process may remove or build the
-        environment while bytecode is still written.
+    :param seconds: the time limit, after which all processes are killed, and the rest is not compiled.
+    :param lock: the lock of the environment, which the compiler inherits: if this process dies, no other process may
+        remove or build the environment while bytecode is still written.
     """
     site = next(root.glob(_SITE), None)
     if site is not None:
@@ -77,6 +78,6 @@ def compile_imported(root: Path, packages: Sequence[str], seconds: float, lock: 
             try:
                 process.wait(seconds)
             finally:
-                # Its workers too, which would keep the lock.
+                # The workers are killed, too: they would keep the lock.
                 kill_group(process.pid)
                 process.wait()

@@ -1,10 +1,10 @@
 """Compiles packages and all modules that they import to bytecode: ``compile_imports.py SITE_PACKAGES NAME …``.
 
 Half of the files of TensorFlow and its dependencies are never imported. This program follows the imports that run when
-a module is imported; in the named packages, imports in functions count too. Nothing is executed: the imports are read
-from the compiled code. Python compiles the other modules when they are first imported.
+a module is imported; in the named packages, it also follows imports in functions. Nothing is executed: the imports are
+read from the compiled code. Python compiles the other modules when they are first imported.
 
-The interpreter of an environment runs it as a file. Standard library only.
+The interpreter of an environment runs this program as a file. It uses the standard library only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(site: str, packages: list[str]) -> None:
 
 
 def compile_modules(modules: list[Module]) -> set[str]:
-    """Compile modules that have no valid bytecode; returns the names that they import."""
+    """Compile the modules that have no valid bytecode, and return the names that all modules import."""
     names: set[str] = set()
     for name, path, deep in modules:
         try:
@@ -58,7 +58,7 @@ def compile_modules(modules: list[Module]) -> set[str]:
 def imports(code: CodeType, module: str, *, is_package: bool, deep: bool = False) -> Iterator[str]:
     """The names that a module imports, with their parent packages. A name may be an attribute instead of a module.
 
-    :param deep: include imports in functions.
+    :param deep: whether to include imports in functions.
     """
     package = module if is_package else module.rpartition(".")[0]
     for base, members in _statements(code, package):
@@ -81,7 +81,7 @@ def find(site: str, name: str) -> str | None:
 
 
 def _statements(code: CodeType, package: str) -> Iterator[tuple[str, Iterable[str]]]:
-    """Each import statement, as the absolute name of a module, and the names that are imported from it."""
+    """The import statements: for each, the absolute name of a module, and the names that are imported from it."""
     finder: Any = ModuleFinder()
     for kind, operands in finder.scan_opcodes(code):
         if kind == "absolute_import":
@@ -102,7 +102,7 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _modules_of(site: str, package: str) -> Iterator[tuple[str, str]]:
-    """Names and paths of an installed package's modules."""
+    """The names and paths of an installed package's modules."""
     for distribution in distributions(name=package, path=[site]):
         for file in distribution.files or ():
             if file.suffix == ".py" and ".." not in file.parts:

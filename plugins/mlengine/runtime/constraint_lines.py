@@ -4,7 +4,8 @@
 uv accept different parts of them. Hashes, extras and comments are removed, and so are lines about the packages that
 are installed themselves. Lines that only make sense on the author's machine are refused.
 
-Standard library only, and nothing newer than Python 3.8: the start command of a container includes this source.
+This module uses the standard library only, and nothing newer than Python 3.8, because the start command of a container
+includes this source.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def parse(file: File, installed: set[str], notes: list[str]) -> Iterator[Line]:
 
     :param installed: normalized names of the packages that are installed themselves.
     :param notes: receives a message for each ignored line.
-    :raises ConstraintsError: with file and line.
+    :raises ConstraintsError: a line cannot be used; the message names file and line.
     """
     for number, comment, text in _logical_lines(_decoded(file)):
         where = f"{file.where}:{number}"
@@ -89,7 +90,7 @@ def normal_name(name: str) -> str:
 
 
 def _decoded(file: File) -> str:
-    """Decode the file; PowerShell on Windows writes redirected output as UTF-16."""
+    """The decoded text of a file. PowerShell on Windows writes redirected output as UTF-16."""
     encoding = next((name for bom, name in _BOMS if file.content.startswith(bom)), "utf-8")
     try:
         return file.content.decode(encoding)
@@ -98,7 +99,7 @@ def _decoded(file: File) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """Logical lines without comments, each with its number and the comment above it."""
+    """The logical lines without comments, each with its number and the comment above it."""
     parts: list[str] = []
     first, comment = 1, ""
     for number, line in enumerate([*text.splitlines(), ""], 1):
@@ -119,7 +120,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
-    """A line about one package; ``None`` if the package is installed itself."""
+    """The effective line for a line about one package; ``None`` if the package is installed itself."""
     match = _REQUIREMENT.fullmatch(_LINE_OPTIONS.sub("", text).strip())
     if match is None:
         if _is_own_path(text, installed):
@@ -142,7 +143,7 @@ def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
 
 
 def _options(text: str, where: str, installed: set[str], notes: list[str]) -> Iterator[Line]:
-    """The options of a line: package sources are kept; includes of other files are refused."""
+    """The effective lines for a line with options: package sources are kept, includes of other files are refused."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -159,7 +160,7 @@ def _options(text: str, where: str, installed: set[str], notes: list[str]) -> It
 
 
 def _option(name: str, value: str, where: str, installed: set[str], notes: list[str]) -> Iterator[Line]:
-    """One option with a value."""
+    """The effective line for one option with a value, if it has an effect."""
     if name in _PLACES and not re.match(r"https?://|\$", value):
         notes.append(f"{where}: {name} {value} is a local directory: ignored")
     elif name in _KEPT:

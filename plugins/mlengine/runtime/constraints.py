@@ -1,10 +1,10 @@
-"""``constraints.txt`` at the root of an sdist: exact versions of all dependencies.
+"""Reads ``constraints.txt`` at the root of an sdist: exact versions of all dependencies.
 
 The metadata of an sdist allows ranges of versions; without this file, the same sdist gives a different environment
 every month.
 
-Standard library only, and nothing newer than Python 3.8: the start command of a container
-(:mod:`mlengine.backends.vertex.bootstrap`) includes this source, so that both places read the same.
+This module uses the standard library only, and nothing newer than Python 3.8, because the start command of a container
+(:mod:`mlengine.backends.vertex.bootstrap`) includes this source, so that constraints have the same effect there.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def of_packages(packages: Iterable[Path]) -> Constraints:
 
 
 def merge(files: Iterable[File], installed: set[str]) -> Constraints:
-    """One set of constraints from several files.
+    """Merge several files into one set of constraints.
 
     :param installed: names of the packages that are installed themselves; lines about them are ignored.
-    :raises ConstraintsError: with file and line.
+    :raises ConstraintsError: a line cannot be used, or contradicts another; the message names file and line.
     """
     notes: list[str] = []
     seen: dict[tuple[str, str], Line] = {}
@@ -85,9 +85,9 @@ def package_name(filename: str) -> str:
 def read(filename: str, file: IO[bytes], where: str = "") -> bytes | None:
     """The content of ``<name>-<version>/constraints.txt``; ``None`` if there is none, as in every wheel.
 
-    :param filename: of the sdist or wheel.
-    :param file: its content.
-    :param where: its name in error messages, if not ``filename``.
+    :param filename: the file name of the sdist or wheel.
+    :param file: the sdist or wheel.
+    :param where: the name of the sdist or wheel in error messages; by default ``filename``.
     :raises ConstraintsError: the archive is not readable, or the file in it is too large.
     """
     try:

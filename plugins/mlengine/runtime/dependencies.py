@@ -1,4 +1,4 @@
-"""What a package depends on, by its own metadata: its requirements, and those of its extras."""
+"""Reads the dependencies of a package from its metadata: its requirements, and those of its extras."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlengine.runtime.requires_python import metadata_files
 class Dependencies:
     """The dependencies of one package.
 
-    :param requirements: with their markers, as the metadata has them; what cannot be parsed is left out.
+    :param requirements: the requirements in the metadata, with their markers; those that cannot be parsed are left out.
     :param extras: the extras that the package declares.
     """
 
@@ -30,7 +30,7 @@ class Dependencies:
     def with_extra(self, extra: str | None, python: str | None = None) -> list[Requirement]:
         """The requirements on Linux, with those of an extra if the package declares it.
 
-        :param python: a version such as ``3.11``; ``None`` is this process's.
+        :param python: a version such as ``3.11``; ``None`` for the version of this process.
         """
         environment = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"}
         if python:
@@ -46,7 +46,8 @@ class Dependencies:
 def declared(filename: str, file: IO[bytes]) -> Dependencies:
     """The dependencies of an sdist or a wheel.
 
-    Sdists of older build backends have them in ``pyproject.toml`` alone, so both places are read.
+    Sdists of older build backends have them only in ``pyproject.toml``, so both metadata and ``pyproject.toml`` are
+    read.
 
     :raises UnreadableArchiveError: the file is not an archive, or is damaged.
     """
@@ -60,17 +61,17 @@ def declared(filename: str, file: IO[bytes]) -> Dependencies:
 
 
 def of_path(package: Path) -> Dependencies:
-    """The dependencies of a file; see :func:`declared`."""
+    """The dependencies of the package in a file; see :func:`declared`."""
     return declared(package.name, io.BytesIO(package.read_bytes()))
 
 
 def path_with_extra(package: Path, extra: str) -> str:
-    """The package as an argument of pip or uv, with the extra if it declares it."""
+    """The package as an argument of pip or uv, with the extra if the package declares it."""
     return f"{package}[{extra}]" if extra in of_path(package).extras else str(package)
 
 
 def _nearest(files: dict[str, bytes]) -> Iterator[tuple[list[str], list[str]]]:
-    """Requirements and extras of the metadata that is nearest to the root, and of ``pyproject.toml``."""
+    """The requirements and extras in the metadata that is nearest to the root, and in ``pyproject.toml``."""
     core = [name for name in files if not name.endswith("pyproject.toml")]
     if core:
         message = HeaderParser().parsestr(files[min(core, key=lambda name: name.count("/"))].decode("utf-8", "replace"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# Every process of a job has the job's directory in this variable; it identifies orphans.
+# Every process of a job has the job's directory in this variable, by which orphans are found.
 MARK = "MLENGINE_LOCAL_JOB"
 
 _REPLICA = re.compile(
@@ -22,7 +22,7 @@ _REPLICA = re.compile(
     """,
     re.VERBOSE,
 )
-# Settings of uv and pip may contain an index's password: the launcher needs them, the trainer does not.
+# Settings of uv and pip may contain an index's password. The launcher needs them, and the trainer does not.
 # UV_PYTHON is left out, because the job's settings choose the interpreter.
 _LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -37,7 +37,7 @@ _GCSFS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 
 
 def for_launcher(parent: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a launcher."""
+    """The variables that a launcher inherits."""
     patterns = (_REPLICA, _LAUNCHER, _PIP)
     return {name: value for name, value in parent.items() if any(pattern.fullmatch(name) for pattern in patterns)}
 
@@ -52,7 +52,7 @@ def for_replica(parent: Mapping[str, str]) -> dict[str, str]:
     if env.get(_STORAGE_EMULATOR):
         env.setdefault(_GCSFS, "false")
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
-        # Replicas communicate on loopback, and gRPC would send even that through a proxy.
+        # Replicas communicate on loopback, and gRPC would use a proxy even for loopback.
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in env.get(name, "").split(",") if host]
             env[name] = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])

@@ -1,8 +1,8 @@
 """A file lock that is released when its holder ends, for any reason.
 
-The kernel releases the lock when the last descriptor is closed, also after ``kill -9``. It works between containers
-that share the directory, where process ids differ. It does not work on network file systems without ``flock``: the
-state dir must be on a local disk.
+The kernel releases the lock when the last descriptor is closed, even after ``kill -9``. The lock works between
+containers that share the directory, where process ids differ. It does not work on network file systems without
+``flock``: the state dir must be on a local disk.
 
 A process that holds the exclusive lock may delete the file. Another process may have opened it just before: once it has
 the lock, it checks that the path still leads to the same file, and otherwise opens the new one.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class FileLock:
-    """A held lock. It is released by :meth:`close`, or when the process ends."""
+    """A held lock. It is released by :meth:`give_back`, or when the process ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -55,11 +55,11 @@ class FileLock:
         return cls(descriptor)
 
     def fileno(self) -> int:
-        """Inherited by a child, it keeps the lock held as long as the child runs."""
+        """The lock's descriptor. A child process that inherits it keeps the lock held as long as it runs."""
         return self._descriptor
 
     def give_back(self) -> None:
-        """Safe to repeat."""
+        """Release the lock. The call can be repeated safely."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -77,7 +77,7 @@ def _open(path: Path) -> int:
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:
-    """Whether the open file still is the one at the path: not deleted, and not replaced by another."""
+    """Whether the open file is still the one at the path: not deleted, and not replaced by another one."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     return False
@@ -90,7 +90,7 @@ def held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # A shared lock, so that two concurrent checks do not see each other.
+        # The check takes a shared lock, so that two concurrent checks do not see each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True

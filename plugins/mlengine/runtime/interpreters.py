@@ -1,4 +1,4 @@
-"""Finds Python interpreters on this machine with uv. Never downloads one."""
+"""Finds Python interpreters on this machine with uv, without downloading any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = 60.0
 def find(version: str) -> str:
     """The path of an interpreter of ``version``: ``3``, ``3.12`` or ``3.12.4``.
 
-    :raises BackendError: this machine has none, or ``version`` is not a version.
+    :raises BackendError: this machine has no such interpreter, or ``version`` is not a version.
     """
     if not re.fullmatch(r"\d+(\.\d+){0,2}", version):
         raise BackendError(f"not a version of Python: {version!r}", hint="write, for example, --python-version 3.12")

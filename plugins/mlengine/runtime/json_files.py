@@ -21,7 +21,7 @@ _DAMAGED = "a disk error or another program has changed this file: restore it fr
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's content; ``None`` if the file does not exist.
 
-    :raises BackendError: it is not a JSON object.
+    :raises BackendError: the file's content is not a JSON object.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace the file atomically, also with regard to a power failure."""
+    """Replace the file atomically, even if the power fails."""
     partial = _write_aside(path, data)
     try:
         partial.replace(path)
@@ -45,7 +45,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def create_json(path: Path, data: Mapping[str, Any]) -> bool:
-    """Create the file. Returns ``False`` if it exists already, also if another process has just created it."""
+    """Create the file. Return ``False`` if it exists already, even if another process has just created it."""
     partial = _write_aside(path, data)
     try:
         os.link(partial, path)

@@ -1,7 +1,8 @@
-"""Find and end the processes of a job. No other process is ever signalled.
+"""Finds and ends the processes of a job. No other process is ever signalled.
 
 A process belongs to a job if its environment has the job's folder (:data:`~mlengine.runtime.env_allowlist.MARK`), or if
-it is recorded: same pid *and* same start time since the same boot, because the system reuses pids. Reads ``/proc``.
+it is recorded: same pid *and* same start time since the same boot, because the system reuses pids. This is read from
+``/proc``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from mlengine.runtime.env_allowlist import MARK
 
 @dataclass(frozen=True)
 class Process:
-    """One process. ``start`` distinguishes it from a later one with the same pid."""
+    """One process. ``start`` distinguishes it from a later process with the same pid."""
 
     pid: int
     start: str
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """``None`` if there is no such process, or it is a zombie."""
+        """The process with a pid; ``None`` if there is no such process, or it is a zombie."""
         start = _start(pid)
         return None if start is None else cls(pid, start)
 
@@ -61,9 +62,9 @@ def of_job(folder: Path, recorded: Iterable[Process] = ()) -> list[Process]:
 
 
 def end_all(find: Callable[[], list[Process]], grace: float) -> int:
-    """SIGTERM, then SIGKILL after ``grace`` seconds, until ``find`` finds none. Returns how many there were at first.
+    """Send SIGTERM, and SIGKILL after ``grace`` seconds, until ``find`` finds no process. Return their initial number.
 
-    Calls ``find`` again after each round of signals, because a process may start another one while it ends.
+    ``find`` is called again after each round of signals, because a process may start another one while it ends.
     """
     left = find()
     count = len(left)
@@ -84,8 +85,8 @@ def end_all(find: Callable[[], list[Process]], grace: float) -> int:
 def die_with_parent(parent: int) -> None:
     """Make the kernel send SIGTERM when the launcher dies. Call it in a child between fork and exec.
 
-    It also raises the child's OOM score: if memory runs out, the kernel kills the trainer before its launcher or
-    Airflow.
+    The function also raises the child's OOM score: if memory runs out, the kernel kills the trainer before its launcher
+    or Airflow.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")

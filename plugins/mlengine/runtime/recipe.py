@@ -21,17 +21,17 @@ from mlengine.runtime.extras import extra_for
 from mlengine.runtime.requires_python import UnreadableArchiveError, accepts, required
 from mlengine.runtime.uv_env import install_options
 
-# Settings of uv that change which versions are installed. The first ones name files.
+# Settings of uv that change which versions are installed. The values of the first ones are names of files.
 _RESOLUTION_FILES = ("UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE")
 _RESOLUTION = (*_RESOLUTION_FILES, "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION")
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What to do when a build fails, in error messages. By default those of environments on this machine.
+    """The hints in error messages about failed builds. The defaults are those for environments on this machine.
 
     :param timeout_setting: the setting that limits the time of the build.
-    :param interpreter: how to get another interpreter.
+    :param interpreter: a hint that says how to get another interpreter.
     """
 
     timeout_setting: str = "local_build_timeout_seconds"
@@ -43,12 +43,12 @@ class Hints:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Equal recipes have equal digests, and share an environment.
+    """The inputs of one environment. Equal recipes have equal digests, and share an environment.
 
-    :param python: the interpreter to build for.
-    :param seconds: limit of each step of the build.
+    :param python: the interpreter for which to build.
+    :param seconds: the time limit of each step of the build.
     :param env: uv's environment variables.
-    :param accelerator: the name of the accelerator to install for; "" is none.
+    :param accelerator: the name of the accelerator for which to install; "" for none.
     """
 
     packages: Sequence[Path]
@@ -61,7 +61,7 @@ class Recipe:
 
     @cached_property
     def arguments(self) -> list[str]:
-        """The packages as arguments of uv, each with the extra ``cpu``, ``gpu`` or ``tpu`` if it declares it.
+        """The packages as arguments of uv, each with the extra ``cpu``, ``gpu`` or ``tpu`` if the package declares it.
 
         :raises EnvironmentBuildError: a package is not readable.
         """
@@ -69,7 +69,7 @@ class Recipe:
 
     @cached_property
     def digest(self) -> str:
-        """40 hex digits."""
+        """The digest of the inputs, 40 hex digits."""
         parts = ["2", os.path.realpath(self.python), self.version]
         parts += [f"{name}={self.env[name]}" for name in _RESOLUTION if name in self.env]
         parts += install_options(self.env)
@@ -87,9 +87,9 @@ class Recipe:
 
     @cached_property
     def version(self) -> str:
-        """``sys.version`` of the interpreter.
+        """The ``sys.version`` of the interpreter.
 
-        :raises EnvironmentBuildError: it does not run.
+        :raises EnvironmentBuildError: the interpreter does not run.
         """
         if self.python == sys.executable:
             return sys.version
@@ -111,7 +111,7 @@ class Recipe:
     def constraints(self) -> Constraints:
         """The merged ``constraints.txt`` of the packages.
 
-        :raises EnvironmentBuildError: with file and line.
+        :raises EnvironmentBuildError: a line cannot be used; the message names file and line.
         """
         try:
             return of_packages(self.packages)
@@ -147,7 +147,10 @@ def _with_extra(package: Path, extra: str) -> str:
 
 @contextmanager
 def _readable(package: Path) -> Iterator[None]:
-    """:raises EnvironmentBuildError: the package could not be read."""
+    """Convert errors while a package is read.
+
+    :raises EnvironmentBuildError: the package could not be read.
+    """
     try:
         yield
     except (UnreadableArchiveError, OSError) as error:

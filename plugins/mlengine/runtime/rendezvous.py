@@ -1,12 +1,12 @@
-"""The variables by which the replicas of PyTorch, JAX, XGBoost and LightGBM find each other.
+"""The environment variables by which the replicas of PyTorch, JAX, XGBoost and LightGBM find each other.
 
-The world is the chief, which is rank 0, and the workers. Parameter servers and evaluators are outside the world and get
-none of these variables. A replica counts as a node with one process.
+The world consists of the chief, which is rank 0, and the workers. Parameter servers and evaluators are not in the world
+and get none of these variables. A replica counts as a node with one process.
 
-The chief has three ports for the first contact, one for each of PyTorch, JAX and XGBoost, as a server of TensorFlow may
-use its port in ``TF_CONFIG``. LightGBM needs a port on every replica; it gets those of ``TF_CONFIG``.
+The chief has three ports for rendezvous, one each for PyTorch, JAX and XGBoost, as a TensorFlow server may use its port
+in ``TF_CONFIG``. LightGBM needs a port on every replica; it gets those of ``TF_CONFIG``.
 
-Standard library only, and nothing newer than Python 3.8: the start command of a container
+This module uses the standard library only, and nothing newer than Python 3.8, because the start command of a container
 (:mod:`mlengine.backends.vertex.bootstrap`) includes this source.
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# For a chief that has its machine's ports to itself: PyTorch's own default, and the next ones.
+# The ports of a chief that does not share its machine: PyTorch's default, and the next ones.
 CHIEF_PORTS = (29500, 29501, 29502)
-# In order of rank, as TF_CONFIG and CLUSTER_SPEC call them.
+# The roles in order of rank, by their names in TF_CONFIG and CLUSTER_SPEC.
 WORLD_ROLES = ("chief", "master", "workerpool0", "worker", "workerpool1")
 ONE_REPLICA = {"cluster": {"chief": ["127.0.0.1:2222"]}, "task": {"type": "chief", "index": 0}}
 
@@ -25,13 +25,13 @@ ONE_REPLICA = {"cluster": {"chief": ["127.0.0.1:2222"]}, "task": {"type": "chief
 def rendezvous_variables(
     config: Mapping[str, Any], chief_ports: Sequence[int] = CHIEF_PORTS, *, accelerator: str = "", count: int = 0
 ) -> dict[str, str]:
-    """The variables of one replica; ``{}`` if it is outside the world, or has a TPU: TPUs have metadata of their own.
+    """The variables of one replica; ``{}`` if it is not in the world, or has a TPU, which gets its own metadata.
 
     :param config: ``cluster`` and ``task`` as in ``TF_CONFIG`` or ``CLUSTER_SPEC``; empty for a job of one replica.
     :param chief_ports: free ports of the chief's host, for PyTorch, JAX and XGBoost.
-    :param accelerator: the type of the replica's accelerators, such as ``NVIDIA_L4``; "" is none.
-    :param count: the number of its accelerators. With several, ``LOCAL_RANK`` is left to the launcher that starts a
-        process for each.
+    :param accelerator: the type of the replica's accelerators, such as ``NVIDIA_L4``; "" for none.
+    :param count: the number of its accelerators. If there are several, ``LOCAL_RANK`` is not set, as the launcher that
+        starts a process for each of them sets it.
     """
     if not config.get("cluster"):
         config = ONE_REPLICA
@@ -44,7 +44,7 @@ def rendezvous_variables(
     addresses = [cluster[role][index] for role, index in world]
     host = addresses[0].rpartition(":")[0]
     values = {
-        "MASTER_ADDR": host.strip("[]"),  # of IPv6
+        "MASTER_ADDR": host.strip("[]"),  # the brackets of an IPv6 address
         "MASTER_PORT": str(chief_ports[0]),
         "RANK": rank,
         "WORLD_SIZE": size,

@@ -1,6 +1,6 @@
 """Checks ``Requires-Python`` of packages.
 
-uv checks only the lower bound and pip checks both: a package that is refused in the cloud must not be installed here.
+uv checks only the lower bound, and pip checks both. A package that is refused in the cloud must not be installed here.
 ``Requires-Python`` of dependencies is checked once they are installed.
 """
 
@@ -21,7 +21,7 @@ class UnreadableArchiveError(Exception):
 
 
 def required(filename: str, file: IO[bytes]) -> str | None:
-    """``Requires-Python`` of an sdist or a wheel, such as ``>=3.8,<3.12``; ``None`` if it has none.
+    """The ``Requires-Python`` of an sdist or a wheel, such as ``>=3.8,<3.12``; ``None`` if it has none.
 
     An archive without metadata, such as the download of a repository, has it in ``pyproject.toml``.
 
@@ -30,7 +30,7 @@ def required(filename: str, file: IO[bytes]) -> str | None:
     found = dict(metadata_files(filename, file))
     if not found:
         return None
-    # The metadata of the package itself, not of one that it contains.
+    # This is the metadata of the package itself, not of a package that it contains.
     name = min(found, key=lambda name: (name.count("/"), name.endswith("pyproject.toml")))
     text = found[name].decode("utf-8", "replace")
     value = _of_pyproject(text) if name.endswith("pyproject.toml") else HeaderParser().parsestr(text)["Requires-Python"]
@@ -49,11 +49,11 @@ def accepts(wanted: str, *versions: str) -> bool:
 
 
 def excluded(folder: Path, version: str) -> list[str]:
-    """Distributions in ``folder`` that do not accept this Python version, as ``name version (<3.11)``."""
+    """The distributions in ``folder`` that do not accept this Python version, as ``name version (<3.11)``."""
     found = []
     for distribution in distributions(path=[str(folder)]):
         metadata = distribution.metadata
-        # If the package importlib_metadata is imported, as by Airflow, a missing key raises KeyError.
+        # If importlib_metadata is imported, as by Airflow, a missing key raises KeyError.
         if "Requires-Python" in metadata and not accepts(wanted := metadata["Requires-Python"], version):
             found.append(f"{distribution.name} {distribution.version} ({wanted})")
     return sorted(found)

@@ -10,8 +10,9 @@ from mlengine import settings
 
 
 def state_dir(given: str | Path | None = None) -> Path:
-    """The argument, or the setting ``local_state_dir``, or ``mlengine/`` in ``AIRFLOW_HOME``, or
-    ``~/.local/state/mlengine`` where that variable is not set.
+    """The state directory: the argument, else the setting ``local_state_dir``, else ``mlengine/`` in ``AIRFLOW_HOME``.
+
+    If that variable is not set, the directory is ``~/.local/state/mlengine``.
     """
     named = settings.get("local_state_dir", given)
     if named:

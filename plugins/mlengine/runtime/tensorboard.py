@@ -9,7 +9,7 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.uv_env import index_options, uv_environment
 
-# setuptools: this TensorBoard imports pkg_resources, which later versions of setuptools lack.
+# setuptools is limited because this TensorBoard imports pkg_resources, which later versions of setuptools lack.
 REQUIREMENTS = ("tensorboard==2.20.0", "setuptools<81")
 # Variables that TensorBoard inherits: package index settings, and no other credentials.
 _ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
@@ -33,7 +33,7 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: f
         *("--host", host, "--port", str(port), "--reload_interval", str(int(seconds))),
     ]
     try:
-        # A process group of its own, so that uv and TensorBoard end together.
+        # They get a separate process group, so that uv and TensorBoard end together.
         return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         raise EnvironmentBuildError(

@@ -25,13 +25,15 @@ def run(
     say: Callable[[str], None] | None,
     timeout_setting: str,
 ) -> str:
-    """Run uv in a directory outside of any project, whose settings it would use. Returns its output.
+    """Run uv and return its output.
 
-    :param env: its environment, see :func:`environment`.
-    :param lock: the lock of the environment, inherited by uv: if this process dies, no other process may build there
+    It runs in a directory outside of any project, as it would use a project's settings.
+
+    :param env: uv's environment variables, see :func:`environment`.
+    :param lock: the lock of the environment, which uv inherits: if this process dies, no other process may build there
         while uv still writes.
     :param say: called with each line of output, except the list of packages.
-    :param timeout_setting: the name of the setting that has ``seconds``, for the hint.
+    :param timeout_setting: the name of the setting for ``seconds``, for the hint.
     :raises EnvironmentBuildError: uv cannot be started, failed, or took longer than ``seconds``.
     """
     words: list[str] = []
@@ -96,7 +98,7 @@ def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: FileLock) -
 
 
 def kill_group(pid: int) -> None:
-    """Kill all processes of a group. It is no error if there are none."""
+    """Kill all processes of a process group. It is no error if there are none."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -4,8 +4,8 @@
   store, not in the one that comes with uv.
 * pip's variables (``PIP_INDEX_URL``, …) are translated to uv's, so that a machine configured for pip works.
 
-Does not read ``pip.conf``; uv reads its own ``uv.toml``. Standard library only, as ``scripts/bootstrap.py`` runs it
-before anything is installed.
+``pip.conf`` is not read; uv reads ``uv.toml``. This module uses the standard library only, as ``scripts/bootstrap.py``
+runs it before anything is installed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _allow(value: str) -> str:
 
 
 def _whole_number(value: str) -> str:
-    """Whole seconds, as uv requires."""
+    """A number of seconds, converted to an integer, which uv requires."""
     try:
         return str(max(1, round(float(value))))
     except (ValueError, OverflowError):
@@ -104,7 +104,7 @@ def _keyring(value: str) -> str:
     return value if value == "subprocess" else ""
 
 
-# pip's variable; uv's variables: the first is set unless one of them is set already; translation of the value.
+# pip's variable; uv's variables, of which the first is set unless one of them is set; a function for the value.
 _VARIABLES: tuple[tuple[str, tuple[str, ...], Callable[[str], str]], ...] = (
     ("PIP_INDEX_URL", ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), _same),
     ("PIP_EXTRA_INDEX_URL", ("UV_INDEX", "UV_EXTRA_INDEX_URL"), _same),

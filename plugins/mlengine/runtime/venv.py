@@ -44,7 +44,7 @@ exit 1
 class Environment:
     """A built environment.
 
-    :param python: its interpreter.
+    :param python: the path of its interpreter.
     :param lock: the installed packages, as ``name==version``.
     """
 
@@ -69,16 +69,16 @@ def build_environment(
     say: Callable[[str], None] = lambda _: None,
     hints: Hints | None = None,
 ) -> Environment:
-    """The environment with these packages; built if it does not exist.
+    """The environment with these packages. It is built if it does not exist.
 
     A ``constraints.txt`` at the root of an sdist pins the dependencies.
 
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
-    :param python: the interpreter; "" means the one of this process.
-    :param env: the job's variables; those for pip and the accelerator apply, as in a container.
+    :param python: the interpreter; "" for the one of this process.
+    :param env: the job's variables; those for pip and the accelerator are used, as in a container.
     :param keep_environments: the number of unused environments to keep after a build.
     :param say: called with progress messages.
-    :param hints: for errors; by default those of environments on this machine.
+    :param hints: hints for error messages; by default those for environments on this machine.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
         failed. A failed build leaves nothing behind.
     """
@@ -101,7 +101,7 @@ def build_environment(
         say(f"waiting for another job that builds environment {digest[:12]}")
         deadline = time.monotonic() + seconds
         while lock is None and time.monotonic() < deadline:
-            # The process that built it keeps a shared lock while its job runs: the exclusive one may not become free.
+            # The process that built it keeps a shared lock while its job runs, so the exclusive one may not be free.
             found = find_environment(state_dir, digest)
             if found is not None:
                 return found
@@ -131,7 +131,7 @@ def find_environment(state_dir: Path, digest: str) -> Environment | None:
 
 
 def lock_path(state_dir: Path, digest: str) -> Path:
-    """The lock file: exclusive to build or remove the environment, shared to use it."""
+    """The lock file of an environment: the lock is exclusive to build or remove it, and shared to use it."""
     return state_dir / "locks" / f"env-{digest}.lock"
 
 
@@ -189,7 +189,7 @@ class _Builder:
             )
 
     def _constrain(self) -> list[str]:
-        """Write the packages' constraints into the environment; returns uv's options for the file."""
+        """Write the packages' constraints into the environment, and return uv's options for the file."""
         lines, options = [], []
         for note in self.recipe.constraints.notes:
             self.say(note)
@@ -207,7 +207,7 @@ class _Builder:
 
 
 def _forbid_pip(root: Path) -> None:
-    """Add a ``pip`` that fails. Without it, the shell would find the user's pip, which changes the user's Python."""
+    """Add a ``pip`` that fails. Without it, a shell would find the user's pip, which changes the user's Python."""
     for python in sorted((root / "bin").glob("python*")):
         script = python.with_name(python.name.replace("python", "pip"))
         if not script.exists():  # the trainer may require pip
@@ -216,7 +216,7 @@ def _forbid_pip(root: Path) -> None:
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
-    """Remove unused environments, except the ``keep`` most recently used. Returns those removed.
+    """Remove unused environments, except the ``keep`` most recently used, and return the removed ones.
 
     Directories with other names than those of :func:`build_environment` are not touched.
     """

@@ -3,7 +3,7 @@
 Objects are named by ``gs://`` URIs. Every call has a deadline, is retried if that is safe, and raises the errors of
 :mod:`mlengine.core.errors`. ``STORAGE_EMULATOR_HOST`` selects another server than Google's, as in Google's library.
 
-It does not cache, and it does not rename: Cloud Storage cannot rename a tree atomically.
+The client does not cache, and does not rename: Cloud Storage cannot rename a tree atomically.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NONCE = "mlengine-nonce"
 # A conditional write up to this size is one request, from memory; a larger one uses an upload session.
 ONE_REQUEST_BYTES = 32 << 20
-_PAGE = 5000  # objects of a listing; Google sends at most 1,000, fake-gcs-server otherwise all
+_PAGE = 5000  # objects in a page of a listing; Google sends at most 1,000, fake-gcs-server otherwise all
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ class Storage:
 
     @property
     def client(self) -> storage.Client:
-        """:raises StorageForbiddenError: there are no credentials, or they cannot be read."""
+        """The client of Google's library, created at the first call.
+
+        :raises StorageForbiddenError: there are no credentials, or they cannot be read.
+        """
         if self._client is None:
             with errors("Cloud Storage"):
                 client = (self._make_client or _default_client)()
@@ -90,7 +93,7 @@ class Storage:
         return self.read_with_generation(uri)[0]
 
     def read_small(self, uri: str) -> bytes:
-        """As :meth:`read`, at a third of the CPU time: for small objects that are read all the time."""
+        """The content of an object, read at a third of the CPU time of :meth:`read`: for small, frequent reads."""
         small, (bucket, path) = self._small_objects(), split_uri(uri)
         try:
             data = small.read(bucket, path)
@@ -99,7 +102,7 @@ class Storage:
         return self.read(uri) if data is None else data
 
     def write_small(self, uri: str, data: bytes) -> None:
-        """As :meth:`write`, at a third of the CPU time: for small objects that are written all the time."""
+        """Write an object at a third of the CPU time of :meth:`write`: for small, frequent writes."""
         bucket, path = split_uri(uri)
         if not self._small_objects().write(bucket, path, data, _content_type(uri)):
             self.write(uri, data)
@@ -115,25 +118,25 @@ class Storage:
         blob = self._blob(uri)
         with errors(uri):
             data: bytes = blob.download_as_bytes(timeout=ATTEMPT, retry=retry(), checksum="crc32c")
-            # The response to a download has the generation of the content.
+            # The response to a download contains the generation of the content.
             return data, int(blob.generation)
 
     def read_range(
         self, uri: str, begin: int, end: int, *, generation: int | None = None, stored: bool = False
     ) -> bytes:
-        """The bytes from ``begin`` up to ``end``, or to the object's end; none if it ends before ``begin``.
+        """The bytes from ``begin`` up to ``end``, or to the object's end; none if the object ends before ``begin``.
 
         :param generation: read only this version of the object.
-        :param stored: the bytes as stored. Without it, Cloud Storage decompresses an object whose ``Content-Encoding``
-            is gzip, and a range of it is not what the sizes of the object suggest.
+        :param stored: return the bytes as stored. Otherwise, Cloud Storage decompresses an object whose
+            ``Content-Encoding`` is gzip, and ranges do not correspond to the object's size.
         :raises ObjectMissingError: there is no such object.
-        :raises StorageConflictError: it has another generation.
+        :raises StorageConflictError: the object has another generation.
         """
         from google.api_core.exceptions import RequestRangeNotSatisfiable
 
         blob = self._blob(uri)
         with errors(uri), suppress(RequestRangeNotSatisfiable):
-            # The object's checksum does not apply to a part of it.
+            # The checksum is that of the whole object, and cannot be verified for a part.
             data: bytes = blob.download_as_bytes(
                 start=begin,
                 end=end - 1,
@@ -148,28 +151,28 @@ class Storage:
         return b""
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-        """Write an object, unconditionally. Returns the new generation."""
+        """Write an object unconditionally, and return the new generation."""
         return self._upload(uri, data, content_type, None)
 
     def create(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-        """Write an object only if it does not exist. Returns the new generation.
+        """Write an object only if it does not exist, and return the new generation.
 
-        If a response is lost and the request is repeated, a nonce in the object's metadata shows that the object is
-        this call's own.
+        If a response is lost and the request is repeated, a nonce in the object's metadata shows that this call created
+        the object.
 
         :raises StorageConflictError: another process created the object first.
         """
         return self._upload(uri, data, content_type, 0)
 
     def replace(self, uri: str, data: bytes, generation: int, content_type: str | None = None) -> int:
-        """Compare-and-swap: write only if the object still has ``generation``.
+        """Write an object only if it still has ``generation`` (compare and swap).
 
-        :raises StorageConflictError: it has changed since.
+        :raises StorageConflictError: the object has changed since.
         """
         return self._upload(uri, data, content_type, generation)
 
     def stat(self, uri: str) -> ObjectStat | None:
-        """``None`` if there is no such object."""
+        """The metadata of an object; ``None`` if there is no such object."""
         bucket, path = split_uri(uri)
         with errors(uri, bucket=True):
             blob = self.client.bucket(bucket).get_blob(path, timeout=ATTEMPT, retry=retry())
@@ -179,10 +182,10 @@ class Storage:
         return self.stat(uri) is not None
 
     def ls(self, prefix: str, glob: str | None = None) -> list[ObjectStat]:
-        """Every object whose URI starts with ``prefix``, by name.
+        """All objects whose URI starts with ``prefix``, in order of name.
 
-        :param glob: only objects whose path below ``prefix`` matches, such as ``*/{a,b}.json``. fake-gcs-server (1.54)
-            ignores it and lists all.
+        :param glob: list only objects whose path below ``prefix`` matches, such as ``*/{a,b}.json``. fake-gcs-server
+            (1.54) ignores this and lists all objects.
         """
         bucket, path = split_uri(prefix)
         pattern = None if glob is None else path + glob
@@ -195,7 +198,7 @@ class Storage:
                 timeout=ATTEMPT,
                 retry=retry(),
             )
-            # The client's objects are large: only those of a page exist at a time.
+            # The library's objects need much memory, so only those of one page exist at a time.
             return sorted((_stat(bucket, blob) for blob in listing), key=lambda stat: stat.uri)
 
     def list_dirs(self, prefix: str) -> list[str]:
@@ -205,7 +208,7 @@ class Storage:
         with errors(prefix, bucket=True):
             listing = self.client.list_blobs(bucket, prefix=path or None, delimiter="/", timeout=ATTEMPT, retry=retry())
             for _ in listing:
-                pass  # the prefixes are complete after the last page
+                pass  # the prefixes are complete only after the last page
         return sorted(name[len(path) :].rstrip("/") for name in listing.prefixes)
 
     def upload(self, source: Path, uri: str) -> None:
@@ -217,8 +220,8 @@ class Storage:
     def upload_once(self, source: Path, uri: str) -> None:
         """Upload a file if the object does not exist. If it exists with the same content, nothing is sent.
 
-        A file larger than :data:`ONE_REQUEST_BYTES` uses an upload session, which can resume. Google checks the
-        precondition of a session; fake-gcs-server (1.54) does not, so that there the last of two writers wins.
+        A file larger than :data:`ONE_REQUEST_BYTES` is sent in an upload session, which can be resumed. Google checks
+        the precondition of a session; fake-gcs-server (1.54) does not, so there the last of two writers wins.
 
         :raises StorageConflictError: the object exists with other content.
         """
@@ -241,7 +244,7 @@ class Storage:
     def _holds(self, uri: str, source: Path) -> bool:
         """Whether the object exists with the content of ``source``.
 
-        :raises StorageConflictError: it exists with other content.
+        :raises StorageConflictError: the object exists with other content.
         """
         there = self.stat(uri)
         if there is not None and (there.size, there.crc32c) != (source.stat().st_size, crc32c_of(source)):
@@ -252,9 +255,9 @@ class Storage:
         """Download one object to a temporary file, then rename it: ``target`` is complete or does not exist.
 
         :param generation: download only this version of the object.
-        :param stored: the bytes as stored, see :meth:`read_range`.
+        :param stored: write the bytes as stored, see :meth:`read_range`.
         :raises ObjectMissingError: there is no such object.
-        :raises StorageConflictError: it has another generation.
+        :raises StorageConflictError: the object has another generation.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -275,10 +278,10 @@ class Storage:
             partial.unlink(missing_ok=True)
 
     def delete(self, uri: str, generation: int | None = None) -> None:
-        """Delete one object. Safe to repeat: it is not an error if the object does not exist.
+        """Delete one object. The call can be repeated safely: it is not an error if the object does not exist.
 
         :param generation: delete the object only if it still has this generation.
-        :raises StorageConflictError: it has another generation.
+        :raises StorageConflictError: the object has another generation.
         """
         try:
             with errors(uri):
@@ -305,7 +308,7 @@ class Storage:
                     data, content_type=content_type, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
                 )
         except StorageConflictError:
-            # The client may have repeated a request whose response was lost: then the nonce is ours.
+            # If the client has repeated a request whose response was lost, the nonce is that of this call.
             with errors(uri, bucket=True):
                 mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=ATTEMPT, retry=retry())
             if mine is None or (mine.metadata or {}).get(_NONCE) != nonce:
@@ -319,13 +322,13 @@ def _content_type(uri: str) -> str:
 
 
 def _check_generation(uri: str, blob: Any, generation: int | None) -> None:
-    """What was sent has the generation that was asked for: not every server checks the precondition of a download."""
+    """Check the generation of a downloaded object, as not every server checks the precondition of a download."""
     if generation is not None and blob.generation is not None and int(blob.generation) != generation:
         raise StorageConflictError(f"{uri} has generation {blob.generation}, {generation} was asked for")
 
 
 def _send_once(blob: Any, data: bytes, content_type: str, generation: int) -> int:
-    """A conditional write of any size in one request. Returns the new generation.
+    """Write conditionally, in one request of any size, and return the new generation.
 
     The library's public methods use an upload session above 8 MiB, and fake-gcs-server (1.54) ignores the precondition
     of a session: the write would always succeed.
@@ -368,7 +371,7 @@ def _stat(bucket: str, blob: Any) -> ObjectStat:
 
 
 def crc32c_of(path: Path) -> str:
-    """The checksum of a local file as Cloud Storage gives it: big-endian, in base64."""
+    """The checksum of a local file in the format of Cloud Storage: big-endian, in base64."""
     import google_crc32c
 
     checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]

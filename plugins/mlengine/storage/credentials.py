@@ -1,8 +1,8 @@
-"""The storage client of an Airflow connection, without Google's provider if possible.
+"""Creates the storage client for an Airflow connection, without Google's provider if possible.
 
 Importing the provider's hooks takes a third of a second of CPU time, more than the rest of a small task. Connections
-with the application default credentials (an empty connection) and anonymous ones need only Google's libraries. The
-provider reads all others.
+with the application default credentials (an empty connection) and anonymous ones need only Google's libraries. All
+other connections are read by the provider.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _UNDERSTOOD = frozenset({"is_anonymous", "num_retries", "scope", "logging_endpoi
 
 
 def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> storage.Client:
-    """:raises Exception: any error of Airflow or Google's library about the connection."""
+    """The client with the credentials of a connection.
+
+    :raises Exception: any error of Airflow or Google's library about the connection.
+    """
     from airflow.sdk import BaseHook
 
     extras = plain_extras(BaseHook.get_connection(gcp_conn_id).extra_dejson)
@@ -45,5 +48,5 @@ def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[s
 
 
 def plain_extras(extras: dict[str, Any]) -> dict[str, Any]:
-    """The extras that are set, without the long prefix that old connections have."""
+    """The extras that are set, with their names without the long prefix that old connections have."""
     return {name.removeprefix(_PREFIX): value for name, value in extras.items() if value not in (None, "", False)}

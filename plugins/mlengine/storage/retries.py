@@ -18,13 +18,13 @@ from mlengine.core.errors import (
 )
 
 DEADLINE = 120.0  # seconds for one call with its retries
-CONNECT_DEADLINE = 15.0  # seconds for one call to which no server listens: enough for a server that restarts
+CONNECT_DEADLINE = 15.0  # seconds for one call if no server listens, enough for the restart of a server
 ATTEMPT = (10.0, 30.0)  # connect and read timeout of one request, in seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between requests; doubled for each, with jitter
 
 
 def retry() -> Any:
-    """The retry policy of Google's library, with the deadlines of this module. Each call needs a new one."""
+    """A retry policy for Google's library, with the deadlines of this module. Each call needs a new one."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     started = time.monotonic()
@@ -39,7 +39,7 @@ def retry() -> Any:
 
 
 def _no_connection(error: BaseException | None) -> bool:
-    """Whether no connection could be opened: refused, unknown host, no route."""
+    """Whether no connection could be opened: it was refused, the host is unknown, or there is no route."""
     import urllib3
 
     none = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
@@ -80,7 +80,7 @@ def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
     from google.api_core import exceptions as google
 
     match error:
-        # Not just "bucket": the message has the URL, which may contain that word.
+        # A test for "bucket" alone would not be enough: the message has the URL, which may contain that word.
         case google.NotFound() if bucket or "bucket does not exist" in str(error):
             return BucketMissingError(
                 f"no bucket for {uri}",

@@ -1,8 +1,8 @@
 """Reads and writes small objects at a third of the CPU time that Google's library takes.
 
-For the objects that a thousand waits read and write every minute: progress and log cursors. Each call is one request,
-without retries, over the connections of the library's session, with its credentials and certificates. Only a plain
-success is returned. Anything else, and any request through a proxy, is left to the library: it retries and raises.
+A thousand waits read and write such objects every minute: progress and log cursors. Each call is one request, without
+retries, over the connections of the library's session, with its credentials and certificates. Only a plain success is
+returned. In all other cases, and for any request through a proxy, the library is used, which retries and raises errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _USER_AGENT = f"mlengine/{__version__}"
 
 
 class SmallObjects:
-    """One server. Threads may share it.
+    """Reads and writes the small objects of one server. Threads may share one object of this class.
 
     :param client: the ``google.cloud.storage.Client`` whose session is used.
     """
@@ -34,7 +34,7 @@ class SmallObjects:
     def read(self, bucket: str, path: str) -> bytes | None:
         """The content of an object.
 
-        :return: ``None`` if the library should try.
+        :return: the content; ``None`` if the library should be used instead.
         :raises FileNotFoundError: the bucket has no such object.
         """
         target = f"/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(path, safe='')}?alt=media"
@@ -50,7 +50,7 @@ class SmallObjects:
         return data if "crc32c=" not in hashes or f"crc32c={_crc32c(data)}" in hashes else None
 
     def write(self, bucket: str, path: str, data: bytes, content_type: str) -> bool:
-        """Write an object, unconditionally. Returns whether it is certain that it was written."""
+        """Write an object unconditionally. Return whether it is certain that it was written."""
         target = f"/upload/storage/v1/b/{quote(bucket, safe='')}/o?uploadType=media&name={quote(path, safe='')}"
         answer = self._request("POST", target, {"content-type": content_type}, data)
         if answer is None or answer.status != 200:
@@ -61,7 +61,7 @@ class SmallObjects:
             return False
 
     def _request(self, method: str, target: str, headers: dict[str, str], body: bytes | None = None) -> Any:
-        """The response; ``None`` if there is none."""
+        """The response to a request; ``None`` if there is none."""
         import requests
         import urllib3
         from google.auth import exceptions as auth

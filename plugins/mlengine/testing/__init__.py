@@ -1,1 +1,1 @@
-"""What users' own tests may use: a real Cloud Storage server on loopback."""
+"""Test support for users' own tests: emulators of Vertex AI and Cloud Storage, Airflow, and fault injection."""

@@ -1,14 +1,15 @@
-"""A real Airflow on loopback: API server, scheduler, DAG processor and triggerer, as processes of this one's.
+"""A real Airflow on loopback: API server, scheduler, DAG processor and triggerer, as child processes.
 
-For ``make run`` and for tests that want the real thing::
+It is used by ``make run``, and by tests that need a real Airflow::
 
     with airflow.running(AirflowConfig(home=tmp_path, dags=Path("dags"))) as stack:
         run = stack.api.trigger("my_dag", {"max_steps": 10})
         assert stack.api.wait(run, 120).state == "success"
 
-One embedded database (SQLite), LocalExecutor, one user with its own password. It is for one machine and for people who
-trust each other there, and not for production. A component that ends unexpectedly is restarted, as an init system
-would: a scheduler ends when its database is locked for too long. :mod:`~mlengine.testing.restart_limit` says how often.
+This Airflow has an embedded database (SQLite), the LocalExecutor, and one user with a password. It is for one machine
+whose users trust each other, and not for production. A component that ends unexpectedly is restarted, as an init system
+would do: a scheduler ends when its database is locked for too long. :mod:`~mlengine.testing.restart_limit` limits the
+restarts.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from mlengine.testing.restart_limit import MAX_RESTARTS, WINDOW_SECONDS, Restart
 
 _log = logging.getLogger(__name__)
 
-START_SECONDS = 180.0  # 20 s on two idle cores; a loaded machine needs patience
+START_SECONDS = 180.0  # a start takes 20 s on two idle cores, and longer on a loaded machine
 _CHECK_SECONDS = 1.0
-# The log servers listen on every interface, and are not needed where all components share a disk.
+# The log servers would listen on every interface, and are not needed, as all components share a disk.
 COMPONENTS = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
@@ -55,9 +56,9 @@ class Airflow:
     """A started Airflow.
 
     :param restarts: how often each component was restarted after it had ended unexpectedly.
-    :param failed: components that are not restarted any more, with their exit codes.
+    :param failed: the components that are no longer restarted, with their exit codes.
     :param on_restart: called after each restart.
-    :param on_start: called with each process that was started, also that of the database migration.
+    :param on_start: called with each process that was started, including that of the database migration.
     :param warn: called with a message for people when a component has ended.
     """
 
@@ -86,14 +87,14 @@ class Airflow:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment in which ``airflow …`` talks to this one."""
+        """The environment variables with which ``airflow …`` uses this Airflow."""
         return environment(self.config)
 
     def log_file(self, component: str) -> Path:
         return self.config.home / "logs" / f"{component}.log"
 
     def start_component(self, name: str) -> None:
-        """Start one of :data:`COMPONENTS`; also after :meth:`stop_component`, as a restart."""
+        """Start one of :data:`COMPONENTS`, or start it again after :meth:`stop_component`."""
         env = environment(self.config, api_server=name == "api-server")
         with self._turn:
             self.failed.pop(name, None)
@@ -101,7 +102,7 @@ class Airflow:
             self.on_start(self.processes[name])
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
-        """Stop one component and wait for it; ``kill`` gives it no time to clean up, as a crash does not."""
+        """Stop one component and wait for its end. With ``kill``, it has no time to clean up, as in a crash."""
         with self._turn:
             process = self.processes.pop(name)
             self._due.pop(name, None)
@@ -110,10 +111,10 @@ class Airflow:
         stop_all([process])
 
     def check(self) -> None:
-        """Raise if a component is gone.
+        """Check that no component has failed.
 
-        :raises ComponentFailedError: it ended unexpectedly and is not restarted any more. The message has the last
-            lines of its log.
+        :raises ComponentFailedError: a component ended unexpectedly and is no longer restarted. The message has the
+            last lines of its log.
         """
         if self._over is None:
             for name, process in self.processes.copy().items():
@@ -128,7 +129,7 @@ class Airflow:
         return ComponentFailedError(f"{what}:\n{tail(log)}", hint=f"see {log}")
 
     def supervise(self) -> None:
-        """From now on, restart components that end unexpectedly, within their limits. Safe to repeat."""
+        """From now on, restart components that end unexpectedly, within their limits. The call can be repeated."""
         if self._over is None:
             self._over = threading.Event()
             threading.Thread(target=self._supervise, args=(self._over,), name="airflow", daemon=True).start()
@@ -141,12 +142,12 @@ class Airflow:
                     self._restart_when_due(name)
 
     def _restart_when_due(self, name: str) -> None:
-        """Plan the restart of a component that has ended, or make it if it is due."""
+        """Schedule the restart of a component that has ended, or restart it if that is due."""
         if name in self.failed:
             return
         code = self.processes[name].returncode
         if name not in self._due:
-            stop_all([self.processes[name]])  # the tasks that it left behind have lost their supervisor
+            stop_all([self.processes[name]])  # the tasks that it left have lost their supervisor
             due = self._limits[name].next_restart()
             if due is None:
                 self.failed[name] = code
@@ -165,7 +166,7 @@ class Airflow:
             self.on_restart()
 
     def stop(self) -> None:
-        """Stop what :func:`start` started, and the tasks that it runs. Safe to repeat."""
+        """Stop all components and the tasks that they run. The call can be repeated safely."""
         with self._turn:
             if self._over is not None:
                 self._over.set()
@@ -202,7 +203,7 @@ def start(
 
 @contextmanager
 def running(config: AirflowConfig) -> Iterator[Airflow]:
-    """:func:`start`, and :meth:`Airflow.stop` on the way out."""
+    """Run an Airflow for the duration of the block: see :func:`start`."""
     stack = start(config)
     try:
         yield stack
@@ -211,7 +212,7 @@ def running(config: AirflowConfig) -> Iterator[Airflow]:
 
 
 def wait_until_healthy(stack: Airflow, *, since: datetime, seconds: float = START_SECONDS) -> None:
-    """Wait until all components have reported, after ``since``, that they are healthy; then supervise them."""
+    """Wait until all components have reported, after ``since``, that they are healthy. Then supervise them."""
     deadline = time.monotonic() + seconds
     missing, prepared = ["api-server"], False
     while time.monotonic() < deadline:
@@ -245,14 +246,14 @@ def _unhealthy(api: AirflowApi, since: datetime) -> list[str]:
     missing = []
     for name, key in _HEARTBEATS.items():
         beat = (health.get(name) or {}).get(key)
-        # A heartbeat of the last start does not count: a killed component seems healthy for half a minute.
+        # A heartbeat from before the start does not count: a killed component seems healthy for half a minute.
         if not beat or datetime.fromisoformat(beat) < since:
             missing.append(name)
     return missing
 
 
 def _migrate(stack: Airflow) -> None:
-    """Make or upgrade the database, unless this version of Airflow did so already in this home: it takes 5 to 9 s."""
+    """Create or upgrade the database, unless this version of Airflow has done so in this home: it takes 5 to 9 s."""
     from importlib.metadata import version
 
     stamp = stack.config.home / "database-version"

@@ -1,7 +1,7 @@
-"""An AIRFLOW_HOME: its settings, its secrets, its one user.
+"""Creates an AIRFLOW_HOME: its settings, its secrets and its only user.
 
-Everything that Airflow needs to know is in ``airflow.cfg`` there, so ``AIRFLOW_HOME=… airflow …`` works in any terminal
-next to the running components. Secrets are made once a home, readable by the owner only.
+The whole configuration is in ``airflow.cfg`` there, so ``AIRFLOW_HOME=… airflow …`` works in any terminal while the
+components run. Secrets are created with the home, and only the owner can read them.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 USER = "admin"
-# Before a slow API server fails a task. Airflow's own 5 s are nothing on a machine that has other work.
+# Seconds before a slow API server fails a task. Airflow's default of 5 s is too short on a busy machine.
 _PATIENCE_SECONDS = 60
-# Before a locked database (SQLite has one writer) ends a scheduler: it and the others wait their turn.
+# Seconds before a locked database ends a scheduler: SQLite has one writer, so the components wait for each other.
 _LOCK_SECONDS = 60
-# The API server's wait blocks its event loop, which the holder of the lock may need: one of the two has to give in.
+# The same for the API server. It is short, as its wait blocks its event loop, which the holder of the lock may need.
 _API_LOCK_SECONDS = 4
 
 
 @dataclass(frozen=True)
 class AirflowConfig:
-    """What an Airflow to be started is like.
+    """The configuration of an Airflow to be started.
 
-    :param home: its AIRFLOW_HOME; made if missing, used again if there.
+    :param home: its AIRFLOW_HOME, which is created if it does not exist.
     :param dags: the folder with the DAG files.
     :param plugins: the plugins folder; ``None`` if the plugin is installed as a package only.
-    :param port: of UI and API, on loopback; 0 takes a free one.
-    :param paused: whether new DAGs wait to be switched on.
-    :param parallelism: tasks that may run at once.
-    :param env: added to the environment of every component, and so of every task.
-    :param settings: ``"section.key"`` → value, over those below.
+    :param port: the port of UI and API, on loopback; 0 selects a free one.
+    :param paused: whether new DAGs are paused.
+    :param parallelism: the number of tasks that may run at once.
+    :param env: variables that are added to the environment of every component, and so of every task.
+    :param settings: values by ``"section.key"``, which take precedence over those in this module.
     """
 
     home: Path
@@ -49,7 +49,7 @@ class AirflowConfig:
 
 
 def prepare(config: AirflowConfig, port: int) -> str:
-    """Write ``airflow.cfg`` and what it names. Returns the password of :data:`USER`."""
+    """Write ``airflow.cfg`` and the files that it names. Return the password of :data:`USER`."""
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = _secrets(config.home / "secrets.json")
     passwords = config.home / "passwords.json"
@@ -61,9 +61,9 @@ def prepare(config: AirflowConfig, port: int) -> str:
 def environment(config: AirflowConfig, *, api_server: bool = False) -> dict[str, str]:
     """The environment of the components: the caller's, without the settings of another Airflow."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    # Without it every process compiles its imports again: seconds at each start.
+    # With this variable, every process would compile its imports again, which takes seconds at each start.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    # What runs here talks to itself over HTTP; a proxy is for the world outside.
+    # The components use HTTP on loopback, for which no proxy must be used.
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1,localhost"]))
     env |= config.env
@@ -78,7 +78,7 @@ def _database(config: AirflowConfig, lock_seconds: int) -> str:
 
 
 def emulator_connection(project: str = "local") -> dict[str, str]:
-    """The Google connection for a server that asks for no credentials."""
+    """The Google connection for a server that requires no credentials."""
     extra = {"is_anonymous": True, "project": project}
     connection = {"conn_type": "google_cloud_platform", "extra": extra}
     return {"AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(connection)}
@@ -93,7 +93,7 @@ def free_port() -> int:
 
 def port_is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # A port that a server left a moment ago is free to the next server, as the servers here bind.
+        # As the servers here use SO_REUSEADDR, a port that a server has just released is free for them.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -104,8 +104,8 @@ def port_is_free(port: int) -> bool:
 
 def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwords: Path) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
-    # Nothing listens there, on purpose: components of one machine read each other's logs from the disk, and Airflow's
-    # log servers would listen on every interface. Free ports, so that no other Airflow's log server is asked.
+    # No log server listens on these ports: the components read each other's logs from the disk, and Airflow's log
+    # servers would listen on every interface. The ports are free, so that no other Airflow's log server is called.
     silent = {name: str(free_port()) for name in ("logging.worker_log_server_port", "logging.trigger_log_server_port")}
     return {
         "core.dags_folder": str(config.dags),
@@ -119,7 +119,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         "core.simple_auth_manager_passwords_file": str(passwords),
         "core.simple_auth_manager_all_admins": "False",
         "core.execution_api_server_url": f"{url}/execution/",
-        # plugins/.airflowignore means the same in both syntaxes; reading the other one warns in every task's log.
+        # plugins/.airflowignore is valid in both syntaxes; with the other one, every task's log has a warning.
         "core.dag_ignore_file_syntax": "regexp",
         "core.hostname_callable": "socket.gethostname",
         "database.sql_alchemy_conn": _database(config, _LOCK_SECONDS),
@@ -133,14 +133,14 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         "operators.default_deferrable": "True",
         "logging.base_log_folder": str(config.home / "logs"),
         **silent,
-        # A finished task's slot is held for up to this long (5 s by default), and a task that resumes within that
-        # time can be taken for failed: facts of Airflow 3.3's supervisor and scheduler.
+        # Airflow 3.3's supervisor holds a finished task's slot for up to this time (5 s by default), and its scheduler
+        # may consider a task that resumes within that time failed.
         "workers.min_heartbeat_interval": "1",
         "workers.execution_api_timeout": str(_PATIENCE_SECONDS),
-        # Half of Airflow's: a run has many stages. Reading the database more often takes CPU from the jobs.
+        # This is half of Airflow's default, as a run has many stages. A shorter time would take CPU from the jobs.
         "scheduler.scheduler_idle_sleep_time": "0.5",
         "dag_processor.refresh_interval": "10",
-        # A changed file is parsed at the next refresh. Parsing files that have not changed takes CPU from the jobs.
+        # A changed file is parsed at the next refresh. Parsing unchanged files takes CPU from the jobs.
         "dag_processor.min_file_process_interval": "60",
         "dag_processor.parsing_processes": "1",
         **config.settings,
@@ -170,7 +170,7 @@ def _secrets(path: Path) -> dict[str, str]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Readable by the owner alone from its first byte on."""
+    """Write a file that only the owner can read, from its creation on."""
     partial = path.with_name(f".{path.name}.part")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as sink:

@@ -1,7 +1,7 @@
 """A training backend in memory, for tests of DAGs and of this project's own rules.
 
-It behaves as the least helpful of real services does: ``submit`` is not idempotent, an answer can be lost after its
-effect, a list can lag behind, a call can fail. Jobs change state only when the test says so.
+It behaves like the worst real service: ``submit`` is not idempotent, a response can be lost after its request took
+effect, a list can lag behind, a call can fail. Jobs change their state only when the test requests it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class MemoryJob:
     failure: Failure | None = None
     listed: bool = True
     created: float | None = None
-    started: float | None = None  # set by the first poll that finds it running
+    started: float | None = None  # set by the first poll that finds the job running
     ended: float | None = None
 
 
 @dataclass
 class MemoryBackend:
-    """:class:`~mlengine.backends.TrainingBackend` without a service behind it.
+    """A :class:`~mlengine.backends.TrainingBackend` without a service.
 
-    :param lose_answers: the next n submissions take effect and then raise.
-    :param refuse: the next n calls of any verb raise before they do anything.
-    :param lag: new jobs are not found by :meth:`find` until :meth:`catch_up`.
+    :param lose_answers: the number of next submissions that take effect and then raise an error.
+    :param refuse: the number of next calls of any method that raise an error before they take effect.
+    :param lag: whether :meth:`find` does not return new jobs until :meth:`catch_up`.
     """
 
     name: str = "memory"
@@ -83,18 +83,18 @@ class MemoryBackend:
 
     @property
     def live(self) -> list[MemoryJob]:
-        """Jobs that still cost money."""
+        """The jobs that have not ended."""
         return [job for job in self.jobs if not job.state.terminal]
 
     def end(self, name: str, state: JobState, cause: FailureCause | None = None) -> None:
-        """Let a job end."""
+        """End a job in the given state."""
         for job in self.jobs:
             if job.handle.name == name:
                 job.state = state
                 job.failure = Failure(cause, f"ended by {cause.value}") if cause else None
 
     def catch_up(self) -> None:
-        """The list shows everything again."""
+        """From now on, :meth:`find` returns the jobs that were created so far."""
         for job in self.jobs:
             job.listed = True
 

@@ -1,4 +1,4 @@
-"""The processes of Airflow's components: start one, stop several in order, read the end of a log."""
+"""Starts and stops the processes of Airflow's components, and reads the end of a log."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 
 STOP_SECONDS = 10.0
-_PATIENCE_SECONDS = 4.0  # for tasks that are just ending
+_PATIENCE_SECONDS = 4.0  # the time that tasks have to end by themselves
 
 
 def spawn(arguments: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start this Python with ``arguments``; its output is appended to ``log``.
+    """Start this Python interpreter with ``arguments``; its output is appended to ``log``.
 
-    It gets its own session: Ctrl-C in the terminal reaches only the process that started it, which then stops it in
-    order.
+    The process gets its own session: Ctrl-C in the terminal reaches only the process that started it, which then stops
+    it in an orderly way.
     """
     with log.open("ab") as sink:
         return subprocess.Popen(
@@ -35,7 +35,7 @@ def spawn(arguments: list[str], env: dict[str, str], log: Path) -> subprocess.Po
 
 
 def stop_all(processes: list[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM to each, time to clean up, then SIGKILL to what is left of their sessions."""
+    """Send SIGTERM to each process, give it time to clean up, then send SIGKILL to all that is left of the sessions."""
     sessions = {process.pid for process in processes}
     for process in processes:
         for pid in _signal_targets(process):
@@ -58,10 +58,10 @@ def stop_all(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _signal_targets(process: subprocess.Popen[bytes]) -> list[int]:
-    """The processes to send SIGTERM to, to stop a component.
+    """The processes that must get SIGTERM to stop a component.
 
-    The triggerer that gets it can wait 10 s for its child that is gone already. When its child ends, it stops at once
-    and in order, and its triggers are free for the next one.
+    A triggerer that gets SIGTERM may wait 10 s for its child although that has ended. If its child gets it instead, the
+    triggerer stops at once and in an orderly way, and releases its triggers for the next one.
     """
     if process.poll() is not None:
         return []
@@ -78,14 +78,14 @@ def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def _kill(children: list[psutil.Process]) -> None:
-    """The scheduler waits for its workers without end; without them it leaves in order."""
+    """Kill workers: a scheduler waits for them without a time limit, and ends in an orderly way when they are gone."""
     for child in children:
         with contextlib.suppress(psutil.Error):
             child.kill()
 
 
 def _members(sessions: set[int]) -> list[int]:
-    """Processes whose session leader was one of ours: tasks have process groups of their own, but no sessions."""
+    """The processes of these sessions. Tasks have separate process groups, but belong to their component's session."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,7 +1,7 @@
 """An Airflow home for tests that call ``dag.test()``: a SQLite database, and the DAGs of the project.
 
-The pytest plugin :mod:`mlengine.testing.emulator` uses it if ``AIRFLOW_HOME`` is not set. Does not: change an Airflow
-that the user has configured, and start Airflow's components, which ``dag.test()`` does not need.
+The pytest plugin :mod:`mlengine.testing.emulator` uses this module if ``AIRFLOW_HOME`` is not set. An Airflow that the
+user has configured is not changed, and Airflow's components are not started, as ``dag.test()`` does not need them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _home = pytest.StashKey[Path]()
 def prepare(config: pytest.Config) -> None:
     """Set Airflow's environment variables for the session, before tests import Airflow.
 
-    Does nothing if ``AIRFLOW_HOME`` is set, or if Airflow has been imported and does not read the variables any more.
+    Nothing is done if ``AIRFLOW_HOME`` is set, or if Airflow has been imported and no longer reads the variables.
     """
     if os.environ.get("AIRFLOW_HOME") or "airflow" in sys.modules:
         return

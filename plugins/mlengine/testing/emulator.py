@@ -36,7 +36,7 @@ class RunningEmulator:
 
     :param server: the emulator.
     :param project: the Google Cloud project in the settings below.
-    :param region: the region in them.
+    :param region: the region in the settings below.
     """
 
     def __init__(self, server: Emulator, project: str, region: str) -> None:
@@ -45,7 +45,7 @@ class RunningEmulator:
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment variables for other processes: this project's settings, and gcloud's endpoints."""
+        """The environment variables for other processes: this project's settings, and gcloud's endpoints."""
         root = f"{self.url}/"
         return {
             "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": self.url,
@@ -61,13 +61,13 @@ class RunningEmulator:
 
     @property
     def connection(self) -> str:
-        """An Airflow connection as JSON, for ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
+        """The Airflow connection as JSON, for ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
         extra = {"project": self.project, "region": self.region, "vertex_endpoint": self.url, "is_anonymous": True}
         return json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments for ``get_backend("vertex", …)``."""
+        """The keyword arguments for ``get_backend("vertex", …)``."""
         return {"project": self.project, "region": self.region, "endpoint": self.url}
 
     @property
@@ -102,10 +102,10 @@ def running(
     """Run an emulator for the duration of the block, and cancel the jobs that have not ended.
 
     :param folder: the state of the emulator and its jobs. An emulator on the same folder has the same jobs.
-    :param backend: runs the jobs; by default the local one.
+    :param backend: the backend that runs the jobs; by default the local one.
     :param local: settings of the local backend.
     :param storage: the bucket's client.
-    :param bucket: ``gs://NAME``, for the logs of jobs that name no bucket.
+    :param bucket: the bucket ``gs://NAME`` for the logs of jobs that name no bucket.
     :param port: the HTTP port; 0 selects a free one.
     :param grpc_port: the gRPC port; 0 selects a free one (``emulator.server.grpc.target``), ``None`` disables gRPC.
     :param faults: scripted faults.
@@ -149,8 +149,8 @@ def mlengine_emulator(
 ) -> Iterator[RunningEmulator]:
     """An emulator, an empty bucket (``AIRFLOW__MLENGINE__BUCKET``), and the environment variables for both.
 
-    Also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one, and creates Airflow's database,
-    unless ``AIRFLOW_HOME`` is set.
+    The fixture also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one, and creates Airflow's
+    database, unless ``AIRFLOW_HOME`` is set.
     """
     dag_tests.migrate(request.config)
     with ExitStack() as stack:

@@ -7,10 +7,11 @@
         …                              # the client uses proxy.url
     # raises an error if a fault was not triggered, because then the test has tested nothing
 
-Faults are applied in the order in which they were set, each as often as it says; other requests are forwarded. The
-server's address in headers and JSON is replaced by the proxy's, so that upload sessions and links use the proxy too.
+Faults are applied in the order in which they were set, each for its number of requests; other requests are forwarded.
+The server's address in headers and JSON is replaced by the proxy's, so that upload sessions and links use the proxy
+too.
 
-It does not support TLS, HTTP/2, or bodies that do not fit in memory.
+The proxy does not support TLS, HTTP/2, or bodies that do not fit in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _UPSTREAM_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Action:
-    """What happens to a request. The functions below create them."""
+    """The action that is applied to a request. The functions below create actions."""
 
     kind: str
     code: int = 0
@@ -149,7 +150,7 @@ class FaultProxy:
             self._released.notify_all()
 
     def clear(self) -> None:
-        """Forget the faults that are left, and the log."""
+        """Delete the remaining faults and the log."""
         with self._lock:
             self._faults.clear()
             self.requests.clear()
@@ -179,10 +180,10 @@ class FaultProxy:
 
 @contextmanager
 def before(upstream: str, *, strict: bool = True) -> Iterator[FaultProxy]:
-    """A proxy on a free port of loopback before the server at ``upstream`` (``http://HOST:PORT``).
+    """Run a proxy on a free port of loopback for the server at ``upstream`` (``http://HOST:PORT``).
 
-    :param strict: on the way out, a fault that never struck is an error.
-    :raises MlengineError: see ``strict``.
+    :param strict: whether a fault that was not triggered is an error at the end of the block.
+    :raises MlengineError: a fault was not triggered, and ``strict`` is true.
     """
     server = _Server(("127.0.0.1", 0), _Handler)
     proxy = FaultProxy(f"http://127.0.0.1:{server.server_address[1]}", upstream.rstrip("/"))
@@ -221,7 +222,7 @@ class _Server(ThreadingHTTPServer):
         return connection, address
 
     def shutdown_request(self, request: Any) -> None:
-        # Without the parent's orderly shutdown: it would send FIN where a reset is wanted.
+        # The orderly shutdown of the base class is not used: it would send FIN instead of a reset.
         self._open.discard(request)
         request.close()
 
@@ -229,11 +230,11 @@ class _Server(ThreadingHTTPServer):
         for connection in list(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # closed by its other end in the meantime
+            except OSError:  # its other end has closed it in the meantime
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what tests with faults are about: no traceback."""
+        """Print no traceback: clients that close their connection are expected in tests with faults."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -241,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *args: object) -> None:
-        """The log is :attr:`FaultProxy.requests`."""
+        """Print nothing: the log is :attr:`FaultProxy.requests`."""
 
     def _serve(self) -> None:
         proxy = self.server.proxy
@@ -320,7 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.wfile.flush()
-            # What was sent must arrive before the reset, which would throw it away.
+            # The data that was sent must arrive before the reset, which would discard it.
             time.sleep(0.05)
             self._reset()
 

@@ -1,9 +1,9 @@
-"""A Cloud Storage server on this machine: fake-gcs-server, a Go program, from its PyPI wheel.
+"""Runs a Cloud Storage server on this machine: fake-gcs-server, a Go program, from its PyPI wheel.
 
-google-cloud-storage finds it by ``STORAGE_EMULATOR_HOST``. The rest of this project does not distinguish it from
-Google's.
+google-cloud-storage finds the server by ``STORAGE_EMULATOR_HOST``. The rest of this project does not distinguish it
+from Google's.
 
-The wheel's own start function uses a temporary directory and writes no log, so this module starts the program itself.
+The wheel's start function uses a temporary directory and writes no log, so this module starts the program itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from mlengine.core.errors import StorageUnavailableError
 
 START_SECONDS = 30.0
-# Without it, gcsfs calls a gRPC API that Cloud Storage emulators do not have, and waits for more than a minute.
+# Without this variable, gcsfs calls a gRPC API that Cloud Storage emulators lack, and waits for more than a minute.
 CLIENT_SETTINGS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
@@ -51,7 +51,7 @@ class GcsServer:
         }
 
     def stop(self) -> None:
-        """Stop the server. Objects on disk are kept. Safe to repeat."""
+        """Stop the server. Objects on disk are kept. The call can be repeated safely."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -89,11 +89,11 @@ def start(
     """Start a server, with ``root`` as its working directory, and wait until it responds.
 
     :param root: the directory of the objects, which stay there when the server stops; ``None`` keeps them in memory.
-    :param host: the address that it listens on. It has no access control: keep to loopback or a private network.
-    :param port: 0 selects a free one.
+    :param host: the address on which it listens. It has no access control: use loopback or a private network only.
+    :param port: the port on which it listens; 0 selects a free one.
     :param log: the file to which its log is appended.
     :param on_start: called with the process before the wait, so that the caller can record it.
-    :raises StorageUnavailableError: it ended, or did not respond within 30 s.
+    :raises StorageUnavailableError: the server ended, or did not respond within 30 s.
     """
     port = port or _free_port(host)
     url = f"http://{host}:{port}"
@@ -105,7 +105,7 @@ def start(
         root.mkdir(parents=True, exist_ok=True)
         command += ["-backend", "filesystem", "-filesystem-root", str(root)]
     with (log or Path(os.devnull)).open("ab") as sink:
-        # In its own session, so that Ctrl-C does not stop it before the process that uses it has finished.
+        # The server gets its own session, so that Ctrl-C does not stop it before the process that uses it has ended.
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True, cwd=root
         )

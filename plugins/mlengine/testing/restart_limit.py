@@ -1,4 +1,4 @@
-"""How often a component may be restarted: a rate, not a total. A week of single crashes is no reason to give up."""
+"""Limits the restarts of a component by rate, not by total, so that single crashes over a week do not stop it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FIRST_PAUSE_SECONDS = 1.0
 class RestartLimit:
     """Allows :data:`MAX_RESTARTS` restarts of one component in :data:`WINDOW_SECONDS`.
 
-    The first restart in a window comes at once; before each later one there is a pause, twice as long each time.
+    The first restart in a window is made at once. Before each later one there is a pause, which doubles each time.
     """
 
     def __init__(self) -> None:
         self._restarts: list[float] = []
 
     def next_restart(self) -> float | None:
-        """When the next restart may be made, as :func:`time.monotonic` counts; ``None``: there were too many."""
+        """The time of the next restart, as :func:`time.monotonic` counts; ``None`` if there were too many."""
         now = time.monotonic()
         self._restarts = [moment for moment in self._restarts if now - moment < WINDOW_SECONDS]
         made = len(self._restarts)
@@ -28,5 +28,5 @@ class RestartLimit:
         return now if made == 0 else now + FIRST_PAUSE_SECONDS * 2.0 ** (made - 1)
 
     def count(self) -> None:
-        """Count a restart that is made now."""
+        """Count a restart at this time."""
         self._restarts.append(time.monotonic())

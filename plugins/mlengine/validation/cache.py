@@ -1,4 +1,4 @@
-"""Index of accepted jobs, so that a run with the same inputs reuses a model instead of training again.
+"""The index of accepted jobs, by which a run with the same inputs reuses a model instead of training again.
 
 ``<model>/validated/<digest>.json`` names the last accepted job with these inputs (:mod:`mlengine.core.inputs`). The
 entry is only a pointer: before a job is reused, its claim, its report and the files of its model are checked. An
@@ -33,9 +33,9 @@ FORMAT = 1
 class Entry:
     """An accepted job.
 
-    :param inputs: digest of the job's inputs.
-    :param fingerprint: fingerprint of the model's files when they were validated.
-    :param at: when the model was validated; ISO 8601, UTC.
+    :param inputs: the digest of the job's inputs.
+    :param fingerprint: the fingerprint of the model's files when they were validated.
+    :param at: the time at which the model was validated; ISO 8601, UTC.
     """
 
     inputs: str
@@ -49,7 +49,10 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: the data is not an entry of this format."""
+        """Read an entry.
+
+        :raises MlengineError: the data is not an entry of this format.
+        """
         try:
             raw = json.loads(data)
             known = raw["format"]
@@ -73,7 +76,7 @@ class Reusable:
 def record_accepted(storage: Storage, report: Report) -> None:
     """Add an accepted job to the index. It replaces an earlier job with the same inputs.
 
-    Does nothing if the model was not accepted, or if the job's inputs are not fully known (they have no ``digest``).
+    Nothing is done if the model was not accepted, or if the job's inputs are not fully known (they have no ``digest``).
     """
     digest = str(report.lineage.get("inputs", {}).get("digest") or "")
     if not digest or not report.verdict.decision.publishable:
@@ -95,7 +98,7 @@ def record_accepted(storage: Storage, report: Report) -> None:
 def find(storage: Storage, bucket: str, model: str, digest: str) -> Reusable | None:
     """Find an accepted job with these inputs whose model has not changed since its validation.
 
-    :returns: ``None`` if there is none. A damaged object is logged and counts as none.
+    :returns: the job; ``None`` if there is none. A damaged object is logged, and treated as missing.
     :raises StorageError: the storage service is temporarily unavailable.
     """
     try:
@@ -130,7 +133,7 @@ def _read(storage: Storage, uri: str) -> Entry | None:
 
 
 def _uri(report: Report, digest: str) -> str:
-    # In the same bucket and prefix as the job directories, where the next job will be too.
+    # The entry is in the same bucket and prefix as the job directories, as the next job will be.
     return layout.validated(report.job_dir.rsplit("/", 2)[0], report.model, digest)
 
 

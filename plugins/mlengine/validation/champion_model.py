@@ -1,4 +1,4 @@
-"""The champion in a validation: its model is run on the same rows, and its predictions are compared."""
+"""The champion in a validation: its model is run on the same rows as the challenger, and their predictions compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChampionModel:
 
     The champion is called with its own serving signature and scorer, which may differ from the challenger's.
 
-    :param folder: into which the model is downloaded.
+    :param folder: the folder into which the model is downloaded.
     """
 
     storage: Storage
@@ -43,9 +43,9 @@ class ChampionModel:
     folder: Path
 
     def may_know(self, manifest: Manifest) -> str:
-        """Why the held-out rows are no test for the champion; empty if they are.
+        """The reason why the held-out rows are no valid test for the champion; empty if they are.
 
-        If each dataset version has its own held-out rows, newer versions have them among their training rows.
+        If each dataset version has its own held-out rows, newer versions may have these rows among their training rows.
         """
         version = self.champion.version
         if manifest.heldout_policy != "rolling" or self.champion.dataset.get("name") != manifest.name or not version:
@@ -58,9 +58,9 @@ class ChampionModel:
         )
 
     def read(self, classes: Sequence[Any]) -> ScoredModel | None:
-        """Download the model; ``None`` if it cannot be run.
+        """Download the champion's model; ``None`` if it cannot be run.
 
-        :param classes: of the dataset.
+        :param classes: the classes of the dataset.
         """
         try:
             expected, scorer = self._recorded()
@@ -77,9 +77,9 @@ class ChampionModel:
     def outcomes(
         self, measured: Measured, heldout: Heldout, predictions: Predictions | None
     ) -> tuple[Outcomes | None, str]:
-        """Its predictions, measured now or stored for the same rows; or why there are none.
+        """The champion's predictions, measured now or stored for the same rows; or the reason why there are none.
 
-        :param predictions: the challenger's.
+        :param predictions: the challenger's predictions.
         """
         name = self.champion.job_id
         reason = f"The champion {name} could not be run on these rows, and has no stored predictions for them."
@@ -98,9 +98,9 @@ class ChampionModel:
         return None, f"{reason} Roll back to a champion that can be run, or publish with force."
 
     def baseline(self, outcomes: Outcomes | None, unavailable: str) -> Baseline:
-        """What the challenger is compared with.
+        """The data about the champion with which the challenger is compared.
 
-        :param unavailable: why there are no outcomes.
+        :param unavailable: the reason why there are no outcomes.
         """
         return Baseline(self.champion.job_id, self.champion.size, outcomes, unavailable)
 

@@ -1,7 +1,7 @@
-"""One column of the held-out rows as the files that the scoring process maps into memory.
+"""Writes one column of the held-out rows to the files that the scoring process maps into memory.
 
-Files are appended to, not mapped: for rows that are written once, that takes a third of the time. No file stays open,
-so a table may have more columns than a process may have open files.
+Data is appended to the files, which are not mapped here: for rows that are written once, that takes a third of the
+time. No file stays open, so a table may have more columns than a process may have open files.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ColumnFile:
     """Writes one column, as :mod:`mlengine.validation.scoring.rows` describes.
 
-    :param stem: of the file names.
+    :param stem: the stem of the file names.
     :ivar dtype: NumPy's name of the type, ``string`` or ``bytes``; known after the first batch.
-    :ivar shape: of one value.
+    :ivar shape: the shape of one value.
     """
 
     def __init__(self, name: str, stem: str, folder: Path) -> None:
@@ -31,7 +31,10 @@ class ColumnFile:
         self._has_missing = False
 
     def append(self, column: pa.Array) -> None:
-        """:raises DatasetError: a value cannot be given to a model: a missing tensor, a list of any length."""
+        """Append the values of a batch.
+
+        :raises DatasetError: a value cannot be given to a model: a missing tensor, or a list of variable length.
+        """
         column = decoded(column)
         self._check(column)
         if column.null_count or self._has_missing:
@@ -66,7 +69,7 @@ class ColumnFile:
                 )
 
     def _append_valid(self, column: pa.Array) -> None:
-        """Which rows have a value. Of the rows before the first missing one, all have."""
+        """Append a boolean for each row: whether it has a value. All rows before the first missing value have one."""
         import numpy as np
 
         if not self._has_missing:
@@ -103,9 +106,9 @@ class ColumnFile:
 
 
 def _incomplete(column: pa.Array) -> int | None:
-    """The first row without a tensor, or with a tensor of integers that has a missing one; ``None`` if there is none.
+    """The first row without a tensor, or whose integer tensor has a missing element; ``None`` if there is none.
 
-    A missing float is NaN.
+    A missing element of a float tensor is allowed: it becomes NaN.
     """
     import pyarrow as pa
 
@@ -126,7 +129,7 @@ def decoded(column: pa.Array) -> pa.Array:
 
 
 def _text_kind(kind: pa.DataType) -> str:
-    """``string``, ``bytes``, or empty for any other type."""
+    """The kind of a text column: ``string`` or ``bytes``; empty for any other type."""
     import pyarrow as pa
 
     types = pa.types
@@ -136,7 +139,7 @@ def _text_kind(kind: pa.DataType) -> str:
 
 
 def _array(column: pa.Array) -> Any:
-    """A missing integer or truth value is 0, a missing float is NaN, a missing time NaT."""
+    """A column as a NumPy array, in which missing integers and booleans are 0, floats NaN, and times NaT."""
     import pyarrow as pa
 
     kind = column.type
@@ -153,7 +156,7 @@ def _array(column: pa.Array) -> Any:
 
 
 def _bytes(column: pa.Array) -> tuple[Any, Any]:
-    """The bytes of all values, and where each ends."""
+    """The bytes of all values, and the position at which each value ends."""
     import numpy as np
     import pyarrow as pa
 

@@ -21,10 +21,10 @@ _COMPARED = {NOT_WORSE: "Metrics", LATENCY_RATIO: "The latency", SIZE_RATIO: "Th
 class Baseline:
     """The champion that a model is compared with.
 
-    :param name: its job id.
-    :param size: size of its files in bytes.
+    :param name: the champion's job id.
+    :param size: the size of its files in bytes.
     :param outcomes: its predictions for the same held-out rows; ``None`` if they are not available.
-    :param unavailable: why they are not, as a message.
+    :param unavailable: a message that says why they are not available.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison with the champion.
+    """The result of a comparison with the champion.
 
-    :param differences: by metric.
+    :param differences: the differences by metric.
     """
 
     checks: tuple[Check, ...]
@@ -56,8 +56,8 @@ def compare(
     """Compare a model with the champion; everything is skipped if there is none. The size is compared in any case.
 
     :param outcomes: the model's predictions; ``None`` if it has none that can be compared.
-    :param size: size of the model's files in bytes.
-    :param not_run: why it has none, as a message.
+    :param size: the size of the model's files in bytes.
+    :param not_run: a message that says why the model has no predictions.
     """
     if baseline is None:
         reasons = {name: f"There is no champion. {what} cannot be compared." for name, what in _COMPARED.items()}
@@ -89,7 +89,7 @@ def compare_outcomes(
 def paired_differences(
     outcomes: Outcomes, champion: Outcomes, metrics: Sequence[str], confidence: float
 ) -> dict[str, Difference]:
-    """By metric: the exact paired test for the accuracy of rows of equal weight, else the paired bootstrap."""
+    """The differences by metric: by the exact paired test for accuracy without weights, else by paired bootstrap."""
     found: dict[str, Difference] = {}
     rest = list(metrics)
     known = outcomes.predicted is not None and champion.predicted is not None

@@ -1,4 +1,4 @@
-"""The learning curves in ``train/metrics.jsonl``: one JSON object per line, written by the trainer and not trusted."""
+"""Reads the learning curves in ``train/metrics.jsonl``: one JSON object per line, written by the untrusted trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlengine.storage.client import Storage
 MAX_POINTS = 2000
 MAX_SERIES = 24
 _LONGEST_NAME = 60
-# Series that differ only in this prefix share a plot.
+# Series whose names differ only in these prefixes share a plot.
 _PREFIXES = ("train_", "test_", "val_", "eval_", "heldout_")
 # Numbers of a line that are not measurements.
 _NO_SERIES = frozenset({"step", "epoch", "time", "wall_time", "seconds", "examples_per_second"})
@@ -22,7 +22,7 @@ _NO_SERIES = frozenset({"step", "epoch", "time", "wall_time", "seconds", "exampl
 
 @dataclass(frozen=True)
 class Curves:
-    """Points ``(step, value)`` of each series, in file order."""
+    """The points ``(step, value)`` of each series, in file order."""
 
     series: Mapping[str, tuple[tuple[float, float], ...]]
 
@@ -53,10 +53,10 @@ def read_curves(storage: Storage, job_dir: JobDir) -> Curves:
 
 
 def parse_curves(text: str) -> Curves:
-    """Parse ``metrics.jsonl``: each number of a line but its step is a point of the series of its name.
+    """Parse ``metrics.jsonl``: each number of a line, except its step, is a point of the series of its name.
 
-    A series with more than :data:`MAX_POINTS` points is thinned evenly; of more than :data:`MAX_SERIES` series, the
-    first are kept.
+    A series with more than :data:`MAX_POINTS` points is thinned evenly. If there are more than :data:`MAX_SERIES`
+    series, the first ones are kept.
     """
     points: dict[str, list[tuple[float, float]]] = {}
     for line in text.splitlines():

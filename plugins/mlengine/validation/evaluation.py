@@ -34,10 +34,10 @@ SHOWN: Mapping[str, tuple[str, ...]] = {
 
 @dataclass
 class Evaluation:
-    """What follows from the outputs of a model, and of the champion on the same rows.
+    """The results that are computed from the outputs of a model, and of the champion, on the same rows.
 
-    :ivar outcomes: ``None`` if there is nothing to compute metrics from.
-    :ivar differences: from the champion, by metric.
+    :ivar outcomes: the model's predictions with the true values; ``None`` if no metrics can be computed.
+    :ivar differences: the differences to the champion, by metric.
     """
 
     thresholds: Thresholds
@@ -50,7 +50,7 @@ class Evaluation:
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
     def fit(self, heldout: Heldout, outputs: Matrix, activation: Activation) -> list[Check]:
-        """Hold the outputs to the task. Outputs of another form have no metrics."""
+        """Check that the outputs have the form that the task requires. Outputs of another form have no metrics."""
         try:
             fitted = fit(outputs, heldout.task, heldout.classes, activation)
         except ModelError as error:
@@ -64,9 +64,9 @@ class Evaluation:
         return output_checks(fitted, heldout.rows, heldout.task)
 
     def measure(self, outcomes: Outcomes, champion: Outcomes | None) -> list[Check]:
-        """The metrics of the model, and of its slices, against the thresholds.
+        """Compute the metrics of the model and of its slices, and check them against the thresholds.
 
-        :param champion: its predictions for the same rows.
+        :param champion: the champion's predictions for the same rows.
         """
         wanted = self.thresholds.for_task(outcomes.task)
         names = list(dict.fromkeys([*wanted, *SHOWN.get(outcomes.task, ())]))
@@ -92,7 +92,7 @@ class Evaluation:
 
     @property
     def comparable(self) -> bool:
-        """Whether the thresholds ask for a comparison at all."""
+        """Whether the thresholds require any comparison."""
         task = self.outcomes.task if self.outcomes is not None else ""
         if not task:
             return True
@@ -107,7 +107,7 @@ class Evaluation:
         return {**measured.baseline, "metrics": metrics, "curves": drawn}
 
     def context(self, measured: Measured) -> Mapping[str, Any]:
-        """What extra checks get: the figures, the metrics, and the predictions of both models."""
+        """The values that extra checks get: the figures, the metrics, and the predictions of both models."""
         return {
             **measured.figures,
             "metrics": {name: value.number for name, value in self.values.items()},

@@ -1,11 +1,11 @@
 """Finds the files of an exported model in the bucket, checks that they are complete, and downloads them.
 
 mlengine's trainers write ``MANIFEST.json`` last, with the size and SHA-256 of each file. While such a model has no
-manifest, its export is not finished. Other trainers write no manifest; then a model of a known kind must be there. A
+manifest, its export is not finished. Other trainers write no manifest; then a model of a known kind must exist. A
 SavedModel may be in ``model/`` or in one folder below it. If several folders have numeric names, as exporters for
 TensorFlow Serving write them, the highest number is used.
 
-The content of the files is checked by :mod:`mlengine.validation.signature` and the scoring process, not here.
+The content of the files is not checked here, but by :mod:`mlengine.validation.signature` and the scoring process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Export:
 
     :param uri: the folder, without a trailing slash.
     :param files: the files by path relative to ``uri``, without the manifest.
-    :param fingerprint: digest of names, sizes and checksums in the bucket's listing. It changes if a file changes.
+    :param fingerprint: a digest of names, sizes and checksums in the bucket's listing. It changes if a file changes.
     :param manifest: whether there is a manifest.
     :param step: the training step in the manifest.
     """
@@ -63,8 +63,8 @@ class Export:
 def resolve(storage: Storage, model_dir: str, *, known: bool = True) -> Export:
     """Find the model below ``model_dir`` and check that it is complete.
 
-    :param known: whether it must be of a known kind (:mod:`mlengine.validation.model_kind`). If not, any non-empty set
-        of files is a model.
+    :param known: whether the model must be of a known kind (:mod:`mlengine.validation.model_kind`). If not, any
+        non-empty set of files is a model.
     :raises ModelError: there is no model, or a file is missing or has the wrong size.
     """
     root = model_dir.rstrip("/")
@@ -152,7 +152,7 @@ def _manifest_files(root: str, manifest: Mapping[str, Any]) -> dict[str, ExportF
 
 
 def _folder(root: str, found: Mapping[str, ObjectStat], *, known: bool) -> str:
-    """The folder below ``root`` that has the model; ``""`` for ``root`` itself."""
+    """The folder below ``root`` that contains the model; ``""`` for ``root`` itself."""
     if not found:
         raise ModelError(
             f"there is no model in {root}/",
@@ -178,7 +178,7 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, known: bool) -> str:
 
 
 def _check_variables(root: str, names: Mapping[str, Any]) -> None:
-    """Check that all shards of the variables are there. Each shard's name has the number of shards."""
+    """Check that all shards of the variables exist. Each shard's name contains the number of shards."""
     for name in names:
         stem, _, count = name.rpartition("-of-")
         if not name.startswith("variables/variables.data-") or not count.isdigit():

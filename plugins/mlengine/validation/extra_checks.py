@@ -1,4 +1,4 @@
-"""Extra checks: users' own functions. Runs them, and identifies them in a report.
+"""Runs extra checks, which are users' own functions, and identifies them in a report.
 
 The report of a reused job is valid only if it was made with the same checks. So each check has a digest of its code
 and of its arguments. The digest covers
@@ -29,7 +29,7 @@ from mlengine.core.verdict import Check
 
 log = logging.getLogger(__name__)
 
-# Parameters: the local folder with the model's files, and the values measured so far.
+# The parameters are the local folder with the model's files, and the values measured so far.
 ExtraCheck = Callable[[Path, Mapping[str, Any]], Check]
 
 _NAME_LENGTH = 100
@@ -54,7 +54,7 @@ def run_check(check: ExtraCheck, model: Path, figures: Mapping[str, Any]) -> Che
 
 
 def check_name(check: ExtraCheck) -> str:
-    """The function's name; for a partial with its arguments: ``has_words(5, language='de')``."""
+    """The name of a check's function; for a partial, with its arguments: ``has_words(5, language='de')``."""
     if not isinstance(check, functools.partial):
         return str(getattr(check, "__name__", type(check).__name__))
     arguments = [repr(value) for value in check.args] + [f"{name}={value!r}" for name, value in check.keywords.items()]
@@ -82,7 +82,10 @@ class _Content:
         self._functions: dict[int, int] = {}
 
     def of(self, value: Any) -> Any:
-        """:raises _NoDigestError: ``value``, or a value inside it, has no comparable content."""
+        """The content of a value.
+
+        :raises _NoDigestError: ``value``, or a value inside it, has no comparable content.
+        """
         for kinds, content in self._readers():
             if isinstance(value, kinds):
                 return [type(value).__name__, content(value)]

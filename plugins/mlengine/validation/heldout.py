@@ -1,8 +1,8 @@
-"""The held-out rows of a dataset version, written for the scoring process: one file a column.
+"""Reads the held-out rows of a dataset version, and writes them for the scoring process: one file per column.
 
-The scoring process has NumPy and no reader of Parquet, CSV or TFRecord, so Airflow's side reads the rows and writes
-them as :mod:`mlengine.validation.scoring.rows` describes. Target, weight and key stay on this side: a model never sees
-them. Memory is bounded by one record batch.
+The scoring process has NumPy and no reader of Parquet, CSV or TFRecord, so Airflow's process reads the rows and writes
+them as :mod:`mlengine.validation.scoring.rows` describes. Target, weight and key stay in this process: a model never
+sees them. The memory is limited to that of one record batch.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_BYTES = 32 * 1024**2
-_MOST_ROWS = 32_768  # of a batch: more make no difference
-_TEXT_BYTES = 64  # of a string, whose size is not known before it is read
+_MOST_ROWS = 32_768  # the most rows of a batch: more rows make no difference
+_TEXT_BYTES = 64  # the assumed size of a string, which is not known before it is read
 
 
 @dataclass(frozen=True)
 class Heldout:
     """The held-out rows on this machine.
 
-    :param folder: the column files.
-    :param rows: how many.
-    :param columns: the columns in ``folder``: name → (dtype, shape of one value), in the schema's order.
+    :param folder: the folder of the column files.
+    :param rows: the number of rows.
+    :param columns: the columns in ``folder``: (dtype, shape of one value) by name, in the schema's order.
     :param task: ``binary``, ``multiclass``, ``regression`` or ``none``.
     :param classes: the target's values, in order; empty for a regression.
     :param target: (rows,): the index of each row's class, or the value of a regression; ``None`` without a target.
-    :param weight: (rows,), or ``None``.
-    :param key: (rows,), or ``None``.
-    :param digest: identifies the set.
+    :param weight: (rows,): the weight of each row; ``None`` without weights.
+    :param key: (rows,): the key of each row; ``None`` without a key.
+    :param digest: a digest that identifies the set.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ def find_version(storage: Storage, uri: str) -> Manifest:
 
 
 def check_schema(schema: Schema, task: str, slices: Iterable[str] = ()) -> None:
-    """Check that a dataset can be used as a validation wants, before anything is read.
+    """Check that a validation can use a dataset, before any rows are read.
 
     :param task: the task of the validation, which may differ from the dataset's.
     :param slices: the columns by which metrics are divided.
@@ -92,7 +92,10 @@ def check_schema(schema: Schema, task: str, slices: Iterable[str] = ()) -> None:
 
 
 def _check_task(target: Column, classes: Sequence[Any], task: str) -> None:
-    """:raises DatasetError: the target cannot be that of the task."""
+    """Check that a target column fits the task.
+
+    :raises DatasetError: the target cannot be that of the task.
+    """
     if task == "regression" and not (target.numeric and not target.shape):
         needed = "a target with one number a row"
     elif task == "binary" and len(classes) != 2:
@@ -118,10 +121,10 @@ def read_heldout(
     """Download the held-out rows of a dataset version, and write them for the scoring process.
 
     :param uri: the version's folder in the bucket.
-    :param cache_dir: where dataset versions are kept between runs.
+    :param cache_dir: the folder in which dataset versions are kept between runs.
     :param folder: an empty folder for the column files.
-    :param task: instead of the dataset's task.
-    :raises DatasetError: an object is missing or damaged, or as in :func:`write_heldout`.
+    :param task: the task, if it is not the dataset's.
+    :raises DatasetError: an object is missing or damaged, or :func:`write_heldout` raises the error.
     """
     reader = open_split(storage, manifest, uri, "heldout", cache_dir)
     digest = manifest.heldout.identity
@@ -163,9 +166,10 @@ def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, 
 
 
 def _check_rows(rows: int, expected: int | None) -> None:
-    """:param expected: ``None`` if the rows were not counted at registration.
+    """Check the number of held-out rows.
 
-    :raises DatasetError: there are none, or not as many as expected.
+    :param expected: the number of rows; ``None`` if they were not counted at registration.
+    :raises DatasetError: there are no rows, or not as many as expected.
     """
     if not rows:
         raise DatasetError(
@@ -179,7 +183,7 @@ def _check_rows(rows: int, expected: int | None) -> None:
 
 
 def _batch_rows(schema: Schema) -> int:
-    """Rows of a batch, so that it takes at most :data:`_BATCH_BYTES`."""
+    """The number of rows in a batch of at most :data:`_BATCH_BYTES`."""
     import numpy as np
 
     def size(column: Column) -> int:
@@ -192,9 +196,9 @@ def _batch_rows(schema: Schema) -> int:
 
 
 def read_rows(heldout: Heldout, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The columns of some rows, as plain values, for people to look at. A tensor comes as a NumPy array.
+    """The columns of some rows as plain values, to be shown to people. A tensor is a NumPy array.
 
-    :param columns: only these.
+    :param columns: the names of the columns; by default all.
     """
     from mlengine.validation.scoring.rows import Rows
 
@@ -204,7 +208,7 @@ def read_rows(heldout: Heldout, rows: Sequence[int], columns: Sequence[str] | No
     batch: dict[str, Any] = {}
     for name in heldout.columns if columns is None else columns:
         batch |= source.take(list(rows), [name])
-        del source.columns[name]  # closes its files
+        del source.columns[name]  # this closes the column's files
     return [{name: _plain(values[at]) for name, values in batch.items()} for at in range(len(rows))]
 
 

@@ -1,4 +1,4 @@
-"""Small gray images: as PNG for the report, as ASCII art for a terminal. Standard library only."""
+"""Converts small gray images to PNG for the report, and to ASCII art for a terminal, with the standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 
 
 def png(pixels: bytes, *, width: int) -> bytes:
-    """Bytes of grey, row by row, as a PNG; 0 is black."""
+    """A gray image as a PNG. ``pixels`` has one byte for each pixel, row by row; 0 is black."""
     height = len(pixels) // width
     rows = b"".join(b"\0" + pixels[at * width : (at + 1) * width] for at in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -18,7 +18,7 @@ def png(pixels: bytes, *, width: int) -> bytes:
 
 
 def ascii_art(pixels: bytes, *, width: int, shades: str = " .:-=+*#%@") -> list[str]:
-    """A grey image as ASCII art. A character is two pixels high, so the image keeps its shape in a terminal."""
+    """A gray image as ASCII art. A character is two pixels high, so the image keeps its proportions in a terminal."""
     rows = [pixels[at : at + width] for at in range(0, len(pixels), width)]
     found = []
     for upper, lower in zip(rows[::2], [*rows[1::2], bytes(width)], strict=False):

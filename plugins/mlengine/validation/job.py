@@ -19,10 +19,10 @@ class FinishedJob:
 
     :param bucket: the bucket, or prefix, with the model's champion.
     :param package_uris: the packages of the trainer's environment.
-    :param dataset: ``uri``, ``name`` and ``version`` of the dataset version, as far as they are known.
+    :param dataset: ``uri``, ``name`` and ``version`` of the dataset version, if they are known.
     :param lineage: packages, arguments, cluster and inputs of the job.
     :param record: the claim; ``None`` if mlengine did not submit the job.
-    :param usage: time and cost of the job (:mod:`mlengine.validation.usage`); empty if unknown.
+    :param usage: the run time and cost of the job (:mod:`mlengine.validation.usage`); empty if unknown.
     """
 
     job_dir: JobDir
@@ -77,7 +77,7 @@ def load_job(
     """
     job_dir = job_dir_of(job)
     record: JobRecord | None = None
-    with suppress(ObjectMissingError):  # not submitted by mlengine: the caller has to give what is needed
+    with suppress(ObjectMissingError):  # not submitted by mlengine: the caller has to give the arguments
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     parent, name, _ = job_dir.uri.rsplit("/", 2)
     spec = record.spec if record else {}

@@ -1,4 +1,4 @@
-"""What the scoring process measured, read from the files that it wrote."""
+"""Reads the measurements of the scoring process from the files that it wrote."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Measured:
 
     :param figures: the model's measurements; empty if it failed.
     :param baseline: the champion's measurements; empty if there is no champion, and ``error`` if it failed.
-    :param error: why the model failed, as a message; empty if it did not.
+    :param error: a message that says why the model failed; empty if it did not.
     :param outputs: the model's outputs for the held-out rows, float64 (rows, values); ``None`` if it failed.
-    :param baseline_outputs: the champion's.
+    :param baseline_outputs: the champion's outputs, in the same form.
     """
 
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -43,10 +43,10 @@ class Measured:
 def read_measured(work: Path, kind: str, code: int, kill_reason: str) -> Measured:
     """Read the files of an ended process.
 
-    :param work: its working directory.
-    :param kind: of the model.
-    :param code: its exit code.
-    :param kill_reason: why it was killed; empty if it ended by itself.
+    :param work: the working directory of the process.
+    :param kind: the kind of the model.
+    :param code: the exit code of the process.
+    :param kill_reason: the reason why the process was killed; empty if it ended by itself.
     :raises EnvironmentBuildError: the environment lacks the model's framework or NumPy.
     :raises MlengineError: the process failed before it loaded the model.
     """
@@ -103,7 +103,7 @@ def _json(path: Path, default: Any) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Empty if there is no such file."""
+    """The content of a text file; empty if there is no such file."""
     return path.read_text() if path.exists() else ""
 
 

@@ -1,4 +1,4 @@
-"""The files of the model: whether they are complete, and the signature of a SavedModel. The model is not run."""
+"""Checks the model's files without running it: whether they are complete, and the signature of a SavedModel."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mlengine.validation.signature import check_saved_model
 class ModelFiles:
     """The model's files and their checks.
 
-    :param scorer: if there is one, the files may be of any kind.
-    :param folder: into which the model is downloaded.
-    :ivar export: without files until :meth:`check` has passed.
+    :param scorer: the trainer's scorer. If there is one, the files may be of any kind.
+    :param folder: the folder into which the model is downloaded.
+    :ivar export: the model in the bucket; it has no files until :meth:`check` has passed.
     """
 
     storage: Storage
@@ -51,7 +51,7 @@ class ModelFiles:
         return [Check("files", len(export.files), threshold, passed=True, message=text), size]
 
     def check_signature(self) -> list[Check]:
-        """The signature of a SavedModel; other kinds say how they are called only when they are loaded."""
+        """Check the signature of a SavedModel. The signatures of other kinds are known only when they are loaded."""
         found = None if self.scorer else find_kind(self.export.files)
         if found is not None and found.kind == "savedmodel":
             return check_saved_model(self.folder / found.path, self.rules.expected)

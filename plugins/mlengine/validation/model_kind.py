@@ -1,7 +1,7 @@
-"""What kind of model is in a job's ``model/``, by the names of its files.
+"""Determines the kind of the model in a job's ``model/`` from the names of its files.
 
-Each kind has a predictor in :mod:`mlengine.validation.scoring.predictors`. A model that no predictor reads needs a
-scorer of its own.
+Each kind has a predictor in :mod:`mlengine.validation.scoring.predictors`. A model that no predictor can read needs a
+scorer in the trainer's package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlengine.core.errors import ModelError
 GRAPH = "saved_model.pb"
 SCORER = "scorer"
 
-# By suffix; a file is a model of this kind if no other file in the folder is one.
+# The kinds by suffix. A file is a model of this kind if no other file in the folder is a model.
 _SUFFIXES = {
     ".keras": "keras",
     ".onnx": "onnx",
@@ -27,7 +27,7 @@ _SUFFIXES = {
     ".pickle": "sklearn",
     ".pt2": "torch",
 }
-# Names by which frameworks' own examples save, where the suffix says nothing.
+# File names in frameworks' own examples, for suffixes that do not identify the kind.
 _NAMES = {"model.json": "xgboost", "model.bst": "xgboost", "model.txt": "lightgbm", "lightgbm.txt": "lightgbm"}
 KNOWN = (
     "a SavedModel, .keras, .onnx, XGBoost (model.json, .ubj), LightGBM (model.txt), scikit-learn (.joblib, .pkl), .pt2"
@@ -43,9 +43,11 @@ class ModelKind:
 
 
 def find_kind(files: Iterable[str]) -> ModelKind | None:
-    """The model among ``files``, paths relative to the model's folder; ``None`` if no predictor reads any.
+    """The model among ``files``, paths relative to the model's folder; ``None`` if no predictor can read any of them.
 
-    :raises ModelError: there is more than one. Files next to a SavedModel, below it and hidden files are ignored.
+    Files next to a SavedModel, files below it and hidden files are ignored.
+
+    :raises ModelError: there is more than one model.
     """
     names = sorted(name for name in files if not any(part.startswith(".") for part in name.split("/")))
     graphs = [posixpath.dirname(name) for name in names if posixpath.basename(name) == GRAPH]

@@ -1,4 +1,4 @@
-"""Outputs of a model, held to the task: which numbers they must be for a metric to mean anything.
+"""Checks that the outputs of a model are numbers from which the metrics of the task can be computed.
 
 ========== ==============================================================================================
 task       outputs of a row
@@ -6,11 +6,11 @@ task       outputs of a row
 binary     the probability of the second class, or one of each class, which sum to 1
 multiclass as many as there are classes: probabilities, which sum to 1, or scores (``activation="scores"``)
 regression one finite number
-none       anything: the outputs are kept, and no metric is computed
+none       any numbers: the outputs are kept, and no metric is computed
 ========== ==============================================================================================
 
-Outputs of another shape are refused, and so are outputs that are no probabilities where probabilities are needed: the
-largest of one column is always column 0, and an accuracy computed from it would mean nothing.
+Outputs of another shape are refused, and so are outputs that are not probabilities if probabilities are needed: of one
+column, column 0 is always the largest, and an accuracy computed from it would be meaningless.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ SUM_TOLERANCE = 1e-3
 
 
 class Activation(StrEnum):
-    """What is applied to a model's outputs before they are used."""
+    """The function that is applied to a model's outputs before they are used."""
 
-    NONE = "none"  # they are probabilities, or a regression's values
-    SIGMOID = "sigmoid"  # logits of a binary model
-    SOFTMAX = "softmax"  # logits, one of each class
-    SCORES = "scores"  # only their order matters: the class with the highest is the prediction
+    NONE = "none"  # the outputs are probabilities, or a regression's values
+    SIGMOID = "sigmoid"  # the outputs are logits of a binary model
+    SOFTMAX = "softmax"  # the outputs are logits, one for each class
+    SCORES = "scores"  # only the order of the outputs matters: the class with the highest is the prediction
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Predictions in the form of their task; rows whose outputs are not finite are NaN throughout.
+    """Predictions in the form that their task requires. In rows with an output that is not finite, all values are NaN.
 
     :param values: binary (rows,): the probability of the second class; multiclass (rows, classes): probabilities;
         regression (rows,): values; none (rows, outputs). ``None`` if only classes are known.
     :param classes: multiclass (rows,): the index of the class with the highest output; -1 where it is not finite.
-    :param not_finite: rows with an output that is NaN or infinite.
+    :param not_finite: the number of rows with an output that is NaN or infinite.
     """
 
     values: Matrix | None
@@ -55,9 +55,9 @@ class Fitted:
 
 
 def fit(outputs: Matrix, task: str, classes: Sequence[Any], activation: Activation = Activation.NONE) -> Fitted:
-    """Turn ``outputs`` (rows, values) into predictions.
+    """Convert ``outputs`` (rows, values) to predictions.
 
-    :raises ModelError: they are not what the task needs; says what was found and what to write.
+    :raises ModelError: the task needs other outputs; the error says what was found and what to change.
     """
     import numpy as np
 
@@ -136,7 +136,10 @@ def _activated(outputs: Matrix, activation: Activation) -> Matrix:
 
 
 def _check_probabilities(values: Matrix, activation: Activation) -> None:
-    """:raises ModelError: a number is outside 0 to 1, or a row of several does not sum to 1."""
+    """Check that the outputs are probabilities.
+
+    :raises ModelError: a number is not between 0 and 1, or a row of several numbers does not sum to 1.
+    """
     import numpy as np
 
     known = values[~np.isnan(values[:, 0])]

@@ -1,11 +1,11 @@
-"""Paired comparison of two models on the same rows: is the challenger worse than the champion?
+"""A paired comparison of two models on the same rows, to decide whether the challenger is worse than the champion.
 
 Only rows that exactly one of the models classifies correctly carry information, so a paired comparison is several times
 more sensitive than a comparison of two separate accuracies. It gives a confidence interval for the difference of
 accuracies (Agresti and Min 2005: Wald's interval with half a row added to each count) and a p-value for "no difference"
 (McNemar's test, mid-p; Fagerland et al. 2013).
 
-Uses the standard library only, so that stored predictions can be compared without TensorFlow.
+This module uses the standard library only, so that stored predictions can be compared without TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Standing(StrEnum):
 class Paired:
     """The counts of a paired comparison.
 
-    :param rows: number of rows.
-    :param gained: rows that only the challenger classifies correctly.
-    :param lost: rows that only the champion classifies correctly.
+    :param rows: the number of rows.
+    :param gained: the number of rows that only the challenger classifies correctly.
+    :param lost: the number of rows that only the champion classifies correctly.
     """
 
     rows: int
@@ -43,7 +43,7 @@ class Paired:
 
     @classmethod
     def of(cls, labels: Sequence[int], challenger: Sequence[int], champion: Sequence[int]) -> Self:
-        """Count the rows.
+        """The counts of two models' predicted classes.
 
         :raises MlengineError: the sequences are empty or have different lengths.
         """
@@ -65,7 +65,7 @@ class Paired:
         return (self.gained - self.lost) / self.rows
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Lower and upper confidence limit of the difference. ``confidence`` is that of each limit alone."""
+        """The lower and upper confidence limits of the difference. ``confidence`` is that of each limit alone."""
         gained, lost, rows = self.gained + 0.5, self.lost + 0.5, self.rows + 2
         centre = (gained - lost) / rows
         spread = math.sqrt(max(gained + lost - (gained - lost) ** 2 / rows, 0.0)) / rows
@@ -74,16 +74,16 @@ class Paired:
 
     @property
     def p_value(self) -> float:
-        """Two-sided mid-p value for "both are equally accurate"; 1.0 if no row separates them."""
+        """The two-sided mid-p value for "both are equally accurate"; 1.0 if no row distinguishes them."""
         pairs, fewer = self.gained + self.lost, min(self.gained, self.lost)
         if pairs == 0:
             return 1.0
-        # In integers: 2**-pairs is below the smallest float from 1,075 pairs on.
+        # The sum is computed in integers: from 1,075 pairs on, 2**-pairs is below the smallest float.
         term = below = 1
         for count in range(1, fewer + 1):
             term = term * (pairs - count + 1) // count
             below += term
-        # P(X <= fewer) - P(X = fewer) / 2, doubled.
+        # The p-value is P(X <= fewer) - P(X = fewer) / 2, doubled.
         return min(float((2 * below - term) / (1 << pairs)), 1.0)
 
     def standing(self, tolerance: float, confidence: float) -> Standing:

@@ -1,4 +1,4 @@
-"""Small plots for the report as SVG: lines, a histogram, and counts on a grid. No plotting library."""
+"""Draws small plots for the report as SVG without a plotting library: lines, histograms, and counts on a grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlengine.core.plural import number_of
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
 _COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
-_CHARACTER, _MARK = 6.5, 26  # width in pixels: of a character, and of the rest of an entry of the key
+_CHARACTER, _MARK = 6.5, 26  # widths in pixels: of a character, and of the rest of an entry of the key
 
 Points = Sequence[tuple[float, float]]
 Span = tuple[float, float]
@@ -62,7 +62,7 @@ class Frame:
             text = _written(y, self.ys)
             parts.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.1f}" text-anchor="end">{text}</text>')
         for x in _ticks(self.xs):
-            # A label in the middle of the right end would be cut off.
+            # A label that is centred at the right end would be cut off.
             anchor = "end" if self.x(x) > self.width - _RIGHT - 12 else "middle"
             text = _written(x, self.xs)
             parts.append(f'<text x="{self.x(x):.1f}" y="{bottom}" text-anchor="{anchor}">{text}</text>')
@@ -88,9 +88,9 @@ def lines(
     dots: Mapping[tuple[float, float], str] | None = None,
     under: str = "",
 ) -> str:
-    """A line for each series, with a key if there are several.
+    """A plot with a line for each series, and a key if there are several.
 
-    :param dots: points that are marked, with a text that is shown when the pointer is over it.
+    :param dots: points that are marked, each with a text that is shown when the pointer is over it.
     :param under: SVG that is drawn below the lines.
     """
     body = [under]
@@ -110,7 +110,7 @@ def lines(
 
 
 def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: str) -> str:
-    """Bars between ``edges``, and a line at 0 if it is among them."""
+    """A plot with bars between ``edges``, and a line at 0 if 0 is between them."""
     frame = Frame(title, (edges[0], edges[-1]), round_span([0.0, max(rows)]), x_label, "rows", width=440)
     body = []
     for at, count in enumerate(rows):
@@ -127,7 +127,7 @@ def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: 
 
 
 def grid(title: str, span: Span, rows: Sequence[Sequence[int]], x_label: str, y_label: str) -> str:
-    """Counts of rows on a square grid, with its diagonal. The first index of ``rows`` is that of x."""
+    """A plot of the counts of rows on a square grid, with its diagonal. The first index of ``rows`` is that of x."""
     frame = Frame(title, span, span, x_label, y_label, width=440, height=400)
     most = max((count for row in rows for count in row), default=0) or 1
     step = (span[1] - span[0]) / max(len(rows), 1)
@@ -166,7 +166,7 @@ def round_span(values: Sequence[float]) -> Span:
 
 
 def _ticks(span: Span) -> list[float]:
-    """Round numbers from one end of the span to the other."""
+    """The round numbers from one end of the span to the other."""
     step = _step(*span)
     first, last = math.ceil(span[0] / step - 1e-9), math.floor(span[1] / step + 1e-9)
     return [at * step for at in range(first, last + 1)]

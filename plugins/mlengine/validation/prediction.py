@@ -1,4 +1,4 @@
-"""Predict single held-out rows, for the command ``mlengine models predict``."""
+"""Predicts single held-out rows, for the command ``mlengine models predict``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mlengine.validation.signature import check_saved_model
 class PredictedRow:
     """One held-out row and its prediction.
 
-    :param row: its number in the held-out set.
-    :param key: its key, if the dataset has one.
-    :param target: the class, or the value of a regression; ``None`` without a target.
+    :param row: the row's number in the held-out set.
+    :param key: the row's key, if the dataset has one.
+    :param target: the true class, or the value of a regression; ``None`` without a target.
     :param prediction: the predicted class or value; a list of outputs if the task is ``none``; ``None`` if the model
-        gave no finite number.
-    :param probability: of the predicted class, if known.
+        returned no finite number.
+    :param probability: the probability of the predicted class, if known.
     :param columns: the row's values; a tensor is a NumPy array.
     """
 

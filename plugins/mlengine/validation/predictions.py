@@ -1,9 +1,9 @@
-"""``predictions.parquet`` in the job directory: what the model predicted for each held-out row.
+"""The file ``predictions.parquet`` in the job directory: the model's prediction for each held-out row.
 
-So two models can be compared again without running either, and anybody can read them with any Parquet reader. Columns:
-``row``, ``key`` if the dataset has one, ``target``, ``weight`` if it has one, the columns of slices as ``slice:NAME``,
-and by task ``probability`` (binary: of the second class), ``probabilities`` and ``predicted`` (multiclass),
-``prediction`` (regression), or ``outputs``. Classes are numbered in the order of the dataset's classes.
+With this file, two models can be compared again without running either, and users can read it with any Parquet reader.
+The columns are: ``row``, ``key`` if the dataset has one, ``target``, ``weight`` if the dataset has one, the columns of
+slices as ``slice:NAME``, and by task ``probability`` (binary: of the second class), ``probabilities`` and ``predicted``
+(multiclass), ``prediction`` (regression), or ``outputs``. Classes are numbered in the order of the dataset's classes.
 
 Jobs of version 0.1 have ``predictions.json``, with the true and the predicted class of each row.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_NO_CLASS = 65535  # in predictions.json
+_NO_CLASS = 65535  # the number for "no class" in predictions.json
 _COLUMNS = {"binary": "probability", "multiclass": "probabilities", "regression": "prediction", "none": "outputs"}
 
 
@@ -39,7 +39,7 @@ class Predictions:
 
     :param heldout: the digest of the held-out set.
     :param target: (rows,): class indices or values; ``None`` if there is no target.
-    :param values: as :class:`~mlengine.validation.outputs.Fitted` has them; ``None`` if only classes are known.
+    :param values: as in :class:`~mlengine.validation.outputs.Fitted`; ``None`` if only classes are known.
     :param predicted: (rows,): class indices of a multiclass model, -1 for none.
     """
 
@@ -68,18 +68,18 @@ class Predictions:
         )
 
     def same_rows(self, other: Predictions) -> bool:
-        """Whether both are about the same held-out rows, so that they can be paired."""
+        """Whether both predictions are for the same held-out rows, so that they can be paired."""
         import numpy as np
 
         same = self.heldout == other.heldout and self.task == other.task
-        if self.classes and other.classes:  # jobs of version 0.1 do not name them
+        if self.classes and other.classes:  # jobs of version 0.1 do not name their classes
             same = same and self.classes == other.classes
         return (
             same and self.target is not None and other.target is not None and np.array_equal(self.target, other.target)
         )
 
     def to_bytes(self) -> bytes:
-        """The Parquet file."""
+        """The content of the Parquet file."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -99,7 +99,10 @@ class Predictions:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: it is not what :meth:`to_bytes` writes."""
+        """Read the content of the Parquet file.
+
+        :raises MlengineError: the data is not in the format that :meth:`to_bytes` writes.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -123,9 +126,9 @@ class Predictions:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """From ``predictions.json`` of version 0.1: the classes are not named there.
+        """Read ``predictions.json`` of version 0.1, which does not name the classes.
 
-        :raises MlengineError: it is none.
+        :raises MlengineError: the data is not in that format.
         """
         import numpy as np
 
@@ -142,9 +145,9 @@ class Predictions:
 
 
 def load_predictions(storage: Storage, job_dir: JobDir) -> Predictions | None:
-    """``None`` if the job has none, or they cannot be read: then nothing can be compared, and the caller says so.
+    """The predictions of a job; ``None`` if it has none, or they cannot be read. The caller reports this.
 
-    :raises StorageError: the bucket does not answer now.
+    :raises StorageError: the bucket is temporarily unavailable.
     """
     for uri, read in (
         (job_dir.predictions, Predictions.from_bytes),

@@ -1,4 +1,4 @@
-"""Checks of a model's behaviour, of its outputs, its metrics and its size."""
+"""Checks of a model's behaviour, outputs, metrics and size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def error_text(error: ModelError) -> str:
 
 
 def run_checks(measured: Measured, thresholds: Thresholds) -> list[Check]:
-    """The checks of a model that was run, apart from its predictions."""
+    """The checks of a model that was run, except those of its predictions."""
     if measured.error:
         return [Check("runs", "no", "loads and runs", passed=False, message=measured.error)]
     figures = measured.figures
@@ -53,7 +53,7 @@ def output_checks(fitted: Fitted, rows: int, task: str) -> list[Check]:
 
 
 def metric_checks(values: Mapping[str, Value], thresholds: Mapping[str, MetricThreshold]) -> list[Check]:
-    """Each metric against its minimum and maximum."""
+    """The checks of each metric against its minimum and maximum."""
     checks = []
     for name, threshold in thresholds.items():
         value = values[name]
@@ -66,7 +66,7 @@ def metric_checks(values: Mapping[str, Value], thresholds: Mapping[str, MetricTh
 
 
 def slice_checks(found: Iterable[tuple[SliceThreshold, Sequence[Slice]]]) -> list[Check]:
-    """For each slice threshold, one check of the worst slices."""
+    """The checks of the worst slices, one for each slice threshold."""
     checks = []
     for threshold, slices in found:
         metric, rows = threshold.metric, number_of(threshold.min_rows, "row")
@@ -101,7 +101,7 @@ def slice_checks(found: Iterable[tuple[SliceThreshold, Sequence[Slice]]]) -> lis
 
 
 def size_check(size: int, maximum: int | None) -> Check:
-    """The size of all files together."""
+    """The check of the total size of all files."""
     if maximum is None:
         return Check.skip("size", f"The model has {_mib(size)}; no maximum is set.")
     text = f"The model has {_mib(size)}; the maximum is {_mib(maximum)}."
@@ -134,7 +134,10 @@ def _keys(keys: Mapping[str, Any] | None) -> Check:
 
 
 def _batches(figures: Mapping[str, Any]) -> Check:
-    """Rounding depends on the batch size and grows with the outputs, so the threshold is relative to the largest."""
+    """The check that a row's outputs do not depend on the other rows of its batch.
+
+    Rounding depends on the batch size and grows with the outputs, so the threshold is relative to the largest output.
+    """
     gap, largest = figures["batch_difference"], figures["largest"]
     if isinstance(gap, str) or isinstance(largest, str):
         return Check.skip("batch independence", "Not checked, because some predictions are not finite.")

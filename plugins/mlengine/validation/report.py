@@ -15,7 +15,7 @@ from mlengine.storage.client import Storage
 from mlengine.validation.predictions import Predictions
 
 FORMAT = 1
-# What a report of version 0.1 means that has no serving signature.
+# The serving signature of a report of version 0.1 that has none.
 _SIGNATURE_0_1 = {"key": "key", "features": "image", "output": "scores"}
 
 
@@ -24,16 +24,17 @@ class Report:
     """The report of one validation.
 
     :param task: ``binary``, ``multiclass``, ``regression`` or ``none``; empty if the model was not run.
-    :param model_kind: what was run: ``savedmodel``, ``keras``, ``onnx``, …, ``scorer``; empty if nothing was.
+    :param model_kind: the kind of the model that was run: ``savedmodel``, ``keras``, ``onnx``, …, ``scorer``; empty if
+        none was.
     :param scorer: ``package.module:function``, if the trainer's own scorer was used.
     :param metrics: values by metric on the held-out rows; ``None`` for a metric that is undefined there.
-    :param undefined: why, by metric.
+    :param undefined: by metric, the reason why it is undefined.
     :param slices: by threshold, the slices with rows, value and the champion's value, the worst first.
-    :param main_metric: the metric that champions are compared by.
+    :param main_metric: the metric by which champions are compared.
     :param curves: data for the report's plots (:mod:`mlengine.validation.metrics.curves`).
     :param worst_rows: the rows with the largest errors: number, target, prediction and columns.
     :param checks: the scope: ``all``, ``signature`` or ``files``.
-    :param created: when the model was validated; ISO 8601, UTC.
+    :param created: the time at which the model was validated; ISO 8601, UTC.
     :param fingerprint: fingerprint of the model's objects. It is compared again at publication, so that only validated
         files are published.
     :param digest: SHA-256 over all files of the model.
@@ -45,7 +46,7 @@ class Report:
     :param baseline: its measurements of the champion.
     :param comparison: by metric, the difference to the champion with its interval.
     :param lineage: packages, arguments, cluster, inputs and environment of the job.
-    :param usage: time and cost of the job, as far as they are known (:mod:`mlengine.validation.usage`).
+    :param usage: the run time and cost of the job, if they are known (:mod:`mlengine.validation.usage`).
     :param environment: versions of Python and of the model's framework.
     :param seconds: duration of each step of the validation.
     :param serving_signature: the expected signature (:class:`~mlengine.validation.serving_signature.ServingSignature`).
@@ -89,7 +90,7 @@ class Report:
 
     @property
     def metric_value(self) -> float | None:
-        """The value of the main metric; ``None`` if the model was not run, or it is undefined."""
+        """The value of the main metric; ``None`` if the model was not run, or the metric is undefined."""
         return self.metrics.get(self.main_metric)
 
     def to_json(self) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def load_report(storage: Storage, job_dir: JobDir) -> Report:
 def find_report(storage: Storage, job_dir: JobDir, *, any_format: bool = True) -> Report | None:
     """The job's report; ``None`` if there is none, or it cannot be read.
 
-    :param any_format: ``None`` also for a report that another version of mlengine wrote.
+    :param any_format: whether to return ``None`` for a report that another version of mlengine wrote, too.
     :raises ReportFormatError: there is such a report, and ``any_format`` is false.
     :raises StorageError: the storage service is temporarily unavailable.
     """
@@ -162,7 +163,7 @@ def find_report(storage: Storage, job_dir: JobDir, *, any_format: bool = True) -
 
 
 def store(storage: Storage, report: Report, predictions: Predictions | None, page: bytes | None) -> str:
-    """Write the report, its page and the predictions. The report is last, because readers rely on it.
+    """Write the report, its page and the predictions. The report is written last, because readers rely on it.
 
     :returns: the URI of the report.
     """

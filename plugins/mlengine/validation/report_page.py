@@ -1,7 +1,7 @@
-"""``report.html``: the report for people, in one file, without scripts and without anything fetched from elsewhere.
+"""Renders ``report.html``, the report for people: one file without scripts and without external resources.
 
-The template is ``report.html.jinja``. Jinja escapes every value; the plots are from :mod:`mlengine.validation.plots`,
-which escapes for itself.
+The template is ``report.html.jinja``. Jinja escapes every value, except the plots of :mod:`mlengine.validation.plots`,
+which escapes its values itself.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _template() -> Template:
 
 
 def _scope(report: Report) -> str:
-    """What was validated, and on which rows."""
+    """A description of the checks that were made, and of the rows on which the model was validated."""
     if report.checks == "files":
         return "Only the files of the model and the extra checks were checked. The model was not run."
     if report.checks == "signature":
@@ -80,7 +80,7 @@ def _positive_class(report: Report) -> str:
 
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
-    """Durations and cost of the job, its events, and the durations of the validation's steps."""
+    """The durations and cost of the job, its events, and the durations of the validation's steps."""
     rows = [(value, "job", name) for name, value in _usage(report.usage)]
     for event in report.lineage.get("events") or []:
         details = {name: value for name, value in event.items() if name not in {"time", "event"}}
@@ -90,7 +90,7 @@ def _times(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _usage(usage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and value of what is known of the job's time and cost."""
+    """The name and the text of each known value about the job's run time and cost."""
     attempts = f", {usage['attempts']} attempts together" if _number(usage.get("attempts")) not in {None, 1.0} else ""
     for name, title in (("queued_seconds", "waited for machines"), ("seconds", f"ran{attempts}")):
         if (value := _number(usage.get(name))) is not None:
@@ -121,7 +121,7 @@ def _lineage(report: Report) -> list[tuple[str, str]]:
 
 
 def _signature(report: Report) -> dict[str, object]:
-    """How the model had to be called; empty where that was not asked."""
+    """The serving signature that the model had to have; empty if none was required."""
     if report.checks == "files":
         return {}
     shown = ("name", "inputs", "outputs", "columns", "key", "features", "output", "activation", "scale")

@@ -105,7 +105,7 @@ def confusion(report: Report) -> dict[str, Any]:
     if len(names) < len(matrix):
         names.append("others")
     largest = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0)
-    most = max(largest, 0.05 * max(map(sum, matrix)), 1)  # a few errors among many rows stay pale
+    most = max(largest, 0.05 * max(map(sum, matrix)), 1)  # so that a few errors among many rows stay pale
     rows = []
     for at, counts in enumerate(matrix):
         cells = [
@@ -118,7 +118,7 @@ def confusion(report: Report) -> dict[str, Any]:
             for to, count in enumerate(counts)
         ]
         total = sum(counts)
-        # Several classes are added up in "others", so its diagonal is not the number of right predictions.
+        # "others" is the sum of several classes, so its diagonal is not the number of right predictions.
         recall = "-" if not total or names[at] == "others" else f"{100 * counts[at] / total:.1f} %"
         rows.append({"name": names[at], "cells": cells, "recall": recall})
     return {"names": names, "rows": rows, "long": max(map(len, names)) > 4}

@@ -21,9 +21,9 @@ _NONE = "-"
 
 
 def metrics(report: Report) -> list[dict[str, Any]]:
-    """One row for each metric, the main metric first; then the dataset version and the latency.
+    """The table with one row for each metric, the main metric first; then the dataset version and the latency.
 
-    ``gain`` is by how much the challenger is better, whether more or less is better.
+    ``gain`` is the improvement of the challenger: positive if it is better, whether a higher or lower value is better.
     """
     theirs = report.baseline.get("metrics", {})
     if not theirs and report.champion.get("metric"):  # the champion was not measured again
@@ -68,10 +68,10 @@ def _plain(name: str, value: Any, other: Any) -> dict[str, Any]:
 
 
 def slices(report: Report) -> list[dict[str, Any]]:
-    """A table for each threshold on slices: those that fail first, then by harm.
+    """A table for each slice threshold: slices that fail come first, then the others in order of harm.
 
-    Harm is the number of rows multiplied by how much worse the model is on them than the champion; without a champion,
-    than on all rows.
+    Harm is the number of rows multiplied by the loss of quality on them: compared with the champion, or without a
+    champion, compared with all rows.
     """
     thresholds = {f"{item.metric} by {', '.join(item.by)}": item for item in report.thresholds.slices}
     return [_slice_table(report, title, rows, thresholds.get(title)) for title, rows in report.slices.items() if rows]
@@ -180,7 +180,7 @@ def _image(image: Mapping[str, Any]) -> str:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether more is better; assumed of a function that cannot be imported here."""
+    """Whether a higher value is better. This is assumed for a user's function that cannot be imported here."""
     try:
         return user_info(metric).higher_is_better
     except MlengineError:

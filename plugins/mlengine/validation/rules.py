@@ -32,7 +32,7 @@ _REPLACE = (
 
 
 class Scope(StrEnum):
-    """How far a validation goes."""
+    """The scope of a validation: which checks it makes."""
 
     ALL = "all"
     SIGNATURE = "signature"  # without running the model
@@ -58,7 +58,10 @@ class Scope(StrEnum):
 
 
 def check_task(task: str) -> str:
-    """:raises MlengineError: ``task`` is neither empty nor a task."""
+    """Check the name of a task.
+
+    :raises MlengineError: ``task`` is neither empty nor a task.
+    """
     if task and task not in TASKS:
         raise MlengineError(f"prediction_task={task!r}", hint=f"write one of {', '.join(TASKS)}")
     return task
@@ -69,11 +72,11 @@ class Rules:
     """The checks of a validation and their thresholds.
 
     :param expected: the serving signature.
-    :param limits: time and memory of the scoring process.
-    :param scorer: ``package.module:function``; by default the one that the trainer's package names.
-    :param task: instead of the dataset's task.
-    :param require_comparison: whether the verdict is ``not_compared``, and the model not published, if its quality was
-        not compared with the champion's.
+    :param limits: the time and memory limits of the scoring process.
+    :param scorer: the ``package.module:function`` that predicts; by default the one that the trainer's package names.
+    :param task: the task, if it is not the dataset's.
+    :param require_comparison: whether a comparison with the champion is required: without one, the verdict is
+        ``not_compared``, and the model is not published.
     :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
         so far. They run in this process, so they must not import TensorFlow. A check that raises has failed.
     """
@@ -89,7 +92,7 @@ class Rules:
 
     @property
     def extra_check_records(self) -> tuple[dict[str, str], ...]:
-        """Name and digest of each extra check, for the report."""
+        """The name and the digest of each extra check, for the report."""
         return tuple({"name": check_name(check), "digest": check_digest(check)} for check in self.extra_checks)
 
 
@@ -125,8 +128,10 @@ def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
 
 
 def refuse_to_drop_checks(storage: Storage, job: FinishedJob, rules: Rules) -> None:
-    """:raises ModelError: the job has a report of these files with checks that ``rules`` do not include, or a report of
-    another version of mlengine, whose checks are unknown.
+    """Check that a new validation would not drop checks of the job's report.
+
+    :raises ModelError: the job has a report of these files with checks that ``rules`` do not include, or a report of
+        another version of mlengine, whose checks are unknown.
     """
     try:
         report = find_report(storage, job.job_dir, any_format=False)
@@ -168,12 +173,12 @@ def dropped_checks(report: Report, rules: Rules) -> list[str]:
 
 
 def _signature(report: Report) -> Mapping[str, Any]:
-    """The report's serving signature in today's format."""
+    """The report's serving signature in the current format."""
     return ServingSignature.from_report(report.serving_signature).to_json() if report.serving_signature else {}
 
 
 def _function(name: str) -> str:
-    """``has_words(5)`` → ``has_words``."""
+    """The function's name in the name of an extra check: ``has_words`` for ``has_words(5)``."""
     return name.partition("(")[0]
 
 

@@ -36,7 +36,7 @@ Value = int | memoryview
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a signature. In ``shape``, -1 is any size; ``None`` is any rank."""
+    """An input or output of a signature. A size of -1 in ``shape`` means any size; a shape ``None`` means any rank."""
 
     dtype: str
     shape: tuple[int, ...] | None = None
@@ -104,10 +104,10 @@ class Signature:
 
 @dataclass
 class Graph:
-    """A meta graph.
+    """A meta graph of a SavedModel.
 
     :param tensorflow: the version of TensorFlow that wrote it.
-    :param ops: number of nodes of each op, in the graph and in its functions.
+    :param ops: the number of nodes of each op, in the graph and in its functions.
     :param devices: the devices of all nodes and variables; ``""`` is any device.
     """
 
@@ -235,7 +235,7 @@ def _shape(data: memoryview, budget: _Budget) -> tuple[int, ...] | None:
 
 
 def _entry(data: memoryview) -> tuple[str, memoryview]:
-    """An entry of a map: key = 1, value = 2."""
+    """The key and the value of a map entry, which have the field numbers 1 and 2."""
     key, content = "", memoryview(b"")
     for number, value in _fields(data):
         if number == 1 and isinstance(value, memoryview):
@@ -254,7 +254,7 @@ def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field. The value of a fixed-size field is read as 0."""
+    """The number and the value of each field of a message. The value of a fixed-size field is read as 0."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)

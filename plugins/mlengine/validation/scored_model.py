@@ -1,4 +1,4 @@
-"""A model on this machine that the scoring process can run: its kind, and how it is called."""
+"""A model on this machine that the scoring process can run, with its kind and its signature."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ScoredModel:
     :param kind: one of :data:`mlengine.validation.scoring.predictors.FRAMEWORKS`, or ``scorer``.
     :param path: a folder for a SavedModel and a scorer, else a file.
     :param expected: the configured serving signature.
-    :param signature: SavedModel: the model's own signature of that name.
-    :param scorer: ``package.module:function`` of the trainer.
+    :param signature: for a SavedModel, the model's signature with the expected name.
+    :param scorer: the trainer's ``package.module:function``.
     :param classes: the dataset's classes, in order.
     """
 
@@ -35,10 +35,10 @@ class ScoredModel:
 
     @classmethod
     def read(cls, folder: Path, expected: ServingSignature, *, scorer: str = "", classes: Sequence[Any] = ()) -> Self:
-        """Find out what lies in ``folder``.
+        """Determine the model in ``folder``.
 
-        :raises ModelError: it has no model of a known kind and there is no scorer, or a SavedModel whose signature
-            lacks an expected tensor.
+        :raises ModelError: the folder has no model of a known kind and there is no scorer, or it has a SavedModel whose
+            signature lacks an expected tensor.
         """
         if scorer:
             return cls(SCORER, folder, expected, scorer=scorer, classes=tuple(classes))
@@ -52,7 +52,7 @@ class ScoredModel:
         return cls(found.kind, folder / found.path, expected, signature, classes=tuple(classes))
 
     def to_json(self) -> dict[str, Any]:
-        """As the scoring process reads it."""
+        """The model's part of the configuration that the scoring process reads."""
         expected = self.expected
         options: dict[str, Any] = {
             "kind": self.kind,

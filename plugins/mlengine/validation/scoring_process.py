@@ -6,13 +6,13 @@ The process ends by itself, or is killed when
 * it uses more than ``memory_bytes``. The kernel enforces this limit for each process; this process adds up the
   resident memory of all processes that it started
 * it has started more than ``processes`` processes
-* this process ends: its stdin is a pipe from here
+* this process ends: the stdin of the scoring process is a pipe from this process
 
-It runs in its own session. The whole process group is killed, and so are processes that have left the group,
-which are found by a variable in their environment.
+The scoring process runs in its own session. The whole process group is killed, and so are processes that have left the
+group, which are found by a variable in their environment.
 
-It gets no credentials, no ``TF_CONFIG``, no proxy and no accelerator. A failure of the model is reported in
-:class:`Measured`; a failure of the environment is raised.
+The scoring process gets no credentials, no ``TF_CONFIG``, no proxy and no accelerator. A failure of the model is
+reported in :class:`Measured`; a failure of the environment is raised as an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mlengine.validation.scored_model import ScoredModel
 PROCESS = Path(__file__).parent / "scoring" / "process.py"
 POLL = 0.05
 _GROUP_POLL_SECONDS = 0.5  # interval of the check of all processes, which is more expensive
-_START_SECONDS = 600.0  # from when the rows are written to the loading of the model
+_START_SECONDS = 600.0  # the time limit from the writing of the rows to the loading of the model
 _INHERITED = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
@@ -46,10 +46,10 @@ _INHERITED = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 class Limits:
     """Limits of the scoring process.
 
-    :param seconds: time from the loading of the model to the end. The import of its framework does not count.
-    :param memory_bytes: private memory; ``None`` for no limit. TensorFlow alone uses about 0.6 GB.
-    :param processes: maximum number of processes at a time, including descendants.
-    :param batch: number of held-out rows per call; by default 500, and up to 8192 for tables.
+    :param seconds: the time from the loading of the model to the end. The import of its framework does not count.
+    :param memory_bytes: the private memory; ``None`` for no limit. TensorFlow alone uses about 0.6 GB.
+    :param processes: the maximum number of processes at a time, including descendants.
+    :param batch: the number of held-out rows per call; by default 500, and up to 8192 for tables.
     """
 
     seconds: float = 600.0
@@ -59,16 +59,16 @@ class Limits:
 
 
 class ScoringProcess:
-    """A run of the scoring process, as a context manager, which kills the process at its end.
+    """A run of the scoring process, as a context manager that kills the process at the end of its block.
 
-    The process imports the model's framework while the held-out rows are being written; :meth:`measure` says that they
-    are there. Its limits are checked in a thread.
+    The process imports the model's framework while the held-out rows are being written; :meth:`measure` signals that
+    they are complete. The limits of the process are checked in a thread.
 
     :param python: the interpreter of the trainer's environment.
     :param rows: the folder of the held-out rows; its files may be written later.
     :param work: an empty folder for the output of the process; also its home and its working directory.
     :param baseline: the champion, which is measured in the same process.
-    :param only: rows to predict; then nothing else is measured. Numbers of rows that do not exist are ignored.
+    :param only: numbers of the rows to predict; then nothing else is measured. Rows that do not exist are ignored.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ScoringProcess:
             self._process.stdin.close()
 
     def measure(self) -> Measured:
-        """Let the process score the rows, which have been written, and wait for its end.
+        """Let the process score the rows, which must be complete, and wait for its end.
 
         :raises EnvironmentBuildError: the environment lacks the model's framework or NumPy.
         :raises MlengineError: the process failed before it loaded the model.
@@ -134,7 +134,7 @@ class ScoringProcess:
         return read_measured(self._work, self._model.kind, code, kill_reason)
 
     def _supervise(self) -> tuple[int, str]:
-        """The exit code, and why the process was killed (``""`` if it ended by itself)."""
+        """The exit code, and the reason why the process was killed (``""`` if it ended by itself)."""
         kill_reason, next_group_check = "", 0.0
         clock = _Clock(self._limits.seconds)
         try:
@@ -157,9 +157,9 @@ class ScoringProcess:
 
 
 class _Clock:
-    """The time limits: of the start, from when the rows are written; and from the loading of the model.
+    """The time limits: one from the writing of the rows to the loading of the model, and one from then to the end.
 
-    :param seconds: from the loading of the model.
+    :param seconds: the time limit from the loading of the model to the end.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -167,7 +167,7 @@ class _Clock:
         self._deadline: float | None = None
 
     def see(self, stage: str) -> None:
-        """The process is at ``stage``, and the rows are written."""
+        """Record that the process is at ``stage``, and the rows are written."""
         if self._deadline is None:
             self._deadline = time.monotonic() + _START_SECONDS
         if not self._loading and stage not in BEFORE_MODEL:
@@ -180,14 +180,14 @@ class _Clock:
 
 
 def _memory_exceeded(pid: int, limits: Limits) -> str:
-    """That the process uses too much memory; ``""`` if it does not."""
+    """A message that the process uses too much memory; ``""`` if it does not."""
     if limits.memory_bytes and _resident(pid) > limits.memory_bytes:
         return f"was killed for using more than {_gib(limits.memory_bytes)} of memory"
     return ""
 
 
 def _group_limit_exceeded(work: Path, limits: Limits) -> str:
-    """Which limit the process and its descendants exceed together; ``""`` if none."""
+    """A message about the limit that the process and its descendants exceed together; ``""`` if there is none."""
     group = processes.of_job(work)
     if len(group) > limits.processes:
         return f"was killed for starting more than {limits.processes} processes"
@@ -212,7 +212,7 @@ def _environment(work: Path) -> dict[str, str]:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of private resident memory; 0 if unknown."""
+    """The private resident memory of a process in bytes; 0 if unknown."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")

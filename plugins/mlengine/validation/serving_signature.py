@@ -1,6 +1,6 @@
-"""The serving signature: how a model is called, as far as its files do not say so.
+"""The serving signature: the information about calling a model that its files do not contain.
 
-Every field has a default that suits a model whose inputs are named as the dataset's columns and which has one output.
+Every field has a default for a model with one output, whose inputs have the names of the dataset's columns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlengine.validation.outputs import Activation
 from mlengine.validation.saved_model import Tensor
 
 # Ops with effects outside the graph: Python, files, sockets, other programs. Shell patterns.
-# Save and restore are not listed: every SavedModel has functions that load its own variables.
+# Save and restore ops are not listed: every SavedModel has functions that load its variables.
 DENIED_OPS = (
     "PyFunc*", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "*FileReader*", "*ReaderV2", "*LineDataset*",
     "TFRecordDataset*", "FixedLengthRecordDataset*", "CSVDataset*", "SqlDataset", "SaveDataset*", "LoadDataset*",
@@ -31,20 +31,20 @@ _PATTERNS = ("denied_ops", "allowed_ops", "allowed_devices")
 class ServingSignature:
     """The inputs and outputs with which a model is called.
 
-    :param name: SavedModel: the name of its SignatureDef.
-    :param inputs: SavedModel: all inputs, with dtypes and shapes; the model must have exactly these. ``None`` accepts
-        any.
-    :param outputs: the same for the outputs.
-    :param columns: the dataset's column by input, for inputs that are not named as their column; or a list of columns,
-        which the input takes as a matrix in this order.
+    :param name: for a SavedModel, the name of its SignatureDef.
+    :param inputs: for a SavedModel, all inputs with dtypes and shapes; the model must have exactly these. ``None``
+        accepts any.
+    :param outputs: for a SavedModel, all outputs, in the same form.
+    :param columns: by input, the dataset's column, if its name differs from the input's; or a list of columns, which
+        the input takes as a matrix in this order.
     :param features: the input that takes all columns together: the only column, or all numeric columns as a matrix.
-        By default the only input, if it has no column of its name.
+        By default the only input, if there is no column of its name.
     :param key: an integer input that is returned as an output of the same name; ``None`` if the model has none.
     :param output: the output with the predictions. By default the only one, or the only one of floats.
-    :param activation: what is applied to the outputs (:class:`~mlengine.validation.outputs.Activation`).
-    :param scale: divisor of the values of numeric columns. ``None``: 255 if a column has tensors of bytes and the input
-        takes floats, otherwise 1.
-    :param denied_ops: SavedModel: patterns of ops that must not occur.
+    :param activation: the function that is applied to the outputs (:class:`~mlengine.validation.outputs.Activation`).
+    :param scale: the divisor of the values of numeric columns. With ``None``, it is 255 if a column has tensors of
+        bytes and the input takes floats, otherwise 1.
+    :param denied_ops: for a SavedModel, patterns of ops that must not occur.
     :param allowed_ops: patterns of ops that are allowed although ``denied_ops`` matches them.
     :param allowed_devices: patterns of allowed devices, in addition to local CPUs and GPUs.
     """
@@ -93,7 +93,7 @@ class ServingSignature:
         given |= {name: _patterns(name, given[name]) for name in _PATTERNS if name in given}
         if "activation" in given:
             given["activation"] = _activation(given["activation"])
-        if isinstance(given.get("scale"), str):  # a template gives strings
+        if isinstance(given.get("scale"), str):  # templates are rendered to strings
             given["scale"] = _number(given["scale"])
         signature = cls(**given)
         signature.validate()
@@ -101,7 +101,7 @@ class ServingSignature:
 
     @classmethod
     def from_report(cls, data: Mapping[str, Any]) -> Self:
-        """As :meth:`from_json`, from a report. Those of version 0.1 have ``scores`` and ``probabilities``."""
+        """Read the serving signature in a report. Reports of version 0.1 have ``scores`` and ``probabilities``."""
         data = dict(data)
         if "scores" in data:
             data["output"] = data.pop("scores")
@@ -142,7 +142,10 @@ class ServingSignature:
 
 
 def _columns(data: Any) -> dict[str, str | tuple[str, ...]]:
-    """:raises ModelError: not the name of a column, or a list of names, by input."""
+    """The field ``columns``.
+
+    :raises ModelError: a value is neither the name of a column nor a list of names.
+    """
     if isinstance(data, Mapping):
         columns = {str(name): one if isinstance(one, str) else _names(one) for name, one in data.items()}
         if all(columns.values()):
@@ -154,13 +157,16 @@ def _columns(data: Any) -> dict[str, str | tuple[str, ...]]:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Empty if it is no list of strings."""
+    """A list of strings as a tuple; empty if ``value`` is no list of strings."""
     listed = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
     return tuple(value) if listed else ()
 
 
 def _patterns(field: str, value: Any) -> tuple[str, ...]:
-    """:raises ModelError: it is no list: of a string, each letter would be a pattern."""
+    """A field with a list of patterns.
+
+    :raises ModelError: the value is not a list. In a string, each letter would be a pattern.
+    """
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise ModelError(
             f"{field} of the serving signature is {value!r}", hint=f'write a list: "{field}": ["ReadFile"]'

@@ -1,7 +1,7 @@
 """Checks of ``saved_model.pb`` without running the model: signature, devices and ops.
 
-They run before the model is loaded, so a model that would write files, call Python or connect to a cluster is never
-executed.
+The checks run before the model is loaded, so a model that would write files, call Python or connect to a cluster is
+never executed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def check_saved_model(model: Path, expected: ServingSignature) -> list[Check]:
 
 
 def check_signature(graph: Graph, expected: ServingSignature) -> Check:
-    """Check that names, dtypes and shapes are exactly as expected, as far as the serving signature lists them."""
+    """Check that the names, dtypes and shapes that the serving signature lists are exactly those of the model."""
     threshold = _describe(expected)
     found = graph.signatures.get(expected.name)
     if found is None:

@@ -1,4 +1,4 @@
-"""Time and cost of a job, for the report. The cost is known only for backends that have prices."""
+"""Determines the run time and cost of a job, for the report. Only backends with prices have a cost."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ from mlengine.validation.scored_model import ScoredModel
 from mlengine.validation.scoring_process import ScoringProcess
 from mlengine.validation.worst_rows import worst_rows
 
-MOST_NAMES = 1000  # classes whose names a report keeps
-MOST_SLICES = 200  # slices that a report keeps of each threshold
+MOST_NAMES = 1000  # the number of classes whose names a report keeps
+MOST_SLICES = 200  # the number of slices that a report keeps for each threshold
 
 
 def validate(
@@ -61,7 +61,7 @@ def validate(
 ) -> Report:
     """Validate the model of ``job`` and store the report in the job directory.
 
-    Can be repeated: the model is then validated again, against the current champion.
+    The call can be repeated: the model is then validated again, against the current champion.
 
     :param replace_report: replace the job's report even if it has checks that ``rules`` do not include.
     :raises ModelError: the job has such a report, and ``replace_report`` is false.
@@ -102,7 +102,7 @@ class _Validation:
     measured: Measured = field(default_factory=Measured)
     model_kind: str = ""
     heldout: Heldout | None = None
-    unavailable: str = ""  # why the champion has no predictions
+    unavailable: str = ""  # the reason why the champion has no predictions
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -163,7 +163,7 @@ class _Validation:
         return found
 
     def compare(self) -> None:
-        """Compare the model with the champion, as far as both have been measured."""
+        """Compare the model with the champion by all values that were measured for both."""
         scope, champion = self.rules.scope, self.champion
         if champion is None and scope is not Scope.ALL:
             return
@@ -197,7 +197,7 @@ class _Validation:
     def read_heldout(self, manifest: Manifest, folder: Path) -> Heldout:
         cache, task = self.environment.datasets, self.rules.task
         heldout = read_heldout(self.storage, manifest, self.job.dataset_uri, cache, folder, task=task)
-        self.dataset["rows"] = heldout.rows  # some formats are not counted when a version is registered
+        self.dataset["rows"] = heldout.rows  # for some formats, rows are not counted at registration
         return heldout
 
     def report(self, verdict: Verdict) -> Report:
@@ -249,5 +249,5 @@ class _Validation:
 
 
 def _finite(difference: Difference) -> dict[str, Any]:
-    """As JSON, which has no NaN."""
+    """A difference as JSON, which has no NaN."""
     return {name: None if value != value else value for name, value in asdict(difference).items()}  # noqa: PLR0124

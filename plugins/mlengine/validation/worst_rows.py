@@ -1,4 +1,4 @@
-"""The held-out rows with the largest errors, with their columns, for people to look at."""
+"""Finds the held-out rows with the largest errors, to be shown to people with their columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST = 24
-_COLUMNS = 20  # of a row that are kept
-_PIXELS = 64 * 64  # an image of more is not kept
+_COLUMNS = 20  # the number of columns of a row that are kept
+_PIXELS = 64 * 64  # an image with more pixels is not kept
 
 
 def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
     """At most :data:`MOST` rows: wrong classes with the highest confidence, or the largest absolute errors.
 
-    Each has ``row``, ``key``, ``target``, ``prediction``, ``error`` (for a class, the confidence in the wrong one),
+    Each row has ``row``, ``key``, ``target``, ``prediction``, ``error`` (for a class, the confidence in the wrong one),
     ``columns`` by name, and ``image`` with ``shape`` and ``pixels`` (base64) if the row is a small gray image.
     """
     errors = _errors(outcomes)
@@ -51,7 +51,7 @@ def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
 
 
 def _shown(heldout: Heldout) -> list[str]:
-    """The first scalar columns, and the first column of gray images."""
+    """The names of the columns that are kept: the first scalar columns, and the first column of gray images."""
     scalars = [name for name, (_, shape) in heldout.columns.items() if not shape]
     images = [name for name, (_, shape) in heldout.columns.items() if _is_image(shape)]
     return [*scalars[:_COLUMNS], *images[:1]]
@@ -63,7 +63,7 @@ def _is_image(shape: tuple[int, ...]) -> bool:
 
 
 def _errors(outcomes: Outcomes) -> np.ndarray[Any, Any] | None:
-    """By row; 0 for a row without an error."""
+    """The error of each row; 0 for a row without an error."""
     import numpy as np
 
     values, predicted = outcomes.values, outcomes.predicted
@@ -94,7 +94,7 @@ def _prediction(heldout: Heldout, outcomes: Outcomes, row: int) -> Any:
 
 
 def _values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The scalar columns, and the image if the row is one."""
+    """The scalar columns of a row, and its image if it has one."""
     scalars: dict[str, Any] = {}
     image: dict[str, Any] = {}
     for name, value in values.items():
@@ -106,7 +106,7 @@ def _values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image(value: Any) -> dict[str, Any]:
-    """A gray image as bytes; other numbers are stretched to 0 to 255."""
+    """A gray image as bytes. Other numbers are scaled to the range from 0 to 255."""
     import numpy as np
 
     plain = value.reshape(value.shape[:2])

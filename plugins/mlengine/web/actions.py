@@ -26,7 +26,7 @@ MAX_REASON_LENGTH = 500
 def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: str, why: str) -> JobHandle:
     """Cancel the active attempt of a job. Its task sees the state ``CANCELLED``, fails, and is not retried.
 
-    Of a job that has failed and may be tried again, only the cancellation is recorded: its task then makes no further
+    If the job has failed and may be tried again, only the cancellation is recorded: its task then makes no further
     attempt, and fails when the pause before that attempt is over.
 
     :param by: the user.
@@ -47,7 +47,7 @@ def roll_back(
 ) -> Champion:
     """Make an earlier champion the champion again.
 
-    :param to: the serial of the champion to restore; without it, the previous one.
+    :param to: the serial of the champion to restore; by default that of the previous one.
     :param shown: the serial of the champion that the user saw.
     :raises PublishError: there is no such champion, its files have been deleted, or the champion has changed.
     """

@@ -95,7 +95,7 @@ async def _arrived(receive: Any) -> dict[str, Any]:
 
 
 def _again(message: dict[str, Any], receive: Any) -> Any:
-    """``receive`` of an application that is given this message first."""
+    """A ``receive`` function that returns ``message`` first."""
     messages = [message]
 
     async def receive_again() -> Any:

@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Champions:
-    """The champions of one process, by bucket and model."""
+    """The champions that this process has read, by bucket and model."""
 
     def __init__(self) -> None:
         self._pointers: dict[tuple[str, str], tuple[float, Pointer]] = {}
@@ -42,11 +42,11 @@ class Champions:
         self._reading = threading.Lock()
 
     def current(self, storage: Storage, bucket: str, models: Sequence[str]) -> dict[str, Pointer]:
-        """The champion of each model, or the error why it cannot be read.
+        """The champion of each model, or the error because of which it cannot be read.
 
         :raises MlengineError: the bucket does not respond.
         """
-        with self._reading:  # of several viewers, one reads
+        with self._reading:  # only one of several concurrent requests reads
             oldest = time.monotonic() - MAX_AGE
             with self._lock:
                 known = {model: self._pointers.get((bucket, model), _NEVER) for model in models}
@@ -55,7 +55,7 @@ class Champions:
             read = dict(zip(stale, _together(lambda model: _pointer(storage, bucket, model), stale), strict=True))
             with self._lock:
                 for model, found in read.items():
-                    if self._changes[bucket, model] == changes[model]:  # else, this may be the one before the change
+                    if self._changes[bucket, model] == changes[model]:  # else, it may be from before the change
                         self._pointers[bucket, model] = (time.monotonic(), found)
             return {model: read.get(model, pointer) for model, (_, pointer) in known.items()}
 
@@ -66,13 +66,13 @@ class Champions:
             self._pointers.pop((bucket, model), None)
 
     def clear(self) -> None:
-        """Forget everything. For tests."""
+        """Delete all cached data. This is for tests."""
         self._pointers.clear()
         self._changes.clear()
         self._entries.clear()
 
     def history(self, storage: Storage, bucket: str, model: str, limit: int) -> list[Champion]:
-        """The newest champions, newest first.
+        """The newest ``limit`` champions, newest first.
 
         :raises PublishError: an entry is missing or invalid.
         """
@@ -82,7 +82,7 @@ class Champions:
         return list(islice(history.chain(storage, bucket, champion, self._entry), limit))
 
     def _prefetch(self, storage: Storage, bucket: str, model: str, newest: int, limit: int) -> None:
-        """Read the entries together: the chain gives them one after the other."""
+        """Read the entries together, as following the chain would read them one after the other."""
         with self._lock:
             if (bucket, model, newest) in self._entries:
                 return
@@ -99,7 +99,7 @@ class Champions:
             except MlengineError as error:
                 if error.retryable:
                     raise
-                # An entry outside the chain does not matter; for others, the chain raises.
+                # An entry that is not in the chain does not matter. For others, following the chain raises the error.
 
         _together(read, wanted)
 

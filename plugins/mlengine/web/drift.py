@@ -1,4 +1,4 @@
-"""Drift of a dataset's columns over the versions that a model was trained on, from their manifests' statistics."""
+"""Computes the drift of a dataset's columns over a model's training versions, from their manifests' statistics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlengine.datasets.drift import over_versions
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 
-VERSIONS = 60  # the newest
-COLUMNS = 5  # those that drifted most
+VERSIONS = 60  # the number of versions, the newest ones
+COLUMNS = 5  # the number of columns, those that drifted most
 _CACHED = 200
 _THREADS = 4
 
@@ -32,7 +32,7 @@ class Manifests:
         self._lock = threading.Lock()
 
     def read(self, storage: Storage, bucket: str, name: str, version: str) -> Manifest | None:
-        """``None`` if there is no such version any more, or its name or manifest is invalid."""
+        """A version's manifest; ``None`` if the version no longer exists, or its name or manifest is invalid."""
         uri = layout.dataset_dir(bucket, name, version)
         with self._lock:
             if uri in self._known:
@@ -58,7 +58,7 @@ _manifests = Manifests()
 def drift(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
     """The population stability index of the columns that drifted most, each version against the one before.
 
-    :returns: ``versions``, and ``columns``: name and one value for each version, ``None`` where there is none.
+    :returns: ``versions``, and ``columns``: name and one value for each version, which is ``None`` if unknown.
     """
     name = _dataset_name(storage, bucket, model)
     versions = in_order({row.dataset for row in rows if row.model == model and row.dataset})[-VERSIONS:] if name else []
@@ -78,6 +78,6 @@ def drift(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dic
 
 
 def _dataset_name(storage: Storage, bucket: str, model: str) -> str:
-    """The dataset that the champion was trained on; empty without one."""
+    """The name of the dataset that the champion was trained on; empty if there is none."""
     champion = champions.current(storage, bucket, model)
     return "" if champion is None else str(champion.dataset.get("name") or "")

@@ -1,4 +1,4 @@
-"""Authentication and authorization, by Airflow's login and auth manager.
+"""Authentication and authorization with Airflow's login and auth manager.
 
 Airflow does not check permissions before it passes a request to a plugin. So the application makes every route depend
 on :func:`reader`. Routes that change something also depend on :func:`same_origin` and call :func:`require_change`.
@@ -36,7 +36,7 @@ ReaderDep = Annotated[Any, Depends(reader)]
 
 
 def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
-    """The DAGs that the user may read, and ``""``: users who may read any DAG see jobs without a DAG."""
+    """The DAGs that the user may read, and ``""``: users who may read any DAG may see jobs without a DAG."""
     named = {dag_id for dag_id in dag_ids if dag_id}
     return {dag_id for dag_id in named if _is_authorized(user, "GET", dag_id)} | {""}
 
@@ -64,14 +64,14 @@ def require_read(user: Any, dag_id: str) -> None:
 def require_change(user: Any, dag_id: str) -> None:
     """Require permission to edit runs of the DAG.
 
-    :raises HTTPException: 403.
+    :raises HTTPException: 403 without that permission.
     """
     if not may_change(user, dag_id):
         raise HTTPException(403, f"you do not have permission to edit runs of {dag_id or 'DAGs'}")
 
 
 def name_of(user: Any) -> str:
-    """The user's name, as it is recorded."""
+    """The user's name in the form in which it is recorded."""
     return str(user.get_name() or user.get_id())
 
 

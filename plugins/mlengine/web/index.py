@@ -34,9 +34,9 @@ _FIRST_PAGE = 200  # newest rows whose users the first view shows
 class View:
     """The rows, newest job first.
 
-    :param at: when they were read, in seconds since the epoch; ``None`` before the first refresh has ended, when rows
-        may be missing.
-    :param error: why the last refresh failed; empty if it succeeded.
+    :param at: the time at which they were read, in seconds since the epoch; ``None`` before the first refresh has
+        ended, when rows may be missing.
+    :param error: the reason why the last refresh failed; empty if it succeeded.
     """
 
     rows: tuple[Row, ...] = ()
@@ -45,7 +45,7 @@ class View:
 
 
 class Index:
-    """The index of one bucket; parameters as for :class:`~mlengine.job_index.bucket_rows.BucketRows`."""
+    """The index of one bucket. The parameters are those of :class:`~mlengine.job_index.bucket_rows.BucketRows`."""
 
     def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
         self._rows = BucketRows(storage, bucket, backends, people)
@@ -56,14 +56,14 @@ class Index:
         self._fresh = threading.Event()
 
     def view(self) -> View:
-        """The current rows. Starts a refresh if the last one is older than :data:`REFRESH_INTERVAL`.
+        """The current rows. A refresh is started if the last one is older than :data:`REFRESH_INTERVAL`.
 
-        Waits for the refresh only if there are no rows yet, or if they are stale.
+        The call waits for the refresh only if there are no rows yet, or if they are stale.
         """
         age = time.monotonic() - self._refreshed
         if age >= REFRESH_INTERVAL and self._refreshing.acquire(blocking=False):
             self._fresh.clear()
-            # In a separate thread, so that the request does not wait for it.
+            # The refresh runs in a separate thread, so that the request does not wait for it.
             threading.Thread(target=self._refresh, name="mlengine-index", daemon=True).start()
         if self._view.at is None and not self._view.error:
             self._first.wait(_FIRST_WAIT)
@@ -78,7 +78,7 @@ class Index:
         return self._view
 
     def read(self, job_dir: JobDir) -> CurrentJob | None:
-        """Read one job now, and update its row in the index. ``None`` if there is no such job."""
+        """Read one job now, and update its row in the index. Return ``None`` if there is no such job."""
         return self._rows.read(job_dir)
 
     def _refresh(self) -> None:
@@ -87,7 +87,7 @@ class Index:
                 self._rows.refresh(pool, self._show_part)
                 self._rows.add_users((row.model, row.job_id) for row in self._ordered()[:_FIRST_PAGE])
                 self._show()
-                # The rest takes longer, and rarely changes what is shown.
+                # The remaining refresh takes longer, and rarely changes the rows that are shown.
                 self._rows.check(pool)
                 self._rows.add_users(list(self._rows.rows))
                 self._show()
@@ -110,7 +110,7 @@ class Index:
         self._fresh.set()
 
     def _show_part(self) -> None:
-        """The first view shows the rows that have been read so far."""
+        """Show the rows that have been read so far, until the first refresh has ended."""
         if self._view.at is None:
             self._view = replace(self._view, rows=self._ordered())
             self._first.set()

@@ -1,4 +1,4 @@
-"""One job, read from its directory at each request; and its logs, page by page."""
+"""The data of one job, read from its directory at each request, and its logs, page by page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?
 
 
 def detail(storage: Storage, job: CurrentJob) -> dict[str, Any]:
-    """Everything that the job's page shows except the logs."""
+    """All data that the job's page shows, except the logs."""
     claim, row = job.claim, job.row
     record, job_dir = claim.record, claim.job_dir
     state = JobState(row.state)
@@ -63,8 +63,8 @@ def log_page(
 
     Lines come from the backend. If it has none, and for earlier attempts, they come from the logs in the bucket.
 
-    :param cursor: from the previous page; empty for the first page.
-    :param attempt: ``None`` for the latest attempt.
+    :param cursor: the cursor of the previous page; empty for the first page.
+    :param attempt: the number of the attempt; ``None`` for the latest one.
     :raises MlengineError: the cursor is invalid.
     """
     position = _decoded(cursor)
@@ -99,7 +99,7 @@ def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, int], a
     ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
         begin = offsets.get(replica, 0)
-        if begin > size:  # another log replaced the one that the last page was read from
+        if begin > size:  # another log has replaced the one from which the last page was read
             begin = 0
         texts, ends[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
         lines += [{"replica": replica, "text": text, "time": None} for text in texts]
@@ -114,7 +114,7 @@ def _lines(storage: Storage, uri: str, begin: int, size: int) -> tuple[list[str]
 
 
 def _stored(storage: Storage, job_dir: JobDir) -> list[tuple[int, str, str, int]]:
-    """The logs in the bucket: attempt, replica, URI, size."""
+    """The logs in the bucket: for each, its attempt, replica, URI and size."""
     found = []
     for stat in storage.ls(job_dir.logs):
         match = _REPLICA_LOG.fullmatch(stat.uri[len(job_dir.logs) :])
@@ -144,7 +144,10 @@ def _decoded(cursor: str) -> dict[str, Any]:
 
 
 def _offsets(found: Any) -> dict[str, int]:
-    """:raises ValueError: an offset is not a number of bytes."""
+    """The byte offsets in a decoded cursor.
+
+    :raises ValueError: an offset is not a number of bytes.
+    """
     offsets = dict(found)
     if not all(type(offset) is int and offset >= 0 for offset in offsets.values()):
         raise ValueError(f"invalid offsets: {offsets}")
@@ -152,7 +155,7 @@ def _offsets(found: Any) -> dict[str, int]:
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that the page shows. Of environment variables only the names: values may be secrets."""
+    """The fields of a spec that the page shows. Environment variables have only names: their values may be secret."""
     wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
     env = spec.get("env")
     return {name: spec[name] for name in wanted if spec.get(name)} | {
@@ -161,13 +164,13 @@ def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
-    """What the page shows of ``report.json``; ``None`` if there is none, or if it is invalid."""
+    """The fields of ``report.json`` that the page shows; ``None`` if there is none, or if it is invalid."""
     try:
         return _shown(load_report(storage, job_dir))
     except MlengineError as error:
         if error.retryable:
             raise
-    except INVALID as error:  # a trainer may write there
+    except INVALID as error:  # a trainer may have written the file
         log.warning("%s is invalid: %r", job_dir.report, error)
     return None
 
@@ -196,9 +199,9 @@ def _check(check: Check) -> dict[str, Any]:
 
 
 def report_page(storage: Storage, job_dir: JobDir, theme: str) -> bytes:
-    """``report.html``, in Airflow's theme instead of the system's.
+    """The content of ``report.html``, in Airflow's theme instead of the system's.
 
-    :param theme: ``dark`` or ``light``; anything else leaves the system's theme.
+    :param theme: ``dark`` or ``light``; with any other value, the system's theme is kept.
     :raises ObjectMissingError: the job was not validated.
     """
     page = storage.read(job_dir.page)

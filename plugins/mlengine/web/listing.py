@@ -1,6 +1,6 @@
-"""What requests need of a view, computed once per view and set of permitted DAGs instead of once per request.
+"""Listings of a view's rows, computed once per view and set of permitted DAGs instead of once per request.
 
-A page asks for the same ten thousand rows every few seconds, and each of its users with the same few permissions.
+Each open page requests the same ten thousand rows every few seconds, and its users have few different permissions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mlengine.job_index.rows import Row
 from mlengine.web.index import View
 
 _ENDED = frozenset(state.value for state in JobState if state.terminal)
-_CACHED = 8  # sets of permitted DAGs
+_CACHED = 8  # the number of sets of permitted DAGs that are kept
 
 
 class JobFilter(BaseModel):
-    """Which jobs to list.
+    """The filter of a list of jobs.
 
     :param state: a state, ``active`` or ``ended``.
-    :param text: searched for in the job's id, DAG, run, user, dataset version and verdict.
+    :param text: a text that is searched in the job's id, DAG, run, user, dataset version and verdict.
     """
 
     model: str = ""
@@ -50,7 +50,7 @@ class Listing:
         ]
 
     def matching(self, query: JobFilter) -> Sequence[Row]:
-        """The rows that match, newest first."""
+        """The rows that match a filter, newest first."""
         found = self.rows
         if query.text:
             text = query.text.lower()
@@ -83,7 +83,7 @@ class Listings:
             return self._dags
 
     def of(self, view: View, allowed: frozenset[str]) -> Listing:
-        """The rows of these DAGs."""
+        """The listing of the rows of these DAGs."""
         with self._lock:
             self._renew(view)
             if allowed not in self._known:

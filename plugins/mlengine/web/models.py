@@ -1,4 +1,4 @@
-"""Models: champion, history, and the metric by dataset version, rejected challengers included."""
+"""The data of models: champion, history, and the metric by dataset version, including rejected challengers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
 
 
 def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """One model. ``points`` are for the plot; ``comparison`` compares the latest challenger with its champion.
+    """The data of one model. ``points`` are for the plot; ``comparison`` compares the latest challenger and champion.
 
     The points have one metric: the champion's, or that of the newest validated job. Values of other metrics, from
     before a change of the thresholds, cannot be compared with it.
@@ -75,21 +75,21 @@ def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[
 
 
 def _champion(found: Pointer) -> dict[str, Any] | None:
-    """The champion for the overview, or why it cannot be read: one damaged pointer must not hide the other models."""
+    """The champion for the overview, or its error: one damaged pointer must not hide the other models."""
     if isinstance(found, MlengineError):
         return {"error": found.message}
     if found is None:
         return None
     try:
         brief = {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
-        json.dumps(brief, allow_nan=False)  # as the response is encoded
+        json.dumps(brief, allow_nan=False)  # raises the errors that encoding the response would raise
     except INVALID as error:
         return {"error": f"champion.json is invalid: {error!r}"}
     return brief
 
 
 def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
-    """The newest validated job and the champion that its validation compared it with."""
+    """The newest validated job, and the champion with which its validation compared it."""
     try:
         report = load_report(storage, JobDir.of(bucket, newest.model, newest.job_id))
     except MlengineError as error:

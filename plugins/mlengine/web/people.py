@@ -1,4 +1,4 @@
-"""The users who triggered DAG runs, from Airflow's database."""
+"""Reads the users who triggered DAG runs from Airflow's database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BATCH = 500
 def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
     """The user who triggered each run, or the run's type (such as ``scheduled``). Unknown runs are left out.
 
-    Needs the database, so it works in the API server only.
+    The query needs the database, so it works only in the API server.
 
     :param runs: pairs of DAG id and run id.
     :returns: ``None`` if the query fails; the error is logged.

@@ -28,7 +28,7 @@ from mlengine.web.people import triggered_by
 router = APIRouter(prefix="/api")
 _listings = Listings()
 
-# Anyone who can write to the bucket can write a report, so a report may render and do nothing else.
+# Anyone who can write to the bucket can write a report, so a report may only be rendered.
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
@@ -41,8 +41,8 @@ class Reason(BaseModel):
 class RollbackRequest(Reason):
     """The body of a rollback.
 
-    :param to: a serial in the history; without it, the previous champion.
-    :param shown: the serial of the champion that the user saw; another one is not replaced.
+    :param to: a serial in the history; by default that of the previous champion.
+    :param shown: the serial of the champion that the user saw; any other champion is not replaced.
     """
 
     to: int | None = Field(default=None, ge=1)
@@ -50,10 +50,11 @@ class RollbackRequest(Reason):
 
 
 class LogPosition(BaseModel):
-    """Where to continue to read a log.
+    """The position at which reading a log continues.
 
-    :param cursor: from the page before; empty for the first page. Vertex AI's has up to 2,000 times and digests.
-    :param attempt: ``None`` for the latest attempt.
+    :param cursor: the cursor of the previous page; empty for the first page. Vertex AI's has up to 2,000 times and
+        digests.
+    :param attempt: the number of the attempt; ``None`` for the latest one.
     """
 
     cursor: str = Field(default="", max_length=400_000)
@@ -92,13 +93,13 @@ def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
 def logs(
     user: ReaderDep, model: str, job_id: str, attempt: Annotated[int | None, Query(ge=1)] = None
 ) -> dict[str, Any]:
-    """The first lines."""
+    """The first page of a job's log."""
     return more_logs(user, model, job_id, LogPosition(attempt=attempt))
 
 
 @router.post("/jobs/{model}/{job_id}/logs")
 def more_logs(user: ReaderDep, model: str, job_id: str, body: LogPosition) -> dict[str, Any]:
-    """The lines after a cursor. A POST, as a cursor may be longer than an address."""
+    """The lines after a cursor. This is a POST request, as a cursor may be longer than an address."""
     claim = _job(user, model, job_id).claim
     return jobs.log_page(_storage(), _backend(claim.record.backend), claim, body.cursor, body.attempt)
 
@@ -154,7 +155,7 @@ def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, An
 
 
 def _visible(user: Any) -> tuple[View, Listing]:
-    """The index without the jobs of DAGs that the user may not read."""
+    """The current view, and its listing without the jobs of DAGs that the user may not read."""
     view = _index().view()
     allowed = guard.readable(user, set(_listings.dags(view)))
     return view, _listings.of(view, frozenset(allowed))
@@ -185,14 +186,14 @@ def _job(user: Any, model: str, job_id: str) -> CurrentJob:
     found = _index().read(job_dir)
     if found is None:
         raise HTTPException(404, guard.NO_JOB)
-    guard.require_read(user, dag_of(found.claim.record.owner))  # of the record: a row may have been made from bad files
+    guard.require_read(user, dag_of(found.claim.record.owner))  # of the record: the row may be wrong
     return found
 
 
 def _champion_dag(model: str) -> str:
     """The DAG that trained the champion; ``""`` if no DAG did, or it is unknown.
 
-    Read from the champion's own job: the rows of the index are those that a user may see, and may be out of date.
+    It is read from the champion's job: the rows of the index are those that a user may see, and may be out of date.
     """
     champion = champions.current(_storage(), _bucket(), model)
     if champion is None:
@@ -202,7 +203,7 @@ def _champion_dag(model: str) -> str:
 
 
 def _console(claim: Claimed) -> str:
-    """The job's page in the backend's own console; empty if it has none, or the backend cannot be reached from here."""
+    """The URL of the job's page in the backend's console; empty if there is none, or the backend cannot be reached."""
     backend, handle = _backend(claim.record.backend), claim.handle
     if backend is None or handle is None:
         return ""
@@ -234,7 +235,7 @@ def _bucket() -> str:
 
 
 def _backend(name: str) -> TrainingBackend | None:
-    """:func:`_connected`; ``None`` if that fails."""
+    """The backend, as :func:`_connected` returns it; ``None`` if that fails."""
     try:
         return _connected(name)
     except MlengineError:
@@ -243,7 +244,7 @@ def _backend(name: str) -> TrainingBackend | None:
 
 @lru_cache(maxsize=8)
 def _connected(name: str) -> TrainingBackend:
-    """The backend as Airflow's configuration describes it, without the options of a DAG. A failure is not kept.
+    """The backend with Airflow's configuration, without the options of a DAG. A failure is not cached.
 
     :raises MlengineError: the job was not submitted, the backend does not exist, or its settings are invalid.
     """
@@ -253,7 +254,7 @@ def _connected(name: str) -> TrainingBackend:
 
 
 def clear_caches() -> None:
-    """Drop the index, the backends and the champions, so that changed settings take effect. For tests."""
+    """Drop the index, the backends and the champions, so that changed settings take effect. This is for tests."""
     models.champions.clear()
     _index.cache_clear()
     _connected.cache_clear()

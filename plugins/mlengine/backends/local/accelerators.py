@@ -1,4 +1,4 @@
-"""The accelerators in a job file, and what its replicas get instead on this machine."""
+"""Replaces the accelerators that a job file requests by those that this machine has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlengine.core.spec import TrainingSpec
 
 
 def adapted(spec: TrainingSpec, found: Sequence[gpus.Gpu]) -> tuple[TrainingSpec, list[str]]:
-    """The spec with the accelerators that its replicas get on this machine, and a message for each pool with some.
+    """The spec with the accelerators that its replicas get on this machine, and a message for each pool that has any.
 
     A machine without GPUs trains on the CPU, so that a job file for the cloud runs on it.
     """

@@ -47,7 +47,7 @@ class LocalBackend:
     connection.
 
     :param state_dir: see :func:`mlengine.runtime.state_dir.state_dir`; must be on a local disk.
-    :param given: fields of :class:`Settings`. Other fields have the values of :mod:`mlengine.settings`.
+    :param given: fields of :class:`Settings`. All other fields are read from :mod:`mlengine.settings`.
     """
 
     name = "local"
@@ -58,7 +58,7 @@ class LocalBackend:
         self._separate_stderr = False
 
     def submit(self, submission: Submission) -> JobHandle:
-        """Start the attempt, once. A call completes what an earlier, interrupted call has left.
+        """Start the attempt, once. A call completes a submission that an earlier call left unfinished.
 
         :raises BackendError: the spec cannot run on this machine, as when it requests more GPUs than there are.
         :raises BackendUnavailableError: the state directory cannot be written, or no process can be started.
@@ -95,7 +95,7 @@ class LocalBackend:
         return handles
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
-        """From each job's state file and its file lock."""
+        """The states of the jobs, read from each job's state file and its file lock."""
         return [self._describe_safely(handle) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
@@ -106,7 +106,7 @@ class LocalBackend:
         return logs.page(job, cursor, limit, ended=ended)
 
     def cancel(self, handle: JobHandle) -> None:
-        """Ask the launcher to cancel. If it has died, end the processes that it left.
+        """Ask the job's launcher to cancel the job. If the launcher has died, end the processes that it left.
 
         :raises BackendUnavailableError: the job runs on another host, or the state directory cannot be written.
         """
@@ -138,7 +138,7 @@ class LocalBackend:
         return where
 
     def console_url(self, handle: JobHandle) -> str | None:
-        """A ``file:`` URL of the job's directory."""
+        """The ``file:`` URL of the job's directory."""
         root = self._job(handle.name).root
         return root.as_uri() if root.is_dir() else None
 
@@ -164,13 +164,13 @@ class LocalBackend:
         kinds = {kind for kind, count in map(tiers.accelerators, spec.pools) if count}
         if not kinds:
             return spec, words
-        # Not asked of the driver for a job without NVIDIA's GPUs.
+        # The driver is not queried for a job that requests no NVIDIA GPUs.
         found = self._gpus() if any(kind.startswith("NVIDIA_") for kind in kinds) else []
         spec, notes = accelerators.adapted(spec, found)
         return spec, words + notes
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
-        """Send SIGTERM to one replica, as a preempted host does. ``False`` if it is not running."""
+        """Send SIGTERM to one replica, as a preempted host does. Return ``False`` if the replica is not running."""
         for known in (self._job(handle.name).state() or {}).get("replicas", ()):
             if known["replica"] == replica and known["process"] is not None:
                 process = Process.from_json(known["process"])
@@ -211,7 +211,7 @@ class LocalBackend:
         return Job(self.state_dir / "jobs" / folder)
 
     def _describe_safely(self, handle: JobHandle) -> JobStatus:
-        """An unreadable job must not hide the others."""
+        """The status of one job; UNKNOWN if its files cannot be read, so that it does not hide the others."""
         try:
             return self._describe(handle)
         except BackendError as error:
@@ -220,11 +220,11 @@ class LocalBackend:
             failure = Failure(FailureCause.LOST, error.message)
             return JobStatus(handle, JobState.FAILED, failure.message, failure)
         except (OSError, ValueError, KeyError) as error:
-            # No permission, or written by another version: the state is unknown.
+            # There is no permission, or the files were written by another version: the state is unknown.
             return JobStatus(handle, JobState.UNKNOWN, f"its state cannot be read: {error}")
 
     def _is_locked(self, handle: JobHandle) -> bool:
-        """Whether the job's launcher runs. There is none under an invalid name."""
+        """Whether the job's launcher is running. A job with an invalid name has no launcher."""
         try:
             return held(self._job(handle.name).lock_file)
         except BackendError:
@@ -258,7 +258,7 @@ class LocalBackend:
         if stored is not None:
             return JobStatus(handle, JobState.QUEUED, "the launcher is starting", created=stored.created)
         if left := processes.of_job(job.root):
-            # Its launcher ends them, unless it has died too.
+            # The job's launcher ends them, unless it has died too.
             for process in left:
                 process.signal(signal.SIGTERM)
             words = f"its directory {job.root} was deleted; {len(left)} processes are being ended"
@@ -267,7 +267,7 @@ class LocalBackend:
         return JobStatus(handle, JobState.FAILED, failure.message, failure)
 
     def _store(self, job: Job, submission: Submission) -> Stored:
-        """Enter the queue, then write ``submission.json``. If two calls race, both return the one that was written."""
+        """Enter the queue, then write ``submission.json``. Two concurrent calls return the same stored submission."""
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
         stored = Stored(submission, self.settings, time.time(), self.host(), self._separate_stderr)
@@ -276,7 +276,7 @@ class LocalBackend:
         return stored
 
     def _make_folders(self, job: Job) -> None:
-        # Logs and arguments may be private.
+        # Other users must not read logs and arguments: they may be private.
         self.state_dir.mkdir(parents=True, exist_ok=True)
         for folder in (self.state_dir / "jobs", self.state_dir / "locks", job.root, job.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -289,7 +289,7 @@ class LocalBackend:
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while not _begun(job):
-            # A launcher that holds the lock writes a state soon. Others, who read the state, hold it for a moment.
+            # A launcher that holds the lock writes a state soon. A process that reads the state holds it only briefly.
             lock = FileLock.take(job.lock_file, wait=_LOCK_PAUSE)
             if lock is not None:
                 with lock:
@@ -327,7 +327,10 @@ class LocalBackend:
 
 @contextlib.contextmanager
 def _accessible(what: str) -> Iterator[None]:
-    """:raises BackendUnavailableError: the state directory cannot be read or written."""
+    """Report operating system errors as an inaccessible state directory.
+
+    :raises BackendUnavailableError: the state directory cannot be read or written.
+    """
     try:
         yield
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Reserves GPUs for the replicas of a job: all that it needs, or none.
+"""Reserves GPUs for the replicas of a job: all that the job needs, or none.
 
 A reserved GPU is locked twice: by a file in the state directory, which containers can share, and by the name of an
-abstract socket, which all state directories of this host share (of one network namespace). The replica inherits both,
-so the GPU stays reserved until the launcher and the replica have ended, whatever kills them.
+abstract socket, which all state directories of this host share (within one network namespace). The replica inherits
+both locks, so the GPU stays reserved until the launcher and the replica have ended, whatever kills them.
 
 Processes that a replica started do not inherit the locks. So the GPUs of an earlier job whose launcher has died stay
-reserved until its last process has ended. This holds within the state directory.
+reserved until the job's last process has ended. This holds only within one state directory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ReservedGpu:
 
     @classmethod
     def take(cls, gpu: Gpu, locks: Path) -> ReservedGpu | None:
-        """``None`` if another job has it.
+        """Lock the GPU; ``None`` if another job has it.
 
         :param locks: the directory of the lock files.
         """
@@ -54,11 +54,11 @@ class ReservedGpu:
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """A process that inherits them keeps the GPU reserved while it runs."""
+        """The descriptors of both locks. A process that inherits them keeps the GPU reserved while it runs."""
         return self.lock.fileno(), self.name.fileno()
 
     def give_back(self) -> None:
-        """Safe to repeat."""
+        """Release both locks. The call can be repeated safely."""
         self.name.close()
         self.lock.give_back()
 
@@ -67,7 +67,7 @@ Reservation = dict[ReplicaId, list[ReservedGpu]]
 
 
 def reserve(job: Job, queue: Queue, needs: Mapping[ReplicaId, int], found: Sequence[Gpu]) -> tuple[Reservation, str]:
-    """The GPUs of each replica; or nothing, and what the job waits for.
+    """Reserve the GPUs of each replica; or return no GPUs, and a message that says what the job waits for.
 
     GPUs are given in order of submission: a job that waits for two is not overtaken by one that needs one.
 
@@ -94,9 +94,9 @@ def reserve(job: Job, queue: Queue, needs: Mapping[ReplicaId, int], found: Seque
 
 
 def _gpus_of(job: Job) -> tuple[str, list[str] | None]:
-    """Job id and GPUs of another job; ``None`` if it still waits for them."""
+    """The id and the GPUs of another job; ``None`` for the GPUs if that job still waits for them."""
     stored = None
-    with contextlib.suppress(BackendError):  # unreadable: it will not start
+    with contextlib.suppress(BackendError):  # a job with an unreadable submission will not start
         stored = job.submission()
     if stored is None or job.terminal() or not gpus.needed(stored.submission.spec):
         return "", []

@@ -1,8 +1,8 @@
-"""The GPUs of this machine, and which replica gets which.
+"""Finds the GPUs of this machine, and assigns them to replicas.
 
-NVIDIA's GPUs only, as ``nvidia-smi -L`` lists them; a card that is divided into MIG devices counts as these. The
-variable ``CUDA_VISIBLE_DEVICES`` of the process that submits, and the setting ``local_gpus``, restrict them. What other
-programs do on a GPU is not considered.
+Only NVIDIA GPUs are found, as ``nvidia-smi -L`` lists them; a card that is divided into MIG devices counts as these
+devices. The variable ``CUDA_VISIBLE_DEVICES`` of the process that submits, and the setting ``local_gpus``, restrict
+them. Whether other programs use a GPU is not considered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_DEVICES = 6  # nvidia-smi's exit code
 _CARD = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[^)\s]+)\)")
 _MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)\s]+)\)")
 HIDE_ALL = "-1"
-_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # of a GPU in local_gpus
+_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # the name of a GPU in local_gpus
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Gpu:
 
     :param id: its name in ``CUDA_VISIBLE_DEVICES``: the UUID, or an index if only that is known.
     :param name: for messages, such as ``GPU 0`` or ``GPU 0 MIG 2``.
-    :param card: index and UUID of the card.
+    :param card: the index and the UUID of the card.
     """
 
     id: str
@@ -82,12 +82,12 @@ def find(setting: str, env: Mapping[str, str]) -> list[Gpu]:
 
 
 def describe(gpus: Sequence[Gpu]) -> str:
-    """``2 GPUs: GPU 0 (NVIDIA L4), GPU 1 (NVIDIA L4)``."""
+    """The GPUs for a message, such as ``2 GPUs: GPU 0 (NVIDIA L4), GPU 1 (NVIDIA L4)``."""
     return f"{number(len(gpus))}: {', '.join(map(str, gpus))}" if gpus else "no GPU"
 
 
 def number(count: int) -> str:
-    """``1 GPU``, ``2 GPUs``."""
+    """A number of GPUs for a message, such as ``1 GPU`` or ``2 GPUs``."""
     return number_of(count, "GPU")
 
 
@@ -120,7 +120,10 @@ def assign(needs: Mapping[ReplicaId, int], gpus: Iterable[Gpu]) -> dict[ReplicaI
 
 
 def check(job_id: str, spec: TrainingSpec, gpus: Sequence[Gpu]) -> None:
-    """:raises BackendError: the job requests more GPUs than this machine has."""
+    """Check that this machine has the GPUs that the job requests.
+
+    :raises BackendError: the job requests more GPUs than this machine has.
+    """
     needs = needed(spec)
     if assign(needs, gpus) is not None:
         return
@@ -137,7 +140,7 @@ def check(job_id: str, spec: TrainingSpec, gpus: Sequence[Gpu]) -> None:
 
 
 def variables(pool: Pool | None, gpus: Sequence[Gpu]) -> dict[str, str]:
-    """The environment variables of a replica with these GPUs: it sees them and no others."""
+    """The environment variables with which a replica sees these GPUs and no others."""
     visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: ",".join(gpu.id for gpu in gpus) or HIDE_ALL}
     if pool is None or not gpus:
         return visible
@@ -145,9 +148,9 @@ def variables(pool: Pool | None, gpus: Sequence[Gpu]) -> dict[str, str]:
 
 
 def _listed(env: Mapping[str, str]) -> list[Gpu] | None:
-    """What the driver lists; ``None`` without ``nvidia-smi``.
+    """The GPUs that the driver lists; ``None`` if there is no ``nvidia-smi``.
 
-    :raises BackendError: it fails.
+    :raises BackendError: ``nvidia-smi`` fails.
     """
     try:
         done = subprocess.run(
@@ -164,7 +167,7 @@ def _listed(env: Mapping[str, str]) -> list[Gpu] | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _failed(str(error)) from error
     found = _parse(done.stdout)
-    # It also fails, after its list, for a card with a damaged InfoROM, which computes all the same.
+    # nvidia-smi also fails, after printing its list, for a card with a damaged InfoROM. Such a card still computes.
     if done.returncode not in {0, _NO_DEVICES} and not found:
         raise _failed(f"exit code {done.returncode}: {(done.stdout + done.stderr).strip()}")
     return found
@@ -191,7 +194,10 @@ def _parse(text: str) -> list[Gpu]:
 
 
 def _named(gpus: Sequence[Gpu], names: str) -> list[Gpu]:
-    """Those that are named as in ``CUDA_VISIBLE_DEVICES``; as in CUDA, an invalid name hides those that follow it."""
+    """The GPUs that ``names`` selects, written as in ``CUDA_VISIBLE_DEVICES``.
+
+    As in CUDA, an invalid name hides all GPUs whose names follow it.
+    """
     found: dict[str, Gpu] = {}
     groups = ([gpu for gpu in gpus if _is(gpu, name)] for name in _names(names))
     for group in takewhile(bool, groups):
@@ -200,7 +206,7 @@ def _named(gpus: Sequence[Gpu], names: str) -> list[Gpu]:
 
 
 def _is(gpu: Gpu, name: str) -> bool:
-    """By the card's index, or by the start of a UUID, of the device or of its card."""
+    """Whether ``name`` is the card's index, or the start of the UUID of the device or of its card."""
     if name.isdecimal():
         return gpu.card[0] == name
     return name.startswith(("GPU-", "MIG-")) and (gpu.id.startswith(name) or gpu.card[1].startswith(name))
@@ -211,7 +217,7 @@ def _names(text: str) -> list[str]:
 
 
 def _unlisted(setting: str, visible: str | None) -> list[Gpu]:
-    """GPUs that only the setting knows."""
+    """The GPUs that the setting names on a machine without ``nvidia-smi``."""
     names = _names(setting) if setting else []
     if setting.isdecimal():
         names = [str(index) for index in range(int(setting))]

@@ -20,7 +20,7 @@ _MACHINE = Path("/etc/machine-id")
 
 
 def here(state_dir: Path) -> str:
-    """The host name that is stored in the state directory; stores it if there is none."""
+    """The host name that is stored in the state directory; it is created if there is none."""
     path = state_dir / _FILE
     known = json_files.read_json(path)
     if known is None:
@@ -34,7 +34,7 @@ def here(state_dir: Path) -> str:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Host and directory of a job name. The host is empty in names of version 0.1."""
+    """The host and the directory in a job name. The host is empty in names of version 0.1."""
     host, _, folder = name.rpartition(":")
     return host, folder
 

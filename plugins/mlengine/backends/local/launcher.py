@@ -3,7 +3,7 @@
 :meth:`LocalBackend.submit` starts ``python -m mlengine.backends.local.launcher JOB LOCK``. The launcher
 
 1. inherits the job's file lock as an open descriptor, so that no second launcher can start;
-2. stops if the job has a state already: an earlier launcher has died, and a lost job is never run again;
+2. stops if the job already has a state: an earlier launcher has died, and a lost job is never run again;
 3. waits in the queue, and for its GPUs (QUEUED); 4. builds the environment (PREPARING); 5. runs the replicas (RUNNING);
 6. writes the final state; 7. leaves the queue; 8. uploads the logs to the bucket.
 
@@ -64,7 +64,7 @@ class Launcher:
         self.orders = Orders(self.job, self.stored.submission.spec, self.waker, self._cancelling)
 
     def run(self) -> None:
-        """Steps 3 to 8."""
+        """Run steps 3 to 8 of the list at the top of this module."""
         self.state.write(JobState.QUEUED, "the launcher has started", created=self.stored.created)
         try:
             outcome = self._wait_turn() or self._prepare_and_train()
@@ -100,7 +100,7 @@ class Launcher:
         return self.orders.check()
 
     def _waits_for(self, needs: dict[gpus.ReplicaId, int], found: list[gpus.Gpu]) -> str:
-        """Why the job cannot run yet; "" if it can, and has its GPUs."""
+        """The reason why the job cannot run yet; "" if it can run, and has reserved its GPUs."""
         capacity = self.stored.settings.max_concurrent_jobs
         place = self.queue.place(self.job.name, capacity, reconcile)
         self._pause = min(3.0, 0.2 + 0.1 * place) if place else 0.5
@@ -145,7 +145,10 @@ class Launcher:
         return self._with_outputs_checked(outcome, supervisor.chief_seconds)
 
     def _with_outputs_checked(self, outcome: Outcome, chief_seconds: float) -> Outcome:
-        """Add a warning to a job that succeeded within seconds without output: its trainer probably matched no role."""
+        """Add a warning to the outcome of a job that succeeded within seconds without output.
+
+        The trainer of such a job probably matched no role.
+        """
         limit = self.stored.settings.empty_output_warning_seconds
         if outcome.state is not JobState.SUCCEEDED or chief_seconds >= limit:
             return outcome
@@ -175,13 +178,13 @@ class Launcher:
             if ready.keys() == found.keys():
                 self.state.note(environment=result["digests"][Role.CHIEF])
                 return ready
-            # Another process has removed one as unused in the meantime: build it again.
+            # Meanwhile, another process has removed an environment as unused: build it again.
             for _python, in_use in ready.values():
                 in_use.give_back()
         return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was built")
 
     def _use(self, digest: str) -> tuple[Path, FileLock] | None:
-        """The environment's interpreter and a lock; ``None`` if it has been removed."""
+        """The environment's interpreter and a lock on the environment; ``None`` if it has been removed."""
         in_use = FileLock.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
         environment = find_environment(self.job.state_dir, digest)
         if in_use is not None and environment is not None:
@@ -193,13 +196,13 @@ class Launcher:
     def _run_step(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
         """Run a ``stage`` process until it ends or the job is to end.
 
-        :param obey: check for orders meanwhile; ``False`` after the job has ended.
+        :param obey: whether to check the stop conditions meanwhile; ``False`` after the job has ended.
         """
         self.job.step_file.unlink(missing_ok=True)
         parent = os.getpid()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
-            # A step after the job's end must not be ended as a process of the job.
+            # A step that runs after the job has ended must not be ended as one of the job's processes.
             env={**os.environ, env_allowlist.MARK: str(self.job.root)} if obey else None,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -241,7 +244,7 @@ class Launcher:
         written = None if failure is None else failure.to_json()
         self.state.write(outcome.state, outcome.detail, failure=written, ended=time.time())
         if failure is None or failure.cause is not FailureCause.TRAINER:
-            # The next attempt does not use it. It is kept after an error of the trainer, for debugging.
+            # The next attempt does not use the scratch. After an error of the trainer, it is kept for debugging.
             shutil.rmtree(self.job.root / "work", ignore_errors=True)
         self.queue.leave(self.job.name)
 

@@ -1,6 +1,6 @@
-"""The ports of this machine that are listened on: to report which replica a cluster is waiting for.
+"""Reads which ports of this machine have a listener, to report which replica a cluster is waiting for.
 
-Reads the kernel's table, as a test connection could disturb the replica. Linux only.
+The ports are read from the kernel's table, as a test connection could disturb the replica. This works only on Linux.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _LISTEN = "0A"
 
 
 def ports() -> set[int] | None:
-    """The port numbers; ``None`` if the table cannot be read."""
+    """The numbers of the ports that have a listener; ``None`` if the kernel's table cannot be read."""
     found: set[int] = set()
     try:
         for table in _TABLES:

@@ -1,8 +1,8 @@
 """Reads the logs of a job in pages, each line once.
 
-A cursor is ``{log: byte offset}``. A log is that of a replica, or of its stderr if the job keeps that apart. An
-incomplete last line is returned only after the job has ended. A progress bar, which overwrites its line, is returned
-while it changes: its latest state at each read.
+A cursor is ``{log: byte offset}``. There is one log for each replica, and one for its stderr if the job keeps that
+apart. An incomplete last line is returned only after the job has ended. A progress bar, which overwrites its line, is
+returned while it changes: each read returns its latest state.
 
 Control sequences (escapes, carriage returns, bidirectional marks) are removed or made visible, so that a trainer's
 output can neither hide nor forge lines of the log that shows it.
@@ -31,7 +31,7 @@ _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> LogPage:
     """At most ``limit`` lines after ``cursor``.
 
-    :param ended: the job has ended, so that an incomplete last line is returned too.
+    :param ended: whether the job has ended, so that an incomplete last line is returned too.
     """
     names = replicas(job)
     offsets = {name: _offset(cursor, name) for name in names}
@@ -39,7 +39,7 @@ def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> Log
     lines: list[LogLine] = []
     open_names = list(names)
     while open_names and len(lines) < limit:
-        # Equal shares, so that one chatty replica does not keep the others from being seen.
+        # Each replica gets an equal share, so that one that logs a lot does not hide the others.
         share = max(1, (limit - len(lines)) // len(open_names))
         for name in list(open_names):
             share = min(share, limit - len(lines))
@@ -75,7 +75,7 @@ def last_lines(path: Path, count: int = TAIL_LINES) -> tuple[str, ...]:
 
 
 def clean(raw: bytes) -> str:
-    """The line without escapes and control characters, limited in length."""
+    """A line of a log without escapes and control characters, limited in length."""
     return plaintext.line(raw.decode("utf-8", "replace"))
 
 
@@ -99,11 +99,11 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
             texts += _states(rest)[len(texts) - limit :]
             begin = len(data)
         elif shown := plaintext.overwritten(rest):
-            # A progress bar: its last complete state.
+            # Of a progress bar, keep its last complete state.
             texts.append(_states(rest[:shown])[-1])
             begin += shown
         elif len(rest) == _CHUNK:
-            # Blanks that were overwritten, and a line that is longer than what is read at once.
+            # These are blanks that were overwritten, or a line that is longer than what is read at once.
             texts += _states(rest)[len(texts) - limit :]
             begin = len(data)
         break
@@ -111,11 +111,11 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
 
 
 def _plain(data: bytes, limit: int) -> tuple[list[str], int]:
-    """The lines up to the first one that may have something to remove, and their length in bytes: most lines."""
+    """The lines before the first one that may contain something to remove, and their length in bytes."""
     if not data.isascii():
         return [], 0
     texts = data.decode("ascii").split("\n", limit)
-    texts.pop()  # what follows the last line
+    texts.pop()  # the part after the last line break
     for number, text in enumerate(texts):
         if not text.isprintable() or not text or text.isspace() or len(text) > plaintext.MOST_CHARACTERS:
             del texts[number:]

@@ -1,4 +1,4 @@
-"""The result of a job, as the launcher decides it."""
+"""The outcome of a job, which the launcher determines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Outcome:
 
     @classmethod
     def because(cls, cause: FailureCause, message: str) -> Self:
-        """A failure that no replica caused."""
+        """The outcome of a job that failed for a cause other than a replica."""
         return cls.failed(Failure(cause, message))
 
     @classmethod

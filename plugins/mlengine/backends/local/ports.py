@@ -1,7 +1,7 @@
-"""Free ports for the replicas, reserved until each replica starts.
+"""Reserves free ports for the replicas until each replica starts.
 
-They are below the range of ephemeral ports, so that no outgoing connection takes one while a replica is still importing
-its libraries. A file lock on each port keeps other jobs of this machine away.
+The ports are below the range of ephemeral ports, so that no outgoing connection takes one while a replica is still
+importing its libraries. A file lock on each port keeps other jobs of this machine away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RANGE = (20000, 32000)
 
 
 class Port:
-    """A port: bound until :meth:`release`, locked against other jobs until :meth:`give_back`."""
+    """A port that is bound until :meth:`release`, and locked against other jobs until :meth:`give_back`."""
 
     def __init__(self, host: str, number: int, holder: socket.socket, lock: FileLock) -> None:
         self.host = host
@@ -31,7 +31,7 @@ class Port:
         return f"{self.host}:{self.number}"
 
     def release(self) -> None:
-        """Let the replica bind it. Safe to repeat."""
+        """Close the socket, so that the replica can bind the port. The call can be repeated safely."""
         self._holder.close()
 
     def give_back(self) -> None:
@@ -39,7 +39,7 @@ class Port:
         self._lock.give_back()
 
     def taken(self) -> bool:
-        """Whether another program is bound to it. Call after its replica has ended."""
+        """Whether another program is bound to the port. Call this only after the port's replica has ended."""
         probe = _bind(self.host, self.number, lingering=True)
         if probe is None:
             return True
@@ -48,10 +48,10 @@ class Port:
 
 
 def take(count: int, locks: Path, host: str = HOST) -> list[Port]:
-    """``count`` ports that no process uses.
+    """Reserve ``count`` ports that no process uses.
 
-    :param locks: directory of the locks that keep other jobs of this machine away.
-    :param host: the address to bind: by default loopback.
+    :param locks: the directory of the locks that keep other jobs of this machine away.
+    :param host: the address to bind; by default loopback.
     :raises BackendUnavailableError: there are not enough free ports.
     """
     ports: list[Port] = []
@@ -75,7 +75,7 @@ def take(count: int, locks: Path, host: str = HOST) -> list[Port]:
 
 
 def _bind(host: str, number: int, *, lingering: bool = False) -> socket.socket | None:
-    """Bind the port; ``None`` if it is in use.
+    """Bind the port; ``None`` if the port is in use.
 
     :param lingering: ignore connections in TIME_WAIT (SO_REUSEADDR). Two processes that both ignore them can bind the
         same port, so a process that reserves the port must not.

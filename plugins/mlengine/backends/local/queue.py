@@ -1,7 +1,7 @@
 """The queue of this machine's jobs, in order of submission.
 
-The file ``queue/<ticket>-<job>`` stands for one job that waits or runs. A job may run when fewer than ``capacity``
-unfinished jobs are ahead of it. No lock is held while it runs, so a crash cannot block a place.
+The file ``queue/<ticket>-<job>`` represents one job that waits or runs. A job may run when fewer than ``capacity``
+unfinished jobs are ahead of it. The queue holds no lock while a job runs, so a crash cannot block a slot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from mlengine.backends.local.record import Job
 from mlengine.runtime.file_lock import FileLock, held
 
-# How long a job may take from its ticket until its launcher holds the file lock.
+# The longest time between a job's ticket and the moment at which its launcher holds the file lock.
 START_SECONDS = 60.0
 # Other files in the directory are ignored.
 _TICKET = re.compile(r"(\d{10})-(.+)")
@@ -40,7 +40,7 @@ class Queue:
         return self.state_dir / "queue"
 
     def enter(self, job: str) -> Ticket:
-        """Add the job to the queue. Safe to repeat: returns the existing ticket."""
+        """Add the job to the queue. A repeated call returns the existing ticket."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
         try:
@@ -57,13 +57,13 @@ class Queue:
                 lock.give_back()
 
     def leave(self, job: str) -> None:
-        """Remove the job from the queue. Safe to repeat."""
+        """Remove the job from the queue. The call can be repeated safely."""
         for ticket in self.tickets():
             if ticket.job == job:
                 ticket.path.unlink(missing_ok=True)
 
     def tickets(self) -> list[Ticket]:
-        """All tickets, in order."""
+        """All tickets, in order of submission."""
         if not self.folder.is_dir():
             return []
         pairs = ((path, _TICKET.fullmatch(path.name)) for path in self.folder.iterdir())
@@ -73,7 +73,7 @@ class Queue:
         )
 
     def place(self, job: str, capacity: int, reap: Callable[[Job], object]) -> int:
-        """The job's place among those that wait, from 1; 0 if it may run.
+        """The job's position among the waiting jobs, from 1; 0 if it may run.
 
         :param reap: called with an earlier job whose launcher has died, to end the processes that it left.
         """
@@ -102,7 +102,7 @@ class Queue:
             return True
         reap(job)
         if job.submission_file.exists() and not job.terminal():
-            return True  # the processes that its launcher left have time to save
+            return True  # the processes that the job's launcher left are given time to save
         ticket.path.unlink(missing_ok=True)
         return False
 

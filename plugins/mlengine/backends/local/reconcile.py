@@ -1,6 +1,6 @@
-"""Reconcile a job whose launcher has died: end the processes that it left, and write the final state.
+"""Reconciles a job whose launcher has died: ends the processes that the launcher left, and writes the final state.
 
-The process that finds the file lock free does it while it holds the lock: a ``describe``, a ``cancel``, or the next
+The process that finds the file lock free does this while it holds the lock: a ``describe``, a ``cancel``, or the next
 job in the queue. It does not wait: processes that get SIGTERM have the usual time to save, and a later call kills them.
 Until then the job has not ended. The job is never resumed: attempt n+1 continues from its checkpoint.
 """
@@ -25,12 +25,12 @@ _GRACE_SECONDS = 10.0  # for the processes of a job whose settings cannot be rea
 
 
 def reconcile(job: Job) -> dict[str, Any] | None:
-    """Continue to end a job whose launcher has died. Returns its state; ``None`` if it has none yet.
+    """Take the next step to end a job whose launcher has died. Return the job's state; ``None`` if it has none yet.
 
-    Does nothing if the job has ended, or if its launcher is running or starting.
+    Nothing is done if the job has ended, or if its launcher is running or starting.
     """
     if _is_starting(job):
-        return None  # its submitter needs the lock
+        return None  # the job's submitter needs the lock
     lock = FileLock.take(job.lock_file)
     if lock is None:
         return job.state()
@@ -53,7 +53,7 @@ def reconcile(job: Job) -> dict[str, Any] | None:
 
 
 def _is_starting(job: Job) -> bool:
-    """Whether the job may still get a launcher, or is not submitted."""
+    """Whether the job may still get a launcher, or has not been submitted."""
     if job.state() is not None:
         return False
     if not job.submission_file.exists():
@@ -62,9 +62,10 @@ def _is_starting(job: Job) -> bool:
 
 
 def _submitted(job: Job) -> tuple[float, float, str]:
-    """When the job was submitted, the seconds that its processes have to save, and why its submission is unreadable.
+    """The time of the submission, the seconds that the job's processes have to save, and a reason.
 
-    A job that another version of mlengine has submitted must not keep the others waiting.
+    The reason says why the submission cannot be read; it is empty if it can. An unreadable submission is no error here:
+    a job that another version of mlengine has submitted must not keep the others waiting.
     """
     try:
         stored = job.submission()
@@ -78,7 +79,7 @@ def _submitted(job: Job) -> tuple[float, float, str]:
 
 
 def _time_is_up(job: Job, left: list[Process], seconds: float) -> bool:
-    """Whether the orphan processes got SIGTERM long enough ago. The first call sends it."""
+    """Whether the orphan processes got SIGTERM at least ``seconds`` ago. The first call sends it."""
     try:
         return time.time() - job.orphans_file.stat().st_mtime > seconds
     except FileNotFoundError:

@@ -38,7 +38,7 @@ _PLAIN = re.compile(r"^[A-Za-z0-9_]{1,64}$")
 
 
 def job_name(key: str, attempt: int) -> str:
-    """The job's name, from key and attempt alone: a repeated submission names the same job."""
+    """The job's name. It depends only on key and attempt, so a repeated submission names the same job."""
     return f"{key_name(key)}-{attempt}"
 
 
@@ -48,7 +48,7 @@ def key_name(key: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """The paths of one job, and readers for its files."""
+    """The paths of one job's files, and the methods that read them."""
 
     root: Path
 
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def lock_file(self) -> Path:
-        """The launcher holds a lock on it while it runs."""
+        """The file that the launcher keeps locked while it runs."""
         return self.root / "lease"  # prose: ok - the name is in existing state directories
 
     @property
@@ -79,12 +79,12 @@ class Job:
 
     @property
     def orphans_file(self) -> Path:
-        """Marker: orphan shutdown started."""
+        """The marker that the shutdown of orphan processes has started."""
         return self.root / "orphans"
 
     @property
     def step_file(self) -> Path:
-        """The result of the last ``stage`` process."""
+        """The file with the result of the last ``stage`` process."""
         return self.root / "step.json"
 
     @property
@@ -99,11 +99,11 @@ class Job:
         return self.root / "work" / replica
 
     def log(self, replica: str) -> Path:
-        """``replica`` is ``role-index``, or ``launcher``."""
+        """The log file of a replica. ``replica`` is ``role-index``, or ``launcher``."""
         return self.launcher_log if replica == "launcher" else self.logs / f"{replica}.log"
 
     def stderr_log(self, replica: str) -> Path:
-        """The log of stderr, if the job keeps it apart."""
+        """The log file of a replica's stderr, if the job keeps it apart."""
         return self.logs / f"{replica}{STDERR}.log"
 
     def submission(self) -> Stored | None:
@@ -114,7 +114,7 @@ class Job:
     def state(self) -> dict[str, Any] | None:
         """The state that the launcher wrote last; ``None`` if it has written none.
 
-        An unreadable file is an unknown state: the launcher replaces it, or the job is reconciled as lost.
+        An unreadable file counts as an unknown state: the launcher replaces it, or the job is reconciled as lost.
         """
         try:
             return read_json(self.state_file)
@@ -128,10 +128,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """A submission on disk, with the settings that it was made with.
+    """A submission on disk, with the settings with which it was made.
 
-    :param host: the host that it was submitted on (:mod:`mlengine.backends.local.host`).
-    :param separate_stderr: stderr of a replica has a log of its own.
+    :param host: the host on which it was submitted (:mod:`mlengine.backends.local.host`).
+    :param separate_stderr: whether the stderr of each replica has its own log.
     """
 
     submission: Submission
@@ -169,7 +169,10 @@ class Stored:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Stored:
-        """:raises BackendError: written by another version of this project, or by another program."""
+        """Read the content of ``submission.json``.
+
+        :raises BackendError: the file was written by another version of this project, or by another program.
+        """
         try:
             submission = Submission(
                 key=data["key"],

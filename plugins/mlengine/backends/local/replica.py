@@ -1,4 +1,4 @@
-"""One replica: its process, its log, its restarts. The supervisor decides when it is restarted."""
+"""One replica of a job: its process, its log and its restarts. The supervisor decides when it is restarted."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mlengine.runtime.processes import Process
 class Replica:
     """A process of the cluster, in its own session.
 
-    :param port: the port in ``TF_CONFIG``; ``None`` if others do not connect to it.
-    :param stderr_log: the log of stderr; ``None`` if it is in ``log``.
+    :param port: the port in ``TF_CONFIG``; ``None`` if no other replica connects to this one.
+    :param stderr_log: the log of stderr; ``None`` if stderr goes to ``log``.
     :param more_ports: other ports that it may use (:mod:`mlengine.runtime.rendezvous`).
     :param gpus: its GPUs, which it keeps reserved while it runs.
-    :param exit_code: of its last process, once that has ended.
+    :param exit_code: the exit code of its last process, once that has ended.
     :param restart_at: monotonic time of the next start, while a restart is pending.
     """
 
@@ -61,7 +61,10 @@ class Replica:
         return self.restart_at is not None
 
     def start(self) -> None:
-        """Start the process. :raises OSError: if the interpreter cannot be run."""
+        """Start the process.
+
+        :raises OSError: the interpreter cannot be run.
+        """
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for port in self._ports():
@@ -87,11 +90,11 @@ class Replica:
         self.exit_code, self.restart_at, self.began = None, None, time.monotonic()
 
     def taken_port(self) -> Port | None:
-        """A port of this replica that another program uses. Call after it has ended."""
+        """A port of this replica that another program uses. Call this only after the replica has ended."""
         return next((port for port in self._ports() if port.taken()), None)
 
     def poll(self) -> int | None:
-        """The exit code, returned once: by the first poll after the process and its children have ended."""
+        """The exit code. Only the first call after the process and its children have ended returns it."""
         if self.process is None or not _ended(self.process):
             return None
         # Until it is reaped, its pid and its process group cannot be reused.
@@ -101,14 +104,14 @@ class Replica:
         return self.exit_code
 
     def terminate(self) -> None:
-        """SIGTERM to the process only, as in a container: it may need its children to save its work."""
+        """Send SIGTERM to the process only, as in a container: it may need its children to save its work."""
         if self.process is not None:
             self._signal(signal.SIGTERM)
-            # A stopped process would not see the signal before the SIGKILL.
+            # A stopped process would not receive the signal before the SIGKILL.
             self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL to the process and everything in its group."""
+        """Send SIGKILL to the process and everything in its group."""
         if self.process is not None:
             self._kill_group()
 
@@ -140,7 +143,7 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _end_line(log: Path, descriptor: int) -> None:
-    """End the last line, if the replica was killed while writing it: the restarted replica appends to the same log."""
+    """End the log's last line if the replica was killed while writing it: a restarted replica appends to that log."""
     size = log.stat().st_size
     if size:
         with log.open("rb") as file:

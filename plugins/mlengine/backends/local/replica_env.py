@@ -1,7 +1,7 @@
 """The environment variables and arguments of a job's replicas, as Vertex AI would set them.
 
-``$(VAR)`` in an argument may refer to the variables that Vertex AI declares for a container: the service's, the job's
-own, and ``TF_CONFIG``. It never refers to a variable of this machine.
+``$(VAR)`` in an argument may refer to the variables that Vertex AI declares for a container: those of the service,
+those of the job file, and ``TF_CONFIG``. It never refers to a variable of this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def base_env(root: Path, state_dir: Path, submission: Submission, python: Path) 
     cache = state_dir / "data-cache"
     cache.mkdir(exist_ok=True)
     return {
-        # Otherwise TensorFlow takes all of a GPU's memory, also what another program on it needs.
+        # Otherwise TensorFlow takes all memory of a GPU, even what another program on that GPU needs.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         **env,
         "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
@@ -54,14 +54,14 @@ def replica_env(
     devices: Mapping[str, str] | None = None,
     accelerator: tuple[str, int] | None = None,
 ) -> dict[str, str]:
-    """The variables of one replica: ``base``, those by which it finds the others, and a scratch directory of its own.
+    """The variables of one replica: ``base``, those by which it finds the others, and those of its scratch directory.
 
-    :param base: the variables that all replicas share. The job's own take precedence over those of its framework.
+    :param base: the variables that all replicas share. The job file's take precedence over those of its framework.
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param chief_ports: as :func:`mlengine.runtime.rendezvous.rendezvous_variables` describes them.
-    :param devices: the variables of its GPUs (:func:`mlengine.backends.local.gpus.variables`). The job's own take
-        precedence. ``None`` leaves what ``base`` has.
-    :param accelerator: type and number of the accelerators that it has; by default those of the job file.
+    :param devices: the variables of its GPUs (:func:`mlengine.backends.local.gpus.variables`). The job file's take
+        precedence. ``None`` keeps the values of ``base``.
+    :param accelerator: the type and the number of the replica's accelerators; by default those of the job file.
     """
     if accelerator is None:
         pool = submission.spec.pool(role)
@@ -84,7 +84,7 @@ def replica_env(
 def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
     """The trainer's arguments, ``--job-dir`` last.
 
-    :param env: the replica's.
+    :param env: the environment variables of the replica.
     """
     spec = submission.spec
     args = list(spec.args)
@@ -97,7 +97,7 @@ def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
 
 
 def own_variables(submission: Submission) -> dict[str, str]:
-    """The job's own variables."""
+    """The environment variables that the job file sets."""
     env = submission.spec.env
     return expand_environment(env, _service(submission)) if submission.spec.expand_variables else dict(env)
 

@@ -20,7 +20,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal
 
 
 class Limits(Protocol):
-    """The settings of restarts, of each backend that restarts replicas itself."""
+    """The restart settings that each backend has that restarts replicas itself."""
 
     @property
     def max_restarts(self) -> int: ...
@@ -32,7 +32,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an exit code means.
+    """The meaning of an exit code.
 
     :param again: whether a chief is restarted after it.
     :param cause: the cause of the job's failure, when no restarts are left.
@@ -82,5 +82,5 @@ def restarts_allowed(role: Role, code: int, settings: Limits) -> int:
 
 
 def backoff(restarts: int, settings: Limits) -> float:
-    """Seconds to wait before the next restart."""
+    """The seconds to wait before the next restart."""
     return float(min(_LONGEST_BACKOFF, settings.restart_backoff_seconds * 2**restarts))

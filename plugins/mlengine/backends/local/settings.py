@@ -1,7 +1,7 @@
-"""The local backend's settings: those whose names begin with ``local_``, as :mod:`mlengine.settings` finds them.
+"""The local backend's settings: those whose names begin with ``local_``, as :mod:`mlengine.settings` reads them.
 
-``max_workers`` here is the setting ``local_max_workers``, and so on for every field. A job keeps the settings that it
-was submitted with.
+``max_workers`` here is the setting ``local_max_workers``, and so on for every field. A job keeps the settings with
+which it was submitted.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def _cores() -> int:
 class Settings:
     """The settings of one job. Their defaults are in :data:`mlengine.settings.SETTINGS`.
 
-    :param max_concurrent_jobs: jobs that run at the same time on this machine; others are queued.
-    :param max_workers: replicas of a job, per role; larger clusters are capped (:meth:`LocalBackend.cap`).
-    :param python_path: interpreter of training environments; "" is the one that submits.
-    :param max_restarts: consecutive restarts of a worker, parameter server or evaluator.
-    :param max_chief_restarts: restarts of the chief after a signal or an exit code that asks for one.
-    :param restart_backoff_seconds: before the first restart; doubled for each further one.
-    :param termination_grace_seconds: between SIGTERM and SIGKILL.
-    :param linger_seconds: for workers to end by themselves after the chief.
-    :param build_timeout_seconds: for downloading the packages and building the environment.
+    :param max_concurrent_jobs: the number of jobs that run at the same time on this machine; others are queued.
+    :param max_workers: the limit of a job's replicas, per role; larger clusters are capped (:meth:`LocalBackend.cap`).
+    :param python_path: the interpreter of training environments; "" is the one of the process that submits.
+    :param max_restarts: the limit of consecutive restarts of a worker, parameter server or evaluator.
+    :param max_chief_restarts: the limit of restarts of the chief after a signal or an exit code that asks for one.
+    :param restart_backoff_seconds: the pause before the first restart; doubled for each further one.
+    :param termination_grace_seconds: the time between SIGTERM and SIGKILL.
+    :param linger_seconds: the time that workers have to end by themselves after the chief.
+    :param build_timeout_seconds: the time limit for downloading the packages and building the environment.
     :param empty_output_warning_seconds: a chief that succeeds sooner and wrote nothing is reported; 0 disables that.
-    :param log_upload_timeout_seconds: for uploading the logs when the job has ended; 0 disables the upload.
+    :param log_upload_timeout_seconds: the time limit for uploading the logs after the job; 0 disables the upload.
     :param gpus: the GPUs that jobs may use; "" is all that are visible (:func:`mlengine.backends.local.gpus.find`).
-    :param keep_environments: unused environments that are kept; the least recently used are removed first.
+    :param keep_environments: the number of unused environments that are kept; the least recently used go first.
     """
 
     max_concurrent_jobs: int
@@ -56,7 +56,7 @@ class Settings:
 
     @classmethod
     def load(cls, **given: Any) -> Self:
-        """The given values; others as :mod:`mlengine.settings` finds them.
+        """The given values; all others are read from :mod:`mlengine.settings`.
 
         :raises BackendError: there is no setting of a given name.
         :raises SettingError: a value is not a number, or is too small.
@@ -85,7 +85,7 @@ class Settings:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """As :meth:`from_json` reads it."""
+        """The settings in the format that :meth:`from_json` reads."""
         return asdict(self)
 
 
@@ -100,6 +100,6 @@ def _value(name: str, kind: str, given: object) -> str | int | float:
 
 
 def _suits_machine() -> dict[str, int]:
-    """Defaults that depend on the machine."""
+    """The defaults that depend on the machine."""
     cores = _cores()
     return {"max_concurrent_jobs": max(1, cores // 2), "max_workers": max(2, cores), "max_ps": max(1, cores // 2)}

@@ -38,7 +38,7 @@ _PASSING = re.compile(
 
 
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Build the job's environments, for replicas with and without GPUs; returns their digests by role."""
+    """Build the job's environments, for replicas with and without GPUs. Return the environments' digests by role."""
     spec, built = stored.submission.spec, {}
     for pool in spec.pools:
         kind = gpus.accelerator(pool)
@@ -54,18 +54,18 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
                 say=say,
             )
     environment = built[gpus.accelerator(spec.pools[0])]
-    # Before the job starts, so that the record exists however the job ends.
+    # This is recorded before the job starts, so that the record exists however the job ends.
     text = "".join(f"{line}\n" for line in environment.lock)
     uri = JobDir(stored.submission.job_dir.rstrip("/")).environment
     try:
         storage.write(uri, text.encode(), "text/plain; charset=utf-8")
-    except MlengineError as error:  # only a record: the job can run without it
+    except MlengineError as error:  # it is only a record: the job can run without it
         say(f"the list of installed packages could not be written to the bucket: {error.message}")
     return {"digests": {pool.role.value: built[gpus.accelerator(pool)].digest for pool in spec.pools}}
 
 
 def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # noqa: ARG001 - one signature for all steps
-    """Whether the trainer wrote anything."""
+    """Check whether the trainer wrote any output."""
     return {"empty": wrote_nothing(storage, stored.submission.job_dir)}
 
 
@@ -79,9 +79,9 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
 
 
 def is_temporary(error: MlengineError) -> bool:
-    """Whether the build can succeed later, as after a full disk or a package index that does not respond.
+    """Whether a build that failed can succeed later, as after a full disk or a package index that does not respond.
 
-    uv reports these only in the text of its messages.
+    uv reports such errors only in the text of its messages.
     """
     if isinstance(error, EnvironmentBuildError):
         return _PASSING.search(error.message) is not None
@@ -89,7 +89,7 @@ def is_temporary(error: MlengineError) -> bool:
 
 
 def say(text: str) -> None:
-    """One line for the launcher's log."""
+    """Write one line to the launcher's log."""
     if text:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Writes the job's state file, even if the disk is full."""
+"""Writes a job's state file, even if the disk is full."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StateFile:
         self._data |= more
 
     def write(self, state: JobState, detail: str, **more: Any) -> bool:
-        """Write the state. On a full disk, a state that is not terminal may be lost. Returns whether it was written."""
+        """Write the state and return whether it was written. On a full disk, a non-terminal state may be lost."""
         self._data |= {"state": state.value, "detail": detail, **more}
         deadline = time.monotonic() + (_INSIST_SECONDS if state.terminal else 0.0)
         if state.terminal:

@@ -1,4 +1,4 @@
-"""What may end a job from outside: a cancellation, a deadline, the loss of its files, or a signal to its launcher."""
+"""Conditions that end a job early: a cancellation, a deadline, the loss of its files, or a signal to its launcher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlengine.core.spec import TrainingSpec
 
 
 class Orders:
-    """Checked in every wait of the launcher.
+    """The stop conditions of one job, which the launcher checks whenever it waits.
 
     :param on_cancel: called once, when a cancellation is first seen.
     """
@@ -28,18 +28,18 @@ class Orders:
         self._training_at: float | None = None
 
     def training_begins(self) -> None:
-        """From here on ``max_running_seconds`` counts, and ``max_wait_seconds`` no longer does."""
+        """From now on, apply the limit ``max_running_seconds`` instead of ``max_wait_seconds``."""
         self._training_at = time.monotonic()
 
     def check(self) -> Outcome | None:
-        """The outcome that was ordered, or ``None``: go on."""
+        """The outcome of a job that must end now; ``None`` if the job may continue."""
         if self._cancelled or self._job.cancel_file.exists():
             if not self._cancelled:
                 self._cancelled = True
                 self._on_cancel()
             return Outcome.cancelled()
         if not self._job.submission_file.exists():
-            # Others take the job for lost, and continue with another attempt.
+            # Other processes consider the job lost, and continue with another attempt.
             return Outcome.because(FailureCause.LOST, f"the job's directory {self._job.root} was deleted")
         if self._waker.stopped:
             return Outcome.because(FailureCause.PREEMPTED, f"the launcher was stopped ({self._waker.stopped})")

@@ -1,7 +1,7 @@
 """Starts the replicas of one job, restarts them within limits, and ends the job when the chief ends.
 
 1. Ports are reserved and all replicas are started: parameter servers first, so that they listen early, the chief last.
-2. A replica that fails is restarted after a pause, as ``restart_policy`` says.
+2. A replica that fails is restarted after a pause, as ``restart_policy`` defines.
 3. The job ends when the chief ends. Workers have some time to finish, as they still need the parameter servers; then
    all replicas get SIGTERM, and later SIGKILL.
 4. The job fails when a replica has used up its restarts. An evaluator is an exception: it does not take part in
@@ -34,7 +34,7 @@ log = getLogger("mlengine.local")
 _ADDRESSED = (Role.CHIEF, Role.WORKER, Role.PS)
 _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
 _PORT_CHECK_SECONDS = 3.0
-_MOST_CLUSTERS = 4  # how often a cluster is restarted because a port was taken
+_MOST_CLUSTERS = 4  # the most times that a cluster is started if its ports are taken
 
 
 @dataclass
@@ -42,12 +42,12 @@ class Supervisor:
     """Runs the replicas of one job until it ends.
 
     :param environments: for each role, the interpreter and the variables that its replicas share.
-    :param gpus: the GPUs of each replica that has some.
+    :param gpus: the GPUs of each replica that has any.
     :param orders: polled; returns the outcome if the job is to end now (cancelled, deadline, SIGTERM).
     :param wait: sleeps for at most the given seconds; returns early if a child process ends. Its second argument is
         the set of pids that this class reaps itself.
     :param report: called on every change of state, with a message and the replicas.
-    :param chief_seconds: run time of the chief's last process; set when it ends with exit code 0.
+    :param chief_seconds: the run time of the chief's last process; set when it ends with exit code 0.
     """
 
     job: Job
@@ -63,7 +63,7 @@ class Supervisor:
     _next_port_check: float = 0.0
 
     def run(self) -> Outcome:
-        """Run until the job has an outcome and none of its processes is left."""
+        """Run the replicas until the job has an outcome and none of its processes is left."""
         for _ in range(_MOST_CLUSTERS):
             taken = ports.take(len(CHIEF_PORTS) + self._addressed(), self.job.state_dir / "locks")
             try:
@@ -81,7 +81,7 @@ class Supervisor:
         return sum(role in _ADDRESSED for role, _ in spec.replicas) if has_cluster(spec) else 0
 
     def _run_once(self, taken: list[ports.Port]) -> Outcome | None:
-        """``None``: another program took a port, and the cluster must restart on other ports."""
+        """Run the cluster once. ``None`` if another program took a port: the cluster must restart on other ports."""
         self.replicas = self._make(taken)
         for replica in sorted(self.replicas, key=lambda it: _START_ORDER.index(it.role)):
             if (order := self.orders()) is not None:
@@ -156,7 +156,7 @@ class Supervisor:
         return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr, tuple(more), gpus)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
-        """Handle the end of a replica. Returns the job's outcome, or ``None`` if the job continues."""
+        """Handle the end of a replica. Return the job's outcome; ``None`` if the job continues."""
         meaning = restart_policy.meaning(code)
         log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
         if code == 0:
@@ -186,7 +186,7 @@ class Supervisor:
     def _failed(self, replica: Replica, code: int, meaning: restart_policy.Meaning) -> Outcome:
         after = f" after {replica.restarts} restarts" if replica.restarts else ""
         message = f"{replica.name} {meaning.text}, exit code {code}{after}"
-        # An error message is on stderr; without one, the last output may say why.
+        # An error message is on stderr; if there is none, the last lines of stdout may show the cause.
         tail = (logs.last_lines(replica.stderr_log) if replica.stderr_log else ()) or logs.last_lines(replica.log)
         return Outcome.failed(Failure(meaning.cause, message, replica.name, code, tail))
 
@@ -199,7 +199,7 @@ class Supervisor:
                 self._report()
 
     def _check_listeners(self) -> None:
-        """Report the replicas whose port has no listener. If none listens, the framework does not use the ports."""
+        """Report the replicas whose port has no listener. If no port has one, the framework does not use the ports."""
         if time.monotonic() < self._next_port_check or not any(it.port for it in self.replicas):
             return
         self._next_port_check = time.monotonic() + _PORT_CHECK_SECONDS
@@ -215,7 +215,7 @@ class Supervisor:
             self._report()
 
     def _report(self) -> None:
-        """Update the status line: how many replicas run."""
+        """Report the job's state, with a status line that says how many replicas are running."""
         running = sum(replica.running for replica in self.replicas)
         done = sum(replica.exit_code == 0 for replica in self.replicas)
         waiting = [f"{it.name} (exit code {it.exit_code}, restart {it.restarts})" for it in self.replicas if it.waiting]
@@ -232,9 +232,9 @@ class Supervisor:
         self.report(detail, self.replicas)
 
     def _end(self, grace: float, *, linger: float = 0.0) -> None:
-        """End all replicas; returns when none is running.
+        """End all replicas, and return when none is running.
 
-        :param linger: seconds that workers have to end by themselves first.
+        :param linger: the seconds that workers have to end by themselves first.
         """
         for replica in self.replicas:
             replica.restart_at = None

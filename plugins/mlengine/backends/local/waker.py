@@ -1,4 +1,4 @@
-"""A sleep that ends early when a child ends or a signal arrives."""
+"""A sleep that ends early when a child process ends or a signal arrives."""
 
 from __future__ import annotations
 

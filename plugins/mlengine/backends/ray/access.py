@@ -1,6 +1,6 @@
-"""Address and credentials of a Ray cluster: the settings ``ray_address``, ``ray_token`` and ``ray_headers``.
+"""The address and credentials of a Ray cluster: the settings ``ray_address``, ``ray_token`` and ``ray_headers``.
 
-They are found by the rule of :mod:`mlengine.settings`: argument, extra of the Airflow connection, configuration.
+They are read in the order of :mod:`mlengine.settings`: argument, extra of the Airflow connection, configuration.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from mlengine.backends.ray.settings import json_setting
 from mlengine.core.errors import BackendError, SettingError
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_VALUE = re.compile(r"[ -~]*")  # of a header
+_VALUE = re.compile(r"[ -~]*")  # the value of a header
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 @dataclass(frozen=True)
 class Access:
-    """:param address: URL of the cluster's dashboard, without a trailing slash. :param headers: of every request."""
+    """The address of a cluster, and the headers with which its dashboard is called.
+
+    :param address: the URL of the cluster's dashboard, without a trailing slash.
+    :param headers: the headers of every request.
+    """
 
     address: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def loopback(self) -> bool:
-        """Whether the dashboard is on this machine: no proxy is used for it."""
+        """Whether the dashboard is on this machine, so that no proxy is used for it."""
         return urlsplit(self.address).hostname in _LOOPBACK
 
     @classmethod
@@ -40,7 +44,7 @@ class Access:
         headers: Mapping[str, str] | str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Self:
-        """From arguments, connection and configuration.
+        """Read address and credentials from arguments, connection and configuration.
 
         :raises BackendError: there is no address, or it is not the URL of a dashboard.
         :raises SettingError: a header or the token is not valid.
@@ -84,12 +88,12 @@ def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or an address in broken brackets
+    except ValueError:  # the port is not a number, or the brackets of an IPv6 address are not balanced
         return False
 
 
 def extra_of(gcp_conn_id: str | None) -> Mapping[str, Any]:
-    """The extra of an Airflow connection; empty without one, or if it does not exist."""
+    """The extra of an Airflow connection; empty without ``gcp_conn_id``, or if the connection does not exist."""
     if gcp_conn_id is None:
         return {}
     from airflow.sdk import BaseHook

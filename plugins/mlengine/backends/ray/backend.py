@@ -1,7 +1,7 @@
-"""The backend ``ray``: the six methods of a backend over Ray's Jobs API, and the job's folder in the bucket.
+"""The backend ``ray``: a backend's six methods, implemented with Ray's Jobs API and the job's folder in the bucket.
 
-At most one job for a key and attempt: Ray's ``submission_id`` consists of both, and Ray refuses a second job of that
-name. So every call here may be repeated.
+There is at most one job for a key and attempt: Ray's ``submission_id`` consists of both, and Ray refuses a second job
+of that name. So every call here may be repeated.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-LOST_SECONDS = 60.0  # if the driver has not written how long its replicas may run on without it
-JOIN_SECONDS = 180.0  # for nodes to join a head node that was started again; Ray's nodes need 60 s to miss the old one
-STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
+LOST_SECONDS = 60.0  # used if the driver has not written how long its replicas may run on without it
+JOIN_SECONDS = 180.0  # within which nodes join a restarted head node; Ray's nodes take 60 s to miss the old one
+STOP_SECONDS = 30.0  # within which Ray must find the process that a cancellation stops
 _THREADS = 16
 _KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
 
@@ -42,25 +42,25 @@ class RayBackend:
 
     The replicas use the application default credentials of the cluster's nodes.
 
-    :param address: URL of the cluster's dashboard; by default the setting ``ray_address``.
-    :param token: sent as a bearer token; by default the setting ``ray_token``.
-    :param headers: of every request; by default the setting ``ray_headers``.
-    :param gcp_conn_id: an Airflow connection: its extra may have address, token and headers.
+    :param address: the URL of the cluster's dashboard; by default the setting ``ray_address``.
+    :param token: a bearer token for every request; by default the setting ``ray_token``.
+    :param headers: the headers of every request; by default the setting ``ray_headers``.
+    :param gcp_conn_id: an Airflow connection, whose extra may contain address, token and headers.
     :param impersonation_chain: service accounts to impersonate for the bucket.
     :param client: replaces the REST client.
     :param storage: replaces the storage client.
-    :param lost_seconds: a job whose driver has ended without a final state is UNKNOWN for so many seconds, until none
-        of its replicas can be running. By default what the driver has written.
-    :param join_seconds: a job that does not fit is refused after so many seconds, if the head node has just been
-        started: its nodes may still be joining.
-    :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
+    :param lost_seconds: the seconds for which a job is UNKNOWN after its driver has ended without a final state: after
+        that time, none of its replicas can be running. By default, the number that the driver has written.
+    :param join_seconds: the seconds after the start of the head node before which a job is not refused because it does
+        not fit: nodes may still be joining.
+    :param given: fields of :class:`RaySettings`. All other fields are read from :mod:`mlengine.settings`.
 
     Nothing is read, imported or requested before the first method is called.
     """
 
     name = "ray"
     logs_at_once = 1000
-    limits_restarts = True  # ray_max_cluster_restarts
+    limits_restarts = True  # the limit is the setting ray_max_cluster_restarts
     polling_settings = frozenset({"address", "token", "headers", "gcp_conn_id", "impersonation_chain", "lost_seconds"})
 
     def __init__(
@@ -94,7 +94,7 @@ class RayBackend:
         region: str | None = None,  # noqa: ARG003
         **more: Any,
     ) -> Self:
-        """With the extra of an Airflow connection, and its credentials for the bucket."""
+        """A backend with the extra of an Airflow connection, and with the connection's credentials for the bucket."""
         return cls(gcp_conn_id=gcp_conn_id, **more)
 
     def _prepared(self, submission: Submission) -> tuple[Stored, list[Bundle]]:
@@ -104,7 +104,7 @@ class RayBackend:
         return stored, bundles(submission.spec, stored.settings.resources)
 
     def show(self, submission: Submission) -> str:
-        """See :class:`mlengine.backends.ShowsRequest`. Sends no request: whether the job fits is not checked."""
+        """See :class:`mlengine.backends.ShowsRequest`. As no request is sent, the job may not fit into the cluster."""
         stored, wanted = self._prepared(submission)
         return shown.request(stored, wanted)
 
@@ -138,7 +138,12 @@ class RayBackend:
         return stored.handle
 
     def _check_fit(self, stored: Stored, wanted: list[Bundle]) -> None:
-        """Refuse a job that does not fit, but not while the nodes of a new head node may still be joining."""
+        """Refuse a job that does not fit into the cluster.
+
+        If the head node has just been started, nodes may still be joining: then the check is repeated for a while.
+
+        :raises BackendError: the job does not fit.
+        """
         client, it = self._open(), stored.submission
         until = time.monotonic() + self._join_seconds
         while True:
@@ -155,9 +160,9 @@ class RayBackend:
         return [handle for job, handle in self._list() if job["metadata"][_KEY] == key]
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
-        """One list call for all jobs, and one object in the bucket for each.
+        """The states of the jobs, read with one list call for all jobs, and one object in the bucket for each.
 
-        The list comes first: if Ray says that a job has ended, its driver has written its last state.
+        The list is read first: if Ray says that a job has ended, its driver has already written its last state.
         """
         if not handles:
             return []
@@ -184,13 +189,13 @@ class RayBackend:
     def cancel(self, handle: JobHandle) -> None:
         """Stop the job, and verify that Ray has found it: a job that is just being created has nothing to stop yet.
 
-        :raises BackendUnavailableError: Ray did not stop it.
+        :raises BackendUnavailableError: Ray did not stop the job.
         :raises BackendError: the job was submitted to another cluster.
         """
         client = self._open()
         try:
             self._storage.write(cancel_uri(folder(handle)), b"{}", "application/json")
-        except MlengineError as error:  # the mark matters only if the job is lost meanwhile
+        except MlengineError as error:  # cancel.json matters only if the job is lost meanwhile
             log.warning("The cancellation of %s could not be recorded: %s", handle.name, error)
         until = time.monotonic() + STOP_SECONDS
         while not client.stop(handle.name):
@@ -239,13 +244,13 @@ class RayBackend:
             why = error.message if isinstance(error, MlengineError) else repr(error)
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {why}")
         if written is not None and JobState(written["state"]).terminal:
-            return found  # it was written when all replicas had ended
+            return found  # the driver wrote it when all replicas had ended
         if job is None and (elsewhere := self._elsewhere(handle)):
             return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
         return found if written is None else self._delayed(found, written, may_return=job is None)
 
     def _written(self, handle: JobHandle) -> dict[str, Any] | None:
-        """The state that the driver has written; ``None`` if there is none: no replica was started."""
+        """The state that the driver has written; ``None`` if there is none, so that no replica was started."""
         try:
             written: dict[str, Any] = json.loads(self._storage.read(state_uri(folder(handle))))
         except ObjectMissingError:
@@ -254,7 +259,7 @@ class RayBackend:
         return written
 
     def _elsewhere(self, handle: JobHandle) -> str:
-        """Why a job that this cluster does not know may run on another one; empty if it cannot."""
+        """The reason why a job that this cluster does not know may run on another one; empty if it cannot."""
         try:
             submitted_cluster.check(self._storage, handle, self._open().access.address)
         except MlengineError as error:
@@ -270,7 +275,9 @@ class RayBackend:
             return False
 
     def _delayed(self, found: JobStatus, written: Mapping[str, Any], *, may_return: bool) -> JobStatus:
-        """The status, but UNKNOWN while replicas may still be running whose driver has ended without a final state.
+        """The status of a job, with the state UNKNOWN while replicas may be running.
+
+        If the driver has ended without a final state, replicas run on for some time.
 
         :param may_return: see :func:`mlengine.backends.ray.lost_jobs.lost_for`.
         """
@@ -292,12 +299,12 @@ def _handle(job: Job) -> JobHandle:
 
 
 def _request(stored: Stored, package_uri: str) -> dict[str, Any]:
-    """The body of a submission."""
+    """The body of the request that submits a job."""
     it, chosen = stored.submission, stored.settings
     runtime_env = dict(chosen.runtime_env)
     stop = chosen.termination_grace_seconds + 30.0
     runtime_env["env_vars"] = {
-        # How long Ray waits for the driver, which ends the replicas, before it kills the driver.
+        # The time that Ray gives the driver to end the replicas, before Ray kills the driver.
         "RAY_JOB_STOP_WAIT_TIME_S": f"{stop:.0f}",
         **runtime_env.get("env_vars", {}),
     }

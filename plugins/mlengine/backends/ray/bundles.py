@@ -1,8 +1,8 @@
-"""What each replica reserves in the cluster: one bundle of the placement group.
+"""The resources that each replica reserves in the cluster: one bundle of the placement group.
 
-From :attr:`RaySettings.resources <mlengine.backends.ray.settings.RaySettings>`, or else from the machine types of the
-job file. These resources are for all replicas, ``{"CPU": 4, "GPU": 1, "memory_gib": 8}``, or by role,
-``{"chief": {…}, "worker": {…}}``; other names are Ray's custom resources.
+They come from :attr:`RaySettings.resources <mlengine.backends.ray.settings.RaySettings>`, or else from the machine
+types of the job file. The setting has resources for all replicas, ``{"CPU": 4, "GPU": 1, "memory_gib": 8}``, or by
+role, ``{"chief": {…}, "worker": {…}}``; other names are Ray's custom resources.
 :mod:`mlengine.core.job_file.ray_section` has checked them.
 """
 
@@ -22,19 +22,19 @@ from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
 Bundle = dict[str, float]
 
-_ANY_GPU = "GPU"  # of a replica whose job file does not name one
+_ANY_GPU = "GPU"  # the accelerator of a replica whose job file does not name a type
 _GIB = float(1 << 30)
 _ROLES = frozenset(role.value for role in Role)
-_DEFAULT = Size(1)  # of a replica without a machine type
-# Of a machine type's memory. A Ray node of that type offers less than all: 30% of what is free when it starts becomes
-# its object store.
+_DEFAULT = Size(1)  # the size of a replica without a machine type
+# The share of a machine type's memory that is reserved. A Ray node of that type does not offer all of it: 30% of the
+# memory that is free when the node starts becomes its object store.
 _MEMORY_SHARE = 0.6
 
 
 def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
     """One bundle for each of ``spec.replicas``, in their order.
 
-    :param resources: the job's :class:`RaySettings` have them.
+    :param resources: ``resources`` of the job's :class:`RaySettings`.
     :raises BackendError: a replica requests a TPU, or has a machine type whose size is not known.
     """
     by_role = bool(resources) and _ROLES.issuperset(resources)
@@ -47,13 +47,13 @@ def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
 
 
 def accelerators(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The variables by which each of ``spec.replicas`` learns of its accelerator; empty without one.
+    """The environment variables that tell each of ``spec.replicas`` its accelerator; empty without one.
 
-    The environment of a replica has the packages' extra for it: see :mod:`mlengine.runtime.extras`.
+    The environment of a replica has the packages' extra for its accelerator: see :mod:`mlengine.runtime.extras`.
     """
     result = []
     for (role, _), bundle in zip(spec.replicas, bundles(spec, resources), strict=True):
-        # A replica with half a GPU sees one.
+        # A replica that reserves half a GPU sees one GPU.
         pool, count = spec.pool(role), math.ceil(bundle.get("GPU", 0))
         name = tiers.accelerators(pool)[0] if pool else ""
         if not name.startswith("NVIDIA_"):
@@ -67,10 +67,12 @@ def check_fit(
 ) -> None:
     """Refuse a job that the cluster cannot run, even when it is empty.
 
-    :param nodes: what each node has in all.
+    A job for which the search reaches its limit of steps is accepted.
+
+    :param nodes: the total resources of each node.
     :param placement: Ray's strategy for the placement group.
-    :raises BackendError: names the replica, what it needs, and what the largest node has. A job that is not decided
-        within the limit of the search is accepted.
+    :raises BackendError: the job does not fit; the message has the replica, its needs, and the resources of the largest
+        node.
     """
     there = list(nodes)
     for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
@@ -129,7 +131,7 @@ def _does_not_fit(message: str) -> BackendError:
 
 
 def _largest(nodes: list[Bundle], bundle: Bundle) -> str:
-    """The node that comes closest, by the first resource that all lack, then by size."""
+    """The node that comes closest to ``bundle``, by the first resource that all nodes lack, then by size."""
     lacking = next((name for name in bundle if all(node.get(name, 0.0) < bundle[name] for node in nodes)), "CPU")
     largest = max(
         nodes, key=lambda node: (node.get(lacking, 0.0), node.get("CPU", 0.0), node.get("memory", 0.0)), default={}
@@ -138,7 +140,7 @@ def _largest(nodes: list[Bundle], bundle: Bundle) -> str:
 
 
 def describe(bundle: Mapping[str, float]) -> str:
-    """``4 CPU, 8 GiB memory``."""
+    """A bundle for a message, such as ``4 CPU, 8 GiB memory``."""
     parts = [
         f"{amount / _GIB:.3g} GiB memory" if name == "memory" else f"{amount:g} {name}"
         for name, amount in bundle.items()
@@ -179,7 +181,7 @@ def _of_machine(pool: Pool) -> Bundle:
 
 
 def _fits(bundle: Mapping[str, float], node: Mapping[str, float]) -> bool:
-    # Ray counts in parts of 0.0001; a sum of ten times 0.1 is not exactly 1.
+    # Ray counts in units of 0.0001. Without rounding, the sum of ten times 0.1 would not be exactly 1.
     return all(node.get(name, 0.0) + 0.00005 >= amount for name, amount in bundle.items())
 
 

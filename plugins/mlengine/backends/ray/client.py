@@ -1,6 +1,6 @@
 """A REST client for the parts of Ray's dashboard that this backend uses. It does not import ``ray``.
 
-Every call has a deadline, and is retried until then if there is no answer. All calls are safe to repeat, also
+Every call has a deadline, and is retried until then if there is no answer. All calls can be repeated safely, including
 :meth:`RayClient.submit`, because Ray refuses a second job of the same name.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import quote
 from mlengine.backends.ray.access import Access
 from mlengine.core.errors import BackendError, BackendUnavailableError
 
-OLDEST_RAY = (2, 9)  # the oldest that jobs have run on: 2.9.3
+OLDEST_RAY = (2, 9)  # the oldest release on which jobs were run is 2.9.3
 DEADLINE = 60.0  # seconds for one call with its retries
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and for each part of an answer
 _NODES = 10000
@@ -31,11 +31,12 @@ Job = Mapping[str, Any]
 
 
 class RayClient:
-    """Calls of one cluster. Threads may share one.
+    """A client for one cluster. Threads may share one client.
 
-    :param deadline: seconds for one call with its retries.
+    :param deadline: the time limit of one call with its retries, in seconds.
     :param sleep: the function that pauses between retries.
-    :param renew: returns address and credentials as they are now, when a token was refused: it may have expired.
+    :param renew: returns the current address and credentials. It is called when a token was refused: the token may have
+        expired.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class RayClient:
         self.calls = 0  # requests sent, for budgets and tests
 
     def check_version(self) -> str:
-        """The cluster's version of Ray.
+        """Check the cluster's version of Ray, and return it.
 
-        :raises BackendError: the address is no Ray dashboard, or its Ray is too old.
+        :raises BackendError: the address is no Ray dashboard, or the cluster's Ray is too old.
         """
         status, answer = self._call("GET", "/api/version")
         version = answer.get("ray_version") if isinstance(answer, Mapping) else None
@@ -76,7 +77,7 @@ class RayClient:
         return version
 
     def upload(self, name: str, data: bytes) -> None:
-        """Store a package, unless the cluster has it."""
+        """Store a package in the cluster, unless the cluster has it already."""
         path = f"/api/packages/gcs/{name}"
         status, _ = self._call("GET", path)
         if status != 200:
@@ -85,7 +86,7 @@ class RayClient:
                 raise self._refusal("PUT", path, status, answer)
 
     def submit(self, body: Mapping[str, Any]) -> bool:
-        """Submit a job. ``False`` if a job of that name exists.
+        """Submit a job. Return ``False`` if a job of that name exists.
 
         :raises BackendError: Ray refuses the job.
         """
@@ -97,7 +98,7 @@ class RayClient:
         raise self._refusal("POST", "/api/jobs/", status, answer)
 
     def get(self, name: str) -> Job | None:
-        """``None`` if there is no such job."""
+        """Ray's record of a job; ``None`` if there is no such job."""
         path = _job_path(name)
         status, answer = self._call("GET", path)
         if status == 404:
@@ -114,7 +115,7 @@ class RayClient:
         return [job for job in answer if isinstance(job, Mapping) and job.get("submission_id")]
 
     def stop(self, name: str) -> bool:
-        """Ask Ray to stop a job. ``False`` if Ray found no process to stop: it has ended, or has not started yet."""
+        """Ask Ray to stop a job. Return ``False`` if Ray found no process: it has ended, or has not started yet."""
         path = f"{_job_path(name)}/stop"
         status, answer = self._call("POST", path)
         if status == 404:
@@ -124,11 +125,11 @@ class RayClient:
         return bool(answer.get("stopped"))
 
     def nodes(self) -> list[dict[str, float]]:
-        """What each node that is alive has in all, by name of the resource."""
+        """The total resources of each node that is alive, by name of the resource."""
         return [dict(node["resources_total"]) for node in self._alive()]
 
     def head_started(self) -> float | None:
-        """When the head node was started, in seconds since 1970; ``None`` if Ray does not say."""
+        """The time at which the head node was started, in seconds since 1970; ``None`` if Ray does not report it."""
         heads = [node.get("start_time_ms") for node in self._alive() if node.get("is_head_node")]
         return heads[0] / 1000 if heads and heads[0] else None
 
@@ -144,7 +145,7 @@ class RayClient:
     def _call(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, data: bytes | None = None
     ) -> tuple[int, Any]:
-        """Status and JSON, or text if the answer is not JSON.
+        """Send a request until it is answered. Return the HTTP status and the JSON; text if the answer is not JSON.
 
         :raises BackendError: the token was refused.
         :raises BackendUnavailableError: there was no answer until the deadline.
@@ -172,7 +173,7 @@ class RayClient:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _renewed(self) -> bool:
-        """Whether there are other credentials now, for the same address."""
+        """Whether there are new credentials for the same address."""
         if self._renew is None:
             return False
         now = self._renew()
@@ -196,7 +197,7 @@ class RayClient:
                 data=data,
                 headers=dict(self.access.headers),
                 timeout=TIMEOUT,
-                # A redirect leads to a login page, or would send the token elsewhere.
+                # A redirect leads to a login page, or would send the token to another server.
                 allow_redirects=False,
             )
         except requests.RequestException as error:
@@ -210,7 +211,10 @@ class RayClient:
             return reply.status_code, reply.text
 
     def _check_protocol(self, error: Exception) -> None:
-        """:raises BackendError: the server answers, but not as a dashboard would: no retry helps."""
+        """Check whether an error shows that the server is no dashboard, so that a retry would not help.
+
+        :raises BackendError: the server answers, but not as a dashboard would.
+        """
         import requests
 
         address, text = self.access.address, str(error)
@@ -253,7 +257,7 @@ class RayClient:
 
 
 def _job_path(name: str) -> str:
-    """The path of a job. Its name may come from ``job.json``, which any trainer can write."""
+    """The URL path of a job. The job's name may come from ``job.json``, which any trainer can write."""
     return f"/api/jobs/{quote(name, safe='')}"
 
 

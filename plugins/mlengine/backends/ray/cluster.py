@@ -1,6 +1,6 @@
 """The part of Ray that the driver uses: a placement group, and an actor in each of its bundles.
 
-Runs in the cluster only.
+This module runs in the cluster only.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _CALL_SECONDS = 60.0
 
 
 class LostError(Exception):
-    """An actor, or its node, is gone. Never leaves the driver."""
+    """An actor, or its node, is gone. Only the driver raises and handles this error."""
 
 
 class Cluster:
     """The reserved part of the Ray cluster.
 
-    :param name: of the placement group.
+    :param name: the name of the placement group.
     :param wanted: one bundle for each replica.
-    :param strategy: Ray's strategy for them.
+    :param strategy: Ray's strategy for the placement of the bundles.
     """
 
     def __init__(self, name: str, wanted: Sequence[Bundle], strategy: str) -> None:
@@ -41,7 +41,7 @@ class Cluster:
         self._ray.init(address="auto", namespace=_NAMESPACE, log_to_driver=False, logging_level="WARNING")
 
     def reserve(self) -> None:
-        """Request the placement group. It is released when this process ends, for whatever reason."""
+        """Request the placement group. Ray releases it when this process ends, for whatever reason."""
         self._group = self._ray.util.placement_group(list(self._wanted), strategy=self._strategy, name=self._name)
 
     def reserved(self, seconds: float) -> bool:
@@ -49,7 +49,7 @@ class Cluster:
         return bool(self._group.wait(seconds))
 
     def reason(self) -> str:
-        """Ray's reason for the wait, and what is free."""
+        """Ray's reason for the wait, and the resources that are free."""
         table = self._ray.util.placement_group_table(self._group)
         state = (table.get("stats") or {}).get("scheduling_state") or table.get("state")
         free = self._ray.available_resources()
@@ -60,7 +60,7 @@ class Cluster:
         )
 
     def create(self, index: int, *arguments: Any) -> Any:
-        """An actor in the bundle of that index. It starts when the bundle has a node."""
+        """Create an actor in the bundle with this index. It starts when the bundle has a node."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         bundle = dict(self._wanted[index])
@@ -78,14 +78,14 @@ class Cluster:
         return self._class.options(**options).remote(*arguments)
 
     def ready(self, references: Sequence[Any], seconds: float) -> list[Any]:
-        """Those calls that have a result, or have failed. Waits for at most ``seconds``, unless all have."""
+        """The calls that have a result or have failed, after all calls have ended or ``seconds`` have passed."""
         if not references:
             return []
         done, _ = self._ray.wait(list(references), num_returns=len(references), timeout=seconds)
         return list(done)
 
     def result(self, reference: Any) -> Any:
-        """The result of a call.
+        """The result of a call to an actor.
 
         :raises LostError: the actor is gone.
         """
@@ -99,13 +99,13 @@ class Cluster:
     def kill(self, actors: Sequence[Any]) -> None:
         """End actors. Their processes end with them."""
         for actor in actors:
-            with contextlib.suppress(Exception):  # it may be gone already, in any way
+            with contextlib.suppress(Exception):  # the actor may be gone already, and the errors for that differ
                 self._ray.kill(actor)
 
     def release(self) -> None:
-        """Give the placement group back."""
+        """Release the placement group."""
         if self._group is not None:
-            with contextlib.suppress(Exception):  # Ray does it when this process ends
+            with contextlib.suppress(Exception):  # Ray releases the group when this process ends
                 self._ray.util.remove_placement_group(self._group)
 
 

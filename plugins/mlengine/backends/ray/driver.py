@@ -33,7 +33,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-_SHORT_SECONDS = 30.0  # a chief that succeeds sooner is expected to have written something
+_SHORT_SECONDS = 30.0  # for a chief that succeeds sooner, it is checked whether it has written anything
 
 
 class Driver:
@@ -49,10 +49,10 @@ class Driver:
         self._training_at: float | None = None
 
     def run(self) -> JobState:
-        """Run the job; returns its final state, which is in the bucket then."""
+        """Run the job, write its final state to the bucket, and return that state."""
         self._catch_signals()
         unattended = unattended_seconds(self.stored.settings)
-        # In the bucket before a replica starts: a job without a state has no replicas.
+        # The state is in the bucket before a replica starts: a job without a state has no replicas.
         self.journal.begin(
             JobState.PREPARING, "the driver is connecting to Ray", created=time.time(), lost_seconds=unattended
         )
@@ -101,7 +101,7 @@ class Driver:
         uri = JobDir(self.stored.submission.job_dir).environment
         try:
             self.storage.write(uri, "".join(f"{line}\n" for line in packages).encode(), "text/plain; charset=utf-8")
-        except MlengineError as error:  # only a record: the job can run without it
+        except MlengineError as error:  # it is only a record: the job can run without it
             self.journal.say(f"the list of installed packages could not be written to the bucket: {error.message}")
 
     def _catch_signals(self) -> None:
@@ -115,7 +115,7 @@ class Driver:
         self._training_at = time.monotonic()
 
     def _end_requested(self) -> Outcome | None:
-        """The outcome if the job is to end now (cancelled, or a deadline)."""
+        """The outcome if the job is to end now (cancelled, or a deadline); otherwise ``None``."""
         if self._stopped.is_set():
             return Outcome.cancelled()
         spec = self.stored.submission.spec
@@ -129,7 +129,10 @@ class Driver:
 
 
 def main(argv: list[str]) -> int:
-    """:param argv: the URI of the submission."""
+    """Run the driver.
+
+    :param argv: the URI of the submission.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     storage = Storage()
     stored = Stored.from_bytes(storage.read(argv[0]))

@@ -1,4 +1,7 @@
-"""Builds the trainer's environment on each node of a job: one for each kind of accelerator. Runs in the driver."""
+"""Builds the trainer's environments on each node of a job, one for each kind of accelerator.
+
+This module runs in the driver.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from mlengine.backends.ray.group import EndedError, Group, Replica
 from mlengine.core.job import FailureCause
 from mlengine.core.spec import Role
 
-_POLL_SECONDS = 0.1  # an environment that exists is found in a second
+_POLL_SECONDS = 0.1  # short, because an existing environment is found within a second
 
 
 Digests = dict[tuple[str, str], str]  # by node and accelerator: Replica.place
 
 
 def build(group: Group) -> tuple[Digests, list[str]]:
-    """Build the environments, by one replica in each place.
+    """Build the environments: one replica for each node and accelerator builds the environment that they share.
 
-    :return: the environments' digests, and the packages that the chief has.
+    :return: the environments' digests, and the packages in the chief's environment.
     :raises EndedError: an environment cannot be built, or the job is to end.
     :raises LostError: a replica is gone.
     """

@@ -1,6 +1,6 @@
-"""The replicas of one job on the cluster, and the calls of their actors: create, call, poll, end.
+"""The replicas of one job on the cluster, and the calls to their actors: create, call, poll, end.
 
-It decides nothing about the job; that is :mod:`mlengine.backends.ray.supervisor`. Runs in the driver.
+All decisions about the job are made in :mod:`mlengine.backends.ray.supervisor`. This module runs in the driver.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _DRAIN_SECONDS = 0.1
 _CLEAN_SECONDS = 5.0
 _NO_ANSWER_SECONDS = 60.0  # an actor that does not answer for so long is lost
 _MARGIN_SECONDS = 5.0
-_END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
+_END_SECONDS = 20.0  # in addition to the grace period, for the guard and for the last output
 
 
 def unattended_seconds(settings: RaySettings) -> float:
-    """How long a replica that its driver cannot reach any more may still run."""
+    """The longest time in seconds that a replica may run after its driver can no longer reach it."""
     return DRIVER_TIMEOUT_SECONDS + settings.termination_grace_seconds + _MARGIN_SECONDS
 
 
 class EndedError(Exception):
-    """The job has its outcome. Never leaves the supervisor."""
+    """The job has its outcome. Only the supervisor handles this error."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.detail)
@@ -48,14 +48,14 @@ class EndedError(Exception):
 class Replica:
     """One replica, as the driver sees it.
 
-    :param accelerator: the name of its accelerator; "" is none.
-    :param running: whether a process of it runs, as far as is known.
+    :param accelerator: the name of its accelerator; "" if it has none.
+    :param running: whether its process runs, as far as the driver knows.
     :param restart_at: monotonic time of the next start, while a restart is pending.
     :param began: monotonic time of its last start.
     :param contact: monotonic time of its last answer.
-    :param starting: whether a start has been requested that was not confirmed: it may still run, for
+    :param starting: whether a start has been requested and not confirmed: its process may still run for
         :func:`unattended_seconds` from now.
-    :param poll: the call that it has not answered yet; ``asked`` is the monotonic time of that call.
+    :param poll: the call that its actor has not answered yet; ``asked`` is the monotonic time of that call.
     """
 
     role: Role
@@ -82,7 +82,7 @@ class Replica:
 
     @property
     def place(self) -> tuple[str, str]:
-        """Replicas of one place share an environment."""
+        """The node and the accelerator of the replica. Replicas with the same place share an environment."""
         return self.node, self.accelerator
 
     def to_json(self) -> dict[str, Any]:
@@ -111,12 +111,13 @@ class Group:
     wait: Callable[[float], None]
     replicas: list[Replica] = field(default_factory=list)
     _lost: str = ""
-    _before: dict[str, tuple[str, float]] = field(default_factory=dict)  # by replica: its node, and when it ends there
+    _before: dict[str, tuple[str, float]] = field(default_factory=dict)  # by replica: node and time of its end
 
     def create(self) -> None:
-        """An actor for each replica; returns when all run.
+        """Create an actor for each replica, and return when all actors run.
 
-        :raises LostError: a node was lost meanwhile. :raises EndedError: the job is to end.
+        :raises LostError: a node was lost meanwhile.
+        :raises EndedError: the job is to end.
         """
         record, spec = self.stored.to_bytes(), self.stored.submission.spec
         accelerators = bundles.accelerators(spec, self.stored.settings.resources)
@@ -133,9 +134,10 @@ class Group:
             replica.node = node
 
     def call(self, replicas: Sequence[Replica], method: str, *arguments: Any) -> list[tuple[Replica, Any]]:
-        """Call a method of replicas' actors, and wait for all.
+        """Call a method of the replicas' actors, and wait for all results.
 
-        :raises LostError: an actor is gone. :raises EndedError: the job is to end.
+        :raises LostError: an actor is gone.
+        :raises EndedError: the job is to end.
         """
         calls = {getattr(replica.actor, method).remote(*arguments): replica for replica in replicas}
         while len(self.cluster.ready(list(calls), POLL_SECONDS)) < len(calls):
@@ -149,10 +151,11 @@ class Group:
         return results
 
     def poll(self, replicas: Sequence[Replica], pause: float = POLL_SECONDS) -> list[tuple[Replica, Any]]:
-        """Poll the replicas that run, the chief's answer first. Takes about ``pause`` seconds, unless there is output.
+        """Poll the replicas that run, and return their answers, the chief's first.
 
-        At most one poll of each is on its way. A replica that is gone, or does not answer, is reported by
-        :meth:`check_lost`: the answers of the others count first.
+        The call takes about ``pause`` seconds, unless there is output. At most one poll of each replica is pending. A
+        replica that is gone, or does not answer, is reported by :meth:`check_lost`, so that the answers of the others
+        are handled first.
         """
         begun = time.monotonic()
         for replica in replicas:
@@ -181,13 +184,19 @@ class Group:
         self._lost = what
 
     def check_lost(self) -> None:
-        """:raises LostError: a replica was lost since the last call."""
+        """Check whether a replica was lost.
+
+        :raises LostError: a replica was lost since the last call.
+        """
         lost, self._lost = self._lost, ""
         if lost:
             raise LostError(lost)
 
     def check_ended(self) -> None:
-        """:raises EndedError: the job is to end."""
+        """Check whether the job is to end.
+
+        :raises EndedError: the job is to end.
+        """
         if (outcome := self.end_requested()) is not None:
             raise EndedError(outcome)
 
@@ -199,9 +208,9 @@ class Group:
                 replica.tail.append(text[:500])
 
     def end(self, *, linger: float = 0.0) -> None:
-        """End all replicas; returns when none is running, or does not answer any more.
+        """End all replicas, and return when each has ended or no longer answers.
 
-        :param linger: seconds that workers have to end by themselves first.
+        :param linger: the seconds that workers have to end by themselves first.
         """
         for replica in self.replicas:
             replica.restart_at = None
@@ -214,8 +223,8 @@ class Group:
     def discard(self, *, clean: bool) -> None:
         """End all replicas and their actors.
 
-        :param clean: remove their files from the nodes. Without it, a replica that starts again on its node finds its
-            scratch directory.
+        :param clean: whether to remove the replicas' files from the nodes. If they are kept, a replica that starts
+            again on its node finds its scratch directory.
         """
         if any(replica.running for replica in self.replicas):
             self.end()
@@ -229,8 +238,9 @@ class Group:
     def wait_for_lost_replicas(self) -> None:
         """Wait until no earlier process of a replica can be running on the node that it had before.
 
-        A node that cannot be reached may still run: its replicas end themselves when they miss the driver. On the same
-        node, a lock does this: :meth:`~mlengine.backends.ray.replica_host.ReplicaHost.start`.
+        A node that cannot be reached may still run: its replicas end themselves when the driver no longer calls them.
+        For a replica that stays on its node, a lock ensures the same:
+        :meth:`~mlengine.backends.ray.replica_host.ReplicaHost.take`.
 
         :raises EndedError: the job is to end.
         """
@@ -247,22 +257,25 @@ class Group:
         self._wait_until(until, pause)
 
     def wait_for_unreachable(self) -> None:
-        """Wait until no process of a replica can be running, also on nodes that cannot be reached."""
+        """Wait until no process of a replica can be running, including on nodes that cannot be reached."""
         until = max((ends for _, ends in self._before.values()), default=0.0)
         self._wait_until(until, lambda: time.sleep(POLL_SECONDS))
 
     def _wait_until(self, moment: float, pause: Callable[[], None]) -> None:
-        """:param moment: monotonic time by which the replicas on lost nodes have ended."""
+        """Wait until the replicas on lost nodes have ended.
+
+        :param moment: the monotonic time by which they have ended.
+        """
         if (left := moment - time.monotonic()) > 0:
             self.journal.say(f"waiting {left:.0f} s until the replicas on lost nodes have ended")
         while time.monotonic() < moment:
             pause()
 
     def _remember(self) -> None:
-        """Note when each replica that has not reported its end will have ended at the latest."""
+        """Record the time by which each replica that has not reported its end must have ended."""
         for replica in self.replicas:
             if not replica.began:
-                continue  # the note of an earlier group is still true
+                continue  # the record of an earlier group is still valid
             if replica.exit_code is not None:
                 self._before.pop(replica.name, None)
             else:
@@ -272,7 +285,7 @@ class Group:
     def _drain(self, replicas: Sequence[Replica], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while any(replica.running for replica in replicas) and time.monotonic() < deadline:
-            # All of them: those that do not end yet have output, too.
+            # All replicas are polled: those that are not ending yet have output, too.
             for replica, poll in self.poll(self.replicas):
                 self.output(replica, poll)
                 if poll["exit_code"] is not None:

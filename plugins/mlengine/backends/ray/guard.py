@@ -1,4 +1,4 @@
-"""Runs one command on a node, and ends it with everything that it has started, however its owner ends.
+"""Runs one command on a node, and ends it with everything that it has started, no matter how its owner ends.
 
 ``python guard.py LOG GRACE COMMAND…``. The owner, a Ray actor, holds the other ends of two pipes:
 
@@ -10,7 +10,7 @@
 The command's output goes to LOG. The guard is not a child of the actor, because Ray kills an actor's children with
 SIGKILL, and their children would survive.
 
-Standard library only: it is started by its path, and needs no package of this project.
+The guard uses the standard library only: it is started by its path, and needs no package of this project.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KILL_SECONDS = 10.0
 
 
 def main(argv: list[str]) -> int:
-    """Run the command; returns when nothing of it is left."""
+    """Run the command, and return when it and all its descendants have ended."""
     log, grace, command = Path(argv[0]), float(argv[1]), argv[2:]
     if os.fork():
         os._exit(0)
@@ -66,7 +66,7 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 def _child(guard: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    # Ray blocks signals in its own processes, and a process inherits that.
+    # Ray blocks signals in its own processes, and child processes inherit the signal mask.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
@@ -74,7 +74,7 @@ def _child(guard: int) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], grace: float) -> int:
-    """The exit code, after the command has ended by itself, or was ended on order."""
+    """Wait until the command has ended by itself or on request, and return its exit code."""
     kill_at: float | None = None
     stdin: list[int] = [0]
     while True:
@@ -99,7 +99,10 @@ def _wait(process: subprocess.Popen[bytes], grace: float) -> int:
 
 
 def _kill_descendants() -> None:
-    """This process is the parent of every descendant whose own parent has ended: repeat until there is none."""
+    """Kill the children of this process until there are none.
+
+    This process becomes the parent of every descendant whose own parent has ended, so new children can appear.
+    """
     deadline = time.monotonic() + _KILL_SECONDS
     while (pids := _children()) and time.monotonic() < deadline:
         for pid in pids:

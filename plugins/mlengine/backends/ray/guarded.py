@@ -1,4 +1,4 @@
-"""A command on a node that runs under :mod:`mlengine.backends.ray.guard`: start it, read its output, end it."""
+"""Starts a command on a node under :mod:`mlengine.backends.ray.guard`, reads its output, and ends it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _READ_BYTES = 256 << 10
 
 
 class Guarded:
-    """A running command. It ends when this object's process does.
+    """A running command, which ends when the process of this object ends.
 
-    :param grace: seconds between SIGTERM and SIGKILL.
-    :param locks: held until the command and all that it has started have ended, also if this process dies before.
+    :param grace: the seconds between SIGTERM and SIGKILL.
+    :param locks: locks that are held until the command and all its descendants have ended, even if this process dies
+        before.
     :raises OSError: the guard cannot be started.
     """
 
@@ -55,7 +56,7 @@ class Guarded:
         finally:
             os.close(commands)
             os.close(report)
-        # It forks at once: the guard itself is not a child of this process.
+        # The started process forks at once, so that the guard itself is not a child of this process.
         process.wait(_START_SECONDS)
 
     def poll(self) -> int | None:
@@ -65,7 +66,7 @@ class Guarded:
                 report = os.read(self._report, 64)
             except BlockingIOError:
                 return None
-            # Nothing: the guard was killed, and the command with it.
+            # An empty report means that the guard was killed, and the command with it.
             self._code = int(report) if report.strip() else -9
         return self._code
 
@@ -81,7 +82,7 @@ class Guarded:
         return data
 
     def end(self) -> None:
-        """SIGTERM, and SIGKILL after the grace period. Returns at once; safe to repeat."""
+        """Send SIGTERM, and SIGKILL after the grace period. The call returns at once, and can be repeated safely."""
         with contextlib.suppress(OSError):
             os.write(self._commands, b"end\n")
 

@@ -1,8 +1,8 @@
-"""What the driver writes to the job's folder in the bucket: the state, and the log in chunks.
+"""Writes the job's state, and its log in chunks, to the job's folder in the bucket. The driver uses this module.
 
 A thread writes, so that a slow bucket does not delay the replicas: every second at first, every ten seconds when the
-job has run for ten minutes, and earlier if there is much to write. While the bucket does not respond, lines are kept up
-to a limit.
+job has run for ten minutes, and earlier if there is much to write. While the bucket does not respond, lines are kept in
+memory up to a limit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 CHUNK_LINES = 1000
 _CHUNK_BYTES = 1 << 20
 _TAIL_BYTES = 1 << 20
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 10.0  # between two chunks
-_AGE_PER_SECOND = 60.0  # a job of that age has a second between two chunks, one of twice that age two
-_MOST_LINES = 100_000  # kept while the bucket does not respond
-_LAST_SECONDS = 300.0  # for the last lines and the final state
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 10.0  # limits of the time between two chunks
+_AGE_PER_SECOND = 60.0  # the time between two chunks is the job's age divided by this
+_MOST_LINES = 100_000  # limit of the lines that are kept while the bucket does not respond
+_LAST_SECONDS = 300.0  # time limit for writing the last lines and the final state
 
 
 class Tail:
@@ -48,23 +48,23 @@ class Tail:
             self._cut = True
 
     def data(self) -> bytes:
-        """The lines."""
+        """The lines as bytes."""
         note = b"[the beginning is in the job's folder ray/, in pieces]\n" if self._cut else b""
         return note + b"".join(self._lines)
 
 
 class Writes(Protocol):
-    """The method of :class:`mlengine.storage.client.Storage` that is used here."""
+    """The one method of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write an object."""
 
 
 class Journal:
-    """State and log of one job. :meth:`close` writes what is left.
+    """The state and the log of one job. :meth:`close` writes the rest.
 
     :param own: the job's folder in its job dir.
-    :param logs: a folder that gets the end of each replica's log when the job has ended.
+    :param logs: a folder to which the end of each replica's log is written when the job has ended.
     """
 
     def __init__(self, storage: Writes, own: str, logs: str) -> None:
@@ -96,15 +96,15 @@ class Journal:
                 self._wake.set()
 
     def say(self, text: str) -> None:
-        """Add lines to the driver's own log."""
+        """Add lines to the log as output of the driver."""
         for line in text.splitlines():
             self.line("launcher", line)
         log.info("%s", text)
 
     def begin(self, state: JobState, detail: str, **more: Any) -> None:
-        """Write the first state; it is in the bucket when this returns.
+        """Write the first state, and return when it is in the bucket.
 
-        :raises StorageError: it could not be written.
+        :raises StorageError: the state could not be written.
         """
         with self._lock:
             self._state = {"state": state.value, "detail": detail, **more}
@@ -113,13 +113,13 @@ class Journal:
         self._written = first
 
     def state(self, state: JobState, detail: str, **more: Any) -> None:
-        """Set the job's state. It is written soon; of several in a row, perhaps only the last."""
+        """Set the job's state. It is written soon; if several states follow each other, perhaps only the last is."""
         with self._lock:
             self._state |= {"state": state.value, "detail": detail, **more}
         self._wake.set()
 
     def close(self) -> bool:
-        """Write the last lines, then the last state. Returns whether that succeeded in time."""
+        """Write the last lines, then the last state. Return whether that succeeded in time."""
         self._closing = True
         self._wake.set()
         self._thread.join(_LAST_SECONDS)
@@ -136,7 +136,7 @@ class Journal:
                     self._write_tails()
                 self._write()
             except Exception:
-                # Of any type: without this thread, the job would never end.
+                # Errors of every type are caught: without this thread, the job would never end.
                 log.exception("cannot write to the bucket")
                 pause = min(2 * pause, 30.0)
                 time.sleep(1.0)
@@ -145,7 +145,7 @@ class Journal:
                 return
             age = time.monotonic() - self._began
             pause = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, age / _AGE_PER_SECOND))
-            time.sleep(_SHORTEST_SECONDS)  # an object in Cloud Storage may be written once a second
+            time.sleep(_SHORTEST_SECONDS)  # Cloud Storage limits writes of one object to one a second
 
     def _write_tails(self) -> None:
         while self._tails:
@@ -154,11 +154,11 @@ class Journal:
             del self._tails[replica]
 
     def _write(self) -> None:
-        """The log first: a client that sees the end of the job can read its last lines."""
+        """Write the log, then the state: a client that sees that the job has ended can read its last lines."""
         with self._lock:
             state = json.dumps(self._state).encode()
         while lines := self._next_chunk():
-            # A chunk has the same content however often it is written: a reader may have seen it already.
+            # A chunk must have the same content however often it is written: a reader may have seen it already.
             data = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
             self._storage.write(chunk_uri(self._own, self._chunk), data.encode(), "application/x-ndjson")
             self._chunk += 1

@@ -15,7 +15,7 @@ from mlengine.core.errors import ObjectMissingError
 
 
 class Reads(Protocol):
-    """The method of :class:`mlengine.storage.client.Storage` that is used here."""
+    """The one method of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def read(self, uri: str) -> bytes:
         """The content of an object; raises ObjectMissingError."""
@@ -32,7 +32,7 @@ def page(storage: Reads, own: str, cursor: Mapping[str, Any], limit: int) -> Log
         try:
             raw = storage.read(chunk_uri(own, chunk)).splitlines()
         except ObjectMissingError:
-            # Chunks are written in order: this one is the next to come.
+            # Chunks are written in order, so this one is the next to be written.
             return LogPage(tuple(lines), {"chunk": chunk, "line": skip})
         wanted = raw[skip : skip + limit - len(lines)]
         lines += [_line(text) for text in wanted]

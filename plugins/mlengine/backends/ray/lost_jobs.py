@@ -1,8 +1,8 @@
-"""For how long a job has been lost: ``lost.json`` in the job's folder in the bucket, so that all processes agree.
+"""Records since when a job is lost: ``lost.json`` in the job's folder in the bucket, so that all processes agree.
 
-The replicas of a lost job may run on for some time. The next attempt must not start before that, whichever process
-starts it, and each process of Airflow sees only a part of the time. It is measured by the bucket's clock, since those
-of Airflow's machines may differ: ``lost-checked.json`` is written with every check.
+The replicas of a lost job may run on for some time. The next attempt must not start before that time has passed,
+whichever process starts it, and each process of Airflow sees only a part of it. The time is measured by the bucket's
+clock, since those of Airflow's machines may differ: ``lost-checked.json`` is written with every check.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mlengine.core.job import JobHandle
 from mlengine.core.layout import join
 from mlengine.storage.client import ObjectStat
 
-LONGEST_GAP_SECONDS = 300.0  # between two checks; after a longer one, the job may have been found in between
+LONGEST_GAP_SECONDS = 300.0  # between two checks; in a longer gap, the job may have been found again
 _JSON = "application/json"
 
 
 class Objects(Protocol):
-    """The methods of :class:`mlengine.storage.client.Storage` that are used here."""
+    """The methods of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def read(self, uri: str) -> bytes:
         """The content of an object; raises ObjectMissingError."""
@@ -32,17 +32,18 @@ class Objects(Protocol):
         """Write an object."""
 
     def stat(self, uri: str) -> ObjectStat | None:
-        """When an object was written."""
+        """The metadata of an object, with the time at which it was written; ``None`` if there is no such object."""
 
 
 def lost_for(
     storage: Objects, handle: JobHandle, state: Mapping[str, Any], seconds: float, *, may_return: bool
 ) -> bool:
-    """Whether a job has been lost for so long. If it was not lost at the last check, its time begins now.
+    """Whether a job has been lost for ``seconds``. If it was not lost at the last check, its time begins now.
 
-    :param state: the last state that the driver wrote. After another one, the time begins again: the driver ran.
-    :param may_return: whether the job may be found again: Ray has no record of it. A job that Ray calls ended stays so,
-        however rarely it is checked.
+    :param state: the last state that the driver wrote. If the state has changed, the driver has run meanwhile, and the
+        time begins again.
+    :param may_return: whether the job may be found again, because Ray has no record of it. A job that Ray calls ended
+        stays ended, however rarely it is checked.
     :raises StorageError: the bucket does not answer, or cannot be written to.
     """
     lost, checked = (join(folder(handle), name) for name in ("lost.json", "lost-checked.json"))
@@ -58,7 +59,7 @@ def lost_for(
     # A job that Ray had no record of may have been found again before Ray called it ended.
     just_ended = not may_return and known.get("may_return", True)
     if "since" not in known or just_ended or (may_return and gap and not known.get("rare")):
-        # A second long gap does not count: otherwise, a wait that checks less often would never learn of the loss.
+        # A second long gap does not restart the time: otherwise, a process that checks rarely would never see the loss.
         known = {"state": digest, "since": now, "rare": gap and "since" in known, "may_return": may_return}
     over = bool(now - known["since"] >= seconds)
     if known | {"over": over} != before:
@@ -67,7 +68,7 @@ def lost_for(
 
 
 def _read(storage: Objects, uri: str) -> dict[str, Any]:
-    """The content; empty if there is none, or an invalid one."""
+    """The JSON content of an object; empty if the object does not exist or is invalid."""
     try:
         content = json.loads(storage.read(uri))
         return content if isinstance(content["since"], float | int) else {}
@@ -76,6 +77,6 @@ def _read(storage: Objects, uri: str) -> dict[str, Any]:
 
 
 def _written(storage: Objects, uri: str) -> float:
-    """When the object was written, in seconds since the epoch; 0 if there is none."""
+    """The time at which the object was written, in seconds since the epoch; 0 if there is none."""
     found = storage.stat(uri)
     return found.written if found else 0.0

@@ -7,22 +7,22 @@ import time
 from mlengine.core import plaintext
 
 _PARTIAL = 64 << 10  # a line longer than this is split
-_STATE_SECONDS = 5.0  # between two states of a progress bar
+_STATE_SECONDS = 5.0  # time between two states of a progress bar in the log
 
 
 class Lines:
-    """The output of one process, or of several that follow each other."""
+    """The output of one process, or of several processes that run one after the other."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._next_state = 0.0
 
     def add(self, data: bytes, *, ended: bool = False) -> list[str]:
-        """The lines that ``data`` completes. A line that a progress bar has overwritten gives several.
+        """The lines that ``data`` completes. A line that a progress bar overwrites may be returned several times.
 
-        While a progress bar changes, its latest state is a line from time to time.
+        While a progress bar changes, its latest state is returned as a line from time to time.
 
-        :param ended: there is no more output, so that the last line is complete.
+        :param ended: whether there is no more output, so that the last line is complete.
         """
         *complete, self._rest = (self._rest + data).split(b"\n")
         if self._rest and (ended or len(self._rest) >= _PARTIAL):

@@ -1,7 +1,7 @@
-"""Whether the bundles of a placement group can be placed on the nodes of a cluster at the same time.
+"""Determines whether the bundles of a placement group can be placed on the nodes of a cluster at the same time.
 
-The search is exact. It ends after a number of steps; a job that was not decided by then is accepted, because a job that
-fits must never be refused.
+The search is exact, but ends after a number of steps. A job for which it has no result by then is accepted, because a
+job that fits must never be refused.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-Amounts = Mapping[str, float]  # by name of the resource
+Amounts = Mapping[str, float]  # amounts by name of the resource
 _Vector = tuple[int, ...]
-_Groups = tuple[tuple[_Vector, int], ...]  # what is free on nodes, and on how many of them; sorted
+_Groups = tuple[tuple[_Vector, int], ...]  # free amounts, and the number of nodes that have them; sorted
 
-_UNITS = 10_000  # Ray counts in these parts of 1
+_UNITS = 10_000  # Ray's smallest unit of a resource is 1 / 10,000
 _STEPS = 5_000
 
 
 def without_room(wanted: Sequence[Amounts], nodes: Sequence[Amounts], *, steps: int = _STEPS) -> int | None:
-    """The index of a bundle that has no room when the larger ones have theirs; ``None`` if all have.
+    """The index of a bundle that has no room once the larger ones are placed; ``None`` if all have room.
 
-    :param wanted: each fits on a node that is empty.
-    :param nodes: what each node has.
+    :param wanted: the bundles, each of which fits on an empty node.
+    :param nodes: the total resources of each node.
     :param steps: the limit of the search.
     """
     vectors, free = _vectors(wanted, nodes)
@@ -39,7 +39,7 @@ def without_room(wanted: Sequence[Amounts], nodes: Sequence[Amounts], *, steps: 
         placed = len(stack)
         if placed == len(order) or len(seen) > steps:
             return None
-        # Equal nodes and equal bundles lead to states that were seen.
+        # Equal nodes and equal bundles lead to states that were searched before.
         if (placed, following) not in seen:
             seen.add((placed, following))
             deepest = max(deepest, placed)
@@ -48,7 +48,7 @@ def without_room(wanted: Sequence[Amounts], nodes: Sequence[Amounts], *, steps: 
 
 
 def without_own_node(wanted: Sequence[Amounts], nodes: Sequence[Amounts]) -> int | None:
-    """The index of a bundle for which no node is left if each has a node of its own; ``None`` if all have one."""
+    """The index of a bundle for which no node is left if no two bundles share a node; ``None`` if there is none."""
     vectors, free = _vectors(wanted, nodes)
     owner: dict[int, int] = {}
     for bundle in _largest_first(vectors, free):
@@ -62,7 +62,7 @@ def without_own_node(wanted: Sequence[Amounts], nodes: Sequence[Amounts]) -> int
 def _augmenting_path(
     bundle: int, vectors: Sequence[_Vector], free: Sequence[_Vector], owner: Mapping[int, int]
 ) -> list[tuple[int, int]] | None:
-    """Which bundles to move to which nodes, so that ``bundle`` gets one, too."""
+    """The moves of bundles to other nodes by which ``bundle`` gets a node, too; ``None`` if it cannot get one."""
     came: dict[int, int] = {}  # by node: the bundle that would take it
     left_by = {owned: node for node, owned in owner.items()}
     queue = deque([bundle])
@@ -84,7 +84,7 @@ def _augmenting_path(
 
 
 def _vectors(wanted: Sequence[Amounts], nodes: Sequence[Amounts]) -> tuple[list[_Vector], list[_Vector]]:
-    """Both in Ray's units, and only the resources that bundles need."""
+    """Bundles and nodes in Ray's units, reduced to the resources that bundles need."""
     names = sorted({name for bundle in wanted for name in bundle})
     wanted_units, free_units = (
         [tuple(round(one.get(name, 0.0) * _UNITS) for name in names) for one in some] for some in (wanted, nodes)
@@ -93,7 +93,7 @@ def _vectors(wanted: Sequence[Amounts], nodes: Sequence[Amounts]) -> tuple[list[
 
 
 def _largest_first(vectors: Sequence[_Vector], free: Sequence[_Vector]) -> list[int]:
-    """By the share of the cluster; equal ones in a row."""
+    """The order of bundles by their share of the cluster, the largest first. Equal bundles follow each other."""
     totals = [sum(amounts) or 1 for amounts in zip(*free, strict=True)] or [1] * len(vectors[0] if vectors else ())
 
     def key(index: int) -> tuple[float, _Vector, int]:
@@ -108,7 +108,7 @@ def _grouped(free: Sequence[_Vector]) -> _Groups:
 
 
 def _placements(groups: _Groups, bundle: _Vector) -> Iterator[_Groups]:
-    """What is free after the bundle was placed, one result for each kind of node that has room; the fullest first."""
+    """The free amounts after the bundle was placed: one result for each kind of node with room, the fullest first."""
     for index, (amounts, count) in enumerate(groups):
         if not _fits(bundle, amounts):
             continue

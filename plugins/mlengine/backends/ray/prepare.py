@@ -1,9 +1,9 @@
 """Builds the trainer's environment on one node: ``python -m mlengine.backends.ray.prepare RECORD NODE_DIR RESULT``.
 
-The variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
+The environment variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
 
-It also removes what earlier jobs have left on the node: the files of jobs whose driver was killed or that lost the
-node, and lock files.
+This module also removes what earlier jobs have left on the node: the files of jobs whose driver was killed or that lost
+the node, and lock files.
 
 Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
 """
@@ -32,7 +32,7 @@ HINTS = Hints("ray_build_timeout_seconds", "use a Ray cluster whose nodes have a
 
 
 def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
-    """The environment on this node; built if it does not exist."""
+    """Build the environment on this node if it does not exist. Return its digest, packages and Python version."""
     accelerator = {name: os.environ[name] for name in (ACCELERATOR_TYPE, ACCELERATOR_COUNT) if name in os.environ}
     environment = build_environment(
         stored.submission.spec.package_uris,

@@ -1,4 +1,4 @@
-"""What a Ray job has in its job dir, in ``ray/<job name>/``.
+"""The objects of a Ray job in its job dir, in the folder ``ray/<job name>/``.
 
 ::
 
@@ -39,38 +39,50 @@ def job_name(key: str, attempt: int) -> str:
 
 
 def key_name(key: str) -> str:
-    """The key as part of a name."""
+    """The key in the form in which it is part of names."""
     return key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()[:40]
 
 
 def folder(handle: JobHandle) -> str:
-    """The job's own folder in its job dir."""
+    """The job's folder in its job dir."""
     return join(handle.job_dir, "ray", handle.name)
 
 
 def state_uri(own: str) -> str:
-    """:param own: as :func:`folder` returns it."""
+    """The URI of the driver's state.
+
+    :param own: the job's folder, as :func:`folder` returns it.
+    """
     return join(own, "state.json")
 
 
 def cluster_uri(own: str) -> str:
-    """:param own: as :func:`folder` returns it."""
+    """The URI of the address of the cluster that the job is submitted to.
+
+    :param own: the job's folder, as :func:`folder` returns it.
+    """
     return join(own, "cluster.json")
 
 
 def cancel_uri(own: str) -> str:
-    """:param own: as :func:`folder` returns it."""
+    """The URI of the object that marks a requested cancellation.
+
+    :param own: the job's folder, as :func:`folder` returns it.
+    """
     return join(own, "cancel.json")
 
 
 def chunk_uri(own: str, number: int) -> str:
-    """:param own: as :func:`folder` returns it."""
+    """The URI of a chunk of the log.
+
+    :param own: the job's folder, as :func:`folder` returns it.
+    """
     return join(own, "log", f"{number:08d}.jsonl")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A submission, with the settings that it was made with."""
+    """A submission, with the settings with which it was made."""
 
     submission: Submission
     settings: RaySettings
@@ -86,7 +98,10 @@ class Stored:
 
     @property
     def uri(self) -> str:
-        """Where it is stored. Another content has another name: a claim may change before it is submitted."""
+        """The URI at which the submission is stored.
+
+        The name contains a digest of the content, because a claim may change before it is submitted.
+        """
         digest = hashlib.sha256(self.to_bytes()).hexdigest()[:16]
         return join(folder(self.handle), f"submission-{digest}.json")
 
@@ -106,7 +121,10 @@ class Stored:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises BackendError: written by another version of this project."""
+        """Read a stored submission.
+
+        :raises BackendError: another version of this project has written it.
+        """
         try:
             raw: Mapping[str, Any] = json.loads(data)
             submission = Submission(

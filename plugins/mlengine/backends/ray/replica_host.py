@@ -1,10 +1,10 @@
-"""What runs in the actor of one replica: it prepares its node, runs the trainer as a process, and reads its output.
+"""The actor of one replica: it prepares its node, runs the trainer as a process, and reads its output.
 
 The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`DRIVER_TIMEOUT_SECONDS`, it
 is gone or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
 
 That time begins with the last answer that the driver has received, as its next call shows. So the driver knows, without
-comparing clocks, when a replica that it cannot reach has ended: it counts from when the answer came.
+comparing clocks, by when a replica that it cannot reach has ended: it counts from the arrival of that answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mlengine.runtime.venv import find_environment, lock_path
 DRIVER_TIMEOUT_SECONDS = 30.0
 CANNOT_RUN = 127  # the exit code of a process that was not started
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
-LOCK_PREFIX = "ray-"  # of the names of lock files of jobs and replicas: prune() in prepare.py deletes those in no use
+LOCK_PREFIX = "ray-"  # of the lock files of jobs and replicas; prune() in prepare.py deletes those that are not in use
 _LOCK_SECONDS = 20.0
 # Ray sets the variable only for replicas that reserve GPUs; the others would see all GPUs of their node.
 _NO_GPU = {gpus.VISIBLE: gpus.HIDE_ALL}
@@ -44,10 +44,10 @@ _DEFAULT_DIR = "~/.local/state/mlengine"
 
 
 class Poll(TypedDict):
-    """What a replica has done since the last poll.
+    """The news of a replica since the last poll.
 
-    :param exit_code: set when its process has ended and all its output was read.
-    :param port_taken: another program uses its port.
+    :param exit_code: set when the replica's process has ended and all its output was read.
+    :param port_taken: whether another program uses the replica's port.
     """
 
     output: bytes
@@ -58,7 +58,7 @@ class Poll(TypedDict):
 class ReplicaHost:
     """One replica on one node.
 
-    :param record: the job, as :meth:`Stored.to_bytes` gives it.
+    :param record: the job, as :meth:`Stored.to_bytes` returns it.
     :param host: the node's address.
     """
 
@@ -68,7 +68,7 @@ class ReplicaHost:
         self._host = host or _node_address()
         self._node_dir = Path(self._stored.settings.node_dir or _DEFAULT_DIR).expanduser()
         self._root = self._node_dir / "ray" / self._stored.name
-        # Keeps the job's files on this node: see prune() in prepare.py.
+        # The lock keeps the job's files on this node: see prune() in prepare.py.
         self._in_use = FileLock.take(job_lock(self._node_dir, self._stored.name), wait=_LOCK_SECONDS, shared=True)
         if self._in_use is None:
             raise RuntimeError(f"another process removes the files of {self._stored.name}")
@@ -90,7 +90,7 @@ class ReplicaHost:
         return self._host
 
     def prepare(self) -> None:
-        """Start building the trainer's environment on this node; :meth:`poll` says when it is built."""
+        """Start building the trainer's environment on this node; :meth:`poll` returns an exit code when it is done."""
         self._step_file.unlink(missing_ok=True)
         package = str(Path(mlengine.__file__).parent.parent)
         self._run(
@@ -102,13 +102,14 @@ class ReplicaHost:
         )  # fmt: skip
 
     def prepared(self) -> dict[str, Any]:
-        """The result of :mod:`mlengine.backends.ray.prepare`; empty if it was killed."""
+        """The result of the process :mod:`mlengine.backends.ray.prepare`; empty if the process was killed."""
         return read_json(self._step_file) or {}
 
     def take(self, digest: str) -> str | None:
         """Wait until no earlier process of this replica is left here, lock the environment, and reserve a port.
 
-        :return: the replica's address, ``""`` if others do not connect to it; ``None`` if there is no environment.
+        :return: the replica's address; ``""`` if other replicas do not connect to it; ``None`` if there is no
+            environment.
         :raises RuntimeError: an earlier process does not end.
         """
         if self._turn is None:
@@ -137,9 +138,9 @@ class ReplicaHost:
         return [port.number for port in self._chief_ports]
 
     def start(self, addresses: Mapping[str, Sequence[str]], chief_ports: Sequence[int]) -> None:
-        """Start the trainer, again after it has ended.
+        """Start the trainer, or start it again after it has ended.
 
-        :param addresses: of all replicas, by role.
+        :param addresses: the addresses of all replicas, by role.
         :param chief_ports: see :meth:`chief_ports`.
         :raises OSError: no process can be started.
         """
@@ -166,8 +167,8 @@ class ReplicaHost:
         self._run(command, env, self.name, scratch, self._turn)
 
     def poll(self) -> Poll:
-        """What has happened since the last call."""
-        # The driver calls again when it has the last answer.
+        """The output since the last call, and the exit code if the process has ended."""
+        # The driver calls again only after it has received the last answer.
         self._contact, self._answered = self._answered, time.monotonic()
         if self._command is None:
             # The process could not be started, and the driver ends the job.
@@ -182,12 +183,12 @@ class ReplicaHost:
         return Poll(output=b"", exit_code=code, port_taken=taken)
 
     def end(self) -> None:
-        """End the process: SIGTERM, and SIGKILL after the grace period."""
+        """End the process with SIGTERM, and with SIGKILL after the grace period."""
         if self._command is not None:
             self._command.end()
 
     def clean(self) -> None:
-        """Remove the replica's files from the node, and those of the job after its last replica."""
+        """Remove the replica's files from the node. The last replica of the job also removes the job's files."""
         shutil.rmtree(self._root / "work" / self.name, ignore_errors=True)
         for path in (self._root / "logs" / f"{self.name}.log", self._root / "logs" / "prepare.log", self._step_file):
             path.unlink(missing_ok=True)
@@ -224,12 +225,12 @@ class ReplicaHost:
 
 
 def job_lock(node_dir: Path, name: str) -> Path:
-    """The lock file of a job on a node: shared while the job has an actor or a process there."""
+    """The lock file of a job on a node. The lock is held, shared, while the job has an actor or a process there."""
     return node_dir / "locks" / f"{LOCK_PREFIX}{name}.lock"
 
 
 def _without_proxy(env: dict[str, str], hosts: set[str]) -> dict[str, str]:
-    """Replicas talk to each other directly: gRPC would use the proxy even for them."""
+    """Exclude ``hosts`` from the proxy in the variables ``env``: gRPC would use it even between replicas."""
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
         for name in ("NO_PROXY", "no_proxy"):
             own = [host for host in env.get(name, "").split(",") if host]

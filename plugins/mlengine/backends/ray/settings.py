@@ -1,10 +1,10 @@
-"""The Ray backend's settings: those whose names begin with ``ray_``, as :mod:`mlengine.settings` finds them.
+"""The Ray backend's settings: those whose names begin with ``ray_``, as :mod:`mlengine.settings` reads them.
 
-The section ``ray:`` of a job file has ``resources`` and ``placement``, too. An argument comes before it; the
-connection, the configuration and the default come after it, because they are for all jobs.
+The section ``ray:`` of a job file may set ``resources`` and ``placement``, too. An argument takes precedence over it;
+it takes precedence over the connection, the configuration and the default, because these are for all jobs.
 
-``placement`` here is the setting ``ray_placement``, and so on for every field. A job keeps the settings that it was
-submitted with. Address and credentials are not among them: :mod:`mlengine.backends.ray.access`.
+``placement`` here is the setting ``ray_placement``, and so on for every field. A job keeps the settings with which it
+was submitted. Address and credentials are not part of them: see :mod:`mlengine.backends.ray.access`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mlengine.core.job_file.located import from_python
 class RaySettings:
     """The settings of one job. Their defaults are in :data:`mlengine.settings.SETTINGS`.
 
-    :param resources: what a replica reserves, by role or for all roles: see :mod:`mlengine.backends.ray.bundles`.
+    :param resources: the resources of a replica, by role or for all roles: see :mod:`mlengine.backends.ray.bundles`.
     :param runtime_env: merged into the job's Ray runtime environment.
     :param placement: Ray's strategy for the placement group.
-    :param autoscaling: whether the cluster adds nodes on demand, so that a job may need more than it has now.
-    :param node_dir: directory of environments and scratch files on each node.
-    :param max_restarts: consecutive restarts of a worker, parameter server or evaluator.
-    :param max_chief_restarts: restarts of the chief after a signal or an exit code that asks for one.
-    :param max_cluster_restarts: how often all replicas are restarted because a node was lost.
-    :param restart_backoff_seconds: before the first restart; doubled for each further one.
-    :param termination_grace_seconds: between SIGTERM and SIGKILL.
-    :param linger_seconds: for workers to end by themselves after the chief.
-    :param build_timeout_seconds: for building the environment on a node.
-    :param keep_environments: unused environments that a node keeps; the least recently used are removed first.
+    :param autoscaling: whether the cluster adds nodes on demand, so that a job may need more than the cluster has now.
+    :param node_dir: the directory of environments and scratch files on each node.
+    :param max_restarts: the limit of consecutive restarts of a worker, parameter server or evaluator.
+    :param max_chief_restarts: the limit of restarts of the chief after a signal or an exit code that asks for one.
+    :param max_cluster_restarts: the limit of restarts of all replicas because a node was lost.
+    :param restart_backoff_seconds: the pause before the first restart; doubled for each further one.
+    :param termination_grace_seconds: the time between SIGTERM and SIGKILL.
+    :param linger_seconds: the time that workers have to end by themselves after the chief.
+    :param build_timeout_seconds: the time limit for building the environment on a node.
+    :param keep_environments: the number of unused environments that a node keeps; the least recently used go first.
     """
 
     resources: Mapping[str, Any]
@@ -57,7 +57,7 @@ class RaySettings:
     def load(
         cls, extra: Mapping[str, Any] | None = None, job_file: Mapping[str, Any] | None = None, **given: Any
     ) -> Self:
-        """The given values, then those of the job file; others as :mod:`mlengine.settings` finds them.
+        """The given values, then those of the job file; all others are read from :mod:`mlengine.settings`.
 
         :param extra: the extra of the connection, if there is one.
         :param job_file: the section ``ray:`` of the job file: :attr:`mlengine.core.spec.TrainingSpec.ray`.
@@ -89,14 +89,14 @@ class RaySettings:
         return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
 
     def to_json(self) -> dict[str, Any]:
-        """As :meth:`from_json` reads it."""
+        """The settings in the format that :meth:`from_json` reads."""
         return asdict(self)
 
 
 def json_setting(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A setting that is a JSON object; empty if it is not set.
+    """The value of a setting that is a JSON object; empty if the setting is not set.
 
-    :raises SettingError: it is not a JSON object.
+    :raises SettingError: the value is not a JSON object.
     """
     if isinstance(argument, Mapping):
         return dict(argument)

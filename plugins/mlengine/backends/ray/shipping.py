@@ -1,6 +1,6 @@
-"""The zip file with the code that runs in the cluster: the modules of this project that the driver uses.
+"""Builds the zip file with the code that runs in the cluster: the modules of this project that the driver uses.
 
-Equal code gives equal bytes. The file's name contains their digest, so that a cluster stores each version once.
+Equal code gives equal bytes. The file's name contains a digest of them, so that a cluster stores each version once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import mlengine
 START = "mlengine_ray_driver.py"
 _PACKAGES = ("core", "settings", "storage", "runtime", "backends")
 _SUFFIXES = (".py", ".toml")
-_LEFT_OUT = frozenset({"vertex"})  # of backends: another service
+_LEFT_OUT = frozenset({"vertex"})  # backends that the driver does not use
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 OLDEST_PYTHON = (3, 11)
 
-# In syntax that old versions of Python accept: an old interpreter can run it, and says what is missing.
+# The syntax is one that old versions of Python accept, so that an old interpreter can report what is missing.
 _START_SOURCE = """\
 import sys
 
@@ -57,7 +57,7 @@ class Package(NamedTuple):
 
 @cache
 def package() -> Package:
-    """This version's package."""
+    """The package with the code of this version of the project."""
     root = Path(mlengine.__file__).parent
     files = {"mlengine/__init__.py": (root / "__init__.py").read_bytes()}
     for name in _PACKAGES:

@@ -1,4 +1,4 @@
-"""The job as a dry run shows it."""
+"""The text by which a dry run shows a job."""
 
 from __future__ import annotations
 

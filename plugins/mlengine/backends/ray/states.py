@@ -1,7 +1,8 @@
-"""The state of a job, from Ray's record of it and the state that the driver wrote to the bucket.
+"""Determines a job's state from Ray's record of the job and the state that the driver wrote to the bucket.
 
-The driver decides how a job has ended. Ray's record counts where the driver has not begun, or has died. A driver that
-was stopped by SIGTERM was cancelled if Ray calls the job STOPPED, or if a cancellation was requested: ``cancel.json``.
+The driver decides how a job has ended. Ray's record is used only if the driver has not begun, or has died. A job whose
+driver was stopped by SIGTERM is cancelled if Ray calls it STOPPED, or if a cancellation was requested
+(``cancel.json``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STATES: Mapping[str, JobState] = {
     "SUCCEEDED": JobState.SUCCEEDED,
     "FAILED": JobState.FAILED,
 }
-# The driver, or what ran it, is gone.
+# Errors that mean that the driver, or the node that ran it, is gone.
 _LOST_TYPES = frozenset({"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE"})
 _KILLED = frozenset({-9, -15, 137, 143})
 _TAIL = 20
@@ -39,7 +40,7 @@ def status(
     """The status of one job.
 
     :param job: Ray's record; ``None`` if Ray has none.
-    :param written: the driver's state; ``None`` if it has written none.
+    :param written: the state that the driver has written; ``None`` if there is none.
     :param cancelled: whether a cancellation was requested; called only if it matters.
     """
     if written is not None and JobState(written["state"]).terminal:
@@ -54,7 +55,7 @@ def status(
 
 
 def _unless_cancelled(found: JobStatus, cancelled: Callable[[], bool]) -> JobStatus:
-    """A job that is lost while it is being cancelled is a cancelled job, and gets no further attempt."""
+    """The status, with CANCELLED for a job that was lost while it was being cancelled: it gets no further attempt."""
     if not cancelled():
         return found
     failed = Failure(FailureCause.CANCELLED, f"the job was cancelled; {found.detail}")
@@ -71,12 +72,12 @@ def _lost(handle: JobHandle, written: Mapping[str, Any] | None) -> JobStatus:
 
 
 def _of_ray(handle: JobHandle, job: Mapping[str, Any], state: JobState, times: _Times) -> JobStatus:
-    """The status of a job whose driver has written no state, or no final one before it ended."""
+    """The status of a job whose driver has written no state, or has ended without writing a final one."""
     word = str(job.get("status"))
     if state is JobState.UNKNOWN:
         log.warning("Ray answered the state %s, which this version does not know; waiting on", word)
         return JobStatus(handle, state, f"Ray's state {word}", None, *times)
-    if state is JobState.SUCCEEDED:  # the driver's exit code says so, and its state was removed with the job dir
+    if state is JobState.SUCCEEDED:  # the driver's exit code is 0, and its state was removed with the job dir
         return JobStatus(handle, state, "", None, *times)
     if state.terminal:
         failed = _failure(word, job)
@@ -123,7 +124,7 @@ def _times(job: Mapping[str, Any] | None, written: Mapping[str, Any] | None) -> 
 
 
 def _failure(word: str, job: Mapping[str, Any]) -> Failure:
-    """Why a job ended whose driver wrote no final state."""
+    """The reason why a job ended whose driver wrote no final state."""
     message = str(job.get("message") or "").strip()
     code = job.get("driver_exit_code")
     if word == "STOPPED":
@@ -131,7 +132,7 @@ def _failure(word: str, job: Mapping[str, Any]) -> Failure:
     if job.get("error_type") in _LOST_TYPES or code in _KILLED:
         return Failure(FailureCause.LOST, f"the driver was ended: {_first(message)}", exit_code=code)
     lines = [line for line in message.splitlines() if line.strip()]
-    # The start script ends with one line that explains; everything else ends with a traceback.
+    # If the start script fails, it ends with one line of explanation; all other failures end with a traceback.
     explained = next((line for line in lines if line.startswith("mlengine cannot run")), None)
     what = explained or f"{START} failed: {lines[-1] if lines else 'Ray gives no reason'}"
     if job.get("error_type") == "RUNTIME_ENV_SETUP_FAILURE":

@@ -1,8 +1,8 @@
-"""Which cluster a job was submitted to: ``cluster.json`` in the job's folder in the bucket.
+"""Records the cluster to which a job was submitted: ``cluster.json`` in the job's folder in the bucket.
 
-The setting ``ray_address`` may change while a job runs. Another cluster does not know the job, and would otherwise take
-it for lost: the next attempt would train a second time. The address is compared, and nothing is sent to it: tokens and
-headers go only where the settings say.
+The setting ``ray_address`` may change while a job runs. The new cluster does not know the job. Without this record, the
+job would be considered lost, and the next attempt would train a second time. The recorded address is only compared, and
+no request is sent to it: tokens and headers are sent only to the address in the settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlengine.core.job import JobHandle
 
 
 class Objects(Protocol):
-    """The methods of :class:`mlengine.storage.client.Storage` that are used here."""
+    """The methods of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def read(self, uri: str) -> bytes:
         """The content of an object; raises ObjectMissingError."""
@@ -29,9 +29,9 @@ class Objects(Protocol):
 
 
 def record_cluster(storage: Objects, handle: JobHandle, address: str) -> None:
-    """Record that a job is submitted to the cluster at ``address``. May be repeated.
+    """Record that a job is submitted to the cluster at ``address``. The call may be repeated.
 
-    :raises BackendError: it may have been submitted to another cluster.
+    :raises BackendError: the job may have been submitted to another cluster.
     """
     try:
         storage.create(cluster_uri(folder(handle)), json.dumps({"address": address}).encode(), "application/json")
@@ -40,14 +40,14 @@ def record_cluster(storage: Objects, handle: JobHandle, address: str) -> None:
 
 
 def forget(storage: Objects, handle: JobHandle) -> None:
-    """The cluster has refused the job: it may be submitted to another one."""
+    """Delete the record after the cluster has refused the job, so that it may be submitted to another cluster."""
     storage.delete(cluster_uri(folder(handle)))
 
 
 def check(storage: Objects, handle: JobHandle, address: str) -> None:
     """Check that a job that the cluster at ``address`` does not know was not submitted to another one.
 
-    :raises BackendError: it was.
+    :raises BackendError: the job was submitted to another cluster.
     """
     uri = cluster_uri(folder(handle))
     try:

@@ -3,13 +3,13 @@
 1. A bundle is reserved for each replica (QUEUED), and an actor is created in each.
 2. The trainer's environment is built once on each node (PREPARING).
 3. Each replica gets a port on its node, then all are started: parameter servers first, the chief last (RUNNING).
-4. A replica that fails is restarted in its place, within the limits of ``restart_policy``.
+4. A replica that fails is restarted in the same actor, within the limits of ``restart_policy``.
 5. If an actor or a node is lost, addresses change: all replicas are ended and started again, from step 2, when Ray has
    replaced the node. The trainers continue from their checkpoint. A lost node may still run, without a connection to
    the cluster: the restart waits until its replicas have ended themselves.
 6. The job ends when the chief ends; workers have some time to finish. Then all replicas are ended.
 
-Runs in the driver. All waits check the stop conditions.
+This module runs in the driver. All waits check the stop conditions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Supervisor:
 
     :param training_begins: called when the replicas start for the first time.
     :param record: called with the installed packages, when the environment is built for the first time.
-    :param chief_seconds: run time of the chief's last process; set when it ends with exit code 0.
+    :param chief_seconds: the run time of the chief's last process; set when it ends with exit code 0.
     """
 
     group: Group
@@ -52,7 +52,7 @@ class Supervisor:
         self._chief_ports: Sequence[int] = ()
 
     def run(self) -> Outcome:
-        """Run until the job has an outcome and none of its processes is left."""
+        """Run the replicas until the job has an outcome and none of its processes is left."""
         limit = self._settings.max_cluster_restarts
         losses = 0
         try:
@@ -75,7 +75,7 @@ class Supervisor:
             self.group.wait_for_unreachable()
 
     def _recover(self, lost: LostError) -> None:
-        """End all replicas that can be reached."""
+        """End all replicas that can be reached, so that the next run can start them again."""
         detail = f"waiting for Ray to replace a node: lost {lost}"
         self._journal.state(JobState.PREPARING, detail, restarting=self._started)
         self.group.discard(clean=False)
@@ -84,7 +84,7 @@ class Supervisor:
         cluster = self.group.cluster
         cluster.reserve()
         last = ""
-        # On a cluster with free nodes, the group is complete at once: that is not worth a message.
+        # On a cluster with free nodes, the group is complete at once, which needs no message.
         while not cluster.reserved(POLL_SECONDS if last else _RESERVE_SECONDS):
             self.group.check_ended()
             reason = cluster.reason()
@@ -95,7 +95,11 @@ class Supervisor:
         self.group.check_ended()
 
     def _run_once(self) -> None:
-        """:raises EndedError: with the job's outcome. :raises LostError: a replica is gone."""
+        """Run all replicas until the job ends or a replica is lost.
+
+        :raises EndedError: the job has ended; the error has its outcome.
+        :raises LostError: a replica is gone.
+        """
         self._preparing("starting an actor for each replica")
         self.group.create()
         nodes = sorted({replica.node for replica in self.group.replicas})
@@ -115,7 +119,7 @@ class Supervisor:
             self._supervise()
 
     def _preparing(self, detail: str) -> None:
-        if not self._started:  # otherwise, the state says what was lost
+        if not self._started:  # after a start, the state's message keeps saying what was lost
             self._journal.state(JobState.PREPARING, detail)
 
     def _take(self, digests: environments.Digests) -> None:
@@ -134,7 +138,7 @@ class Supervisor:
             if replica.address:
                 addresses.setdefault(replica.role.value, []).append(replica.address)
         for replica in replicas:
-            # From now on, a process of it may run, also if the answer never comes.
+            # From now on, a process of the replica may run, even if the answer never arrives.
             replica.running, replica.exit_code, replica.restart_at = True, None, None
             replica.began, replica.starting = time.monotonic(), True
         self.group.call(replicas, "start", addresses, self._chief_ports)
@@ -144,14 +148,14 @@ class Supervisor:
             self._journal.say(f"{replica.name} started on {at}" + (", restart" if replica.restarts else ""))
 
     def _supervise(self) -> None:
-        """One round: output, exit codes, restarts."""
+        """Handle the replicas' output, exit codes and restarts once."""
         if (outcome := self.group.end_requested()) is not None:
             if outcome.state is JobState.CANCELLED:
                 self._journal.state(JobState.CANCELLING, "ending the job's processes")
             self.group.end()
             raise EndedError(outcome)
         answers = self.group.poll(self.group.replicas)
-        # The output of all first: the job may end with the first exit code.
+        # The output of all replicas is handled first, as the job may end with the first exit code.
         for replica, poll in answers:
             self.group.output(replica, poll)
         for replica, poll in answers:
@@ -170,7 +174,10 @@ class Supervisor:
             self._report()
 
     def _ended(self, replica: Replica, code: int) -> None:
-        """Handle the end of a replica. :raises EndedError: the job ends with it."""
+        """Handle the end of a replica.
+
+        :raises EndedError: the end of this replica ends the job.
+        """
         settings, meaning = self._settings, restart_policy.meaning(code)
         replica.exit_code = code
         self._journal.say(f"{replica.name} ended with exit code {code}: {meaning.text}")
@@ -199,7 +206,7 @@ class Supervisor:
         self._report()
 
     def _report(self) -> None:
-        """Update the job's state: how many replicas run."""
+        """Update the job's state with the number of replicas that run."""
         running = sum(replica.running for replica in self.group.replicas)
         done = sum(replica.exit_code == 0 for replica in self.group.replicas)
         waiting = [

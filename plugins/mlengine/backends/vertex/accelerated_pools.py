@@ -1,4 +1,4 @@
-"""The pools of a request that have accelerators, with what their replicas install."""
+"""The pools of a request that have accelerators, with the requirements that their replicas install."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlengine.runtime.extras import extra_for
 
 PLAIN_IMAGE = re.compile(r"(?:.*/)?python:(?P<version>3\.\d+)(?:[.-].*)?")
 
-# Distributions that contain TensorFlow's CPU build only.
+# Distributions that contain only the CPU build of TensorFlow.
 CPU_TENSORFLOW = frozenset({"tensorflow-cpu", "tf-nightly-cpu", "intel-tensorflow"})
 
 
 class Package(NamedTuple):
-    """What a package of the job says about itself.
+    """The metadata of a package of the job.
 
     :param constraints: the content of its ``constraints.txt``.
     """
@@ -33,14 +33,14 @@ class Package(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Problems that make the accelerators useless, and warnings about what may."""
+    """Problems that make the accelerators useless, and warnings about possible ones."""
 
     problems: Problems
     warnings: list[str]
 
 
 class Required(NamedTuple):
-    """A requirement, and the package that has it."""
+    """A requirement, and the package that declares it."""
 
     filename: str
     requirement: Requirement
@@ -60,7 +60,7 @@ class AcceleratedPool(NamedTuple):
     :param machine: its ``machineSpec``.
     :param accelerator: the name of the accelerator.
     :param command: whether the request replaces the image's entry point.
-    :param ours: whether it does so by mlengine's start command.
+    :param ours: whether it is replaced by mlengine's start command.
     """
 
     machine: Mapping[str, Any]
@@ -73,7 +73,7 @@ class AcceleratedPool(NamedTuple):
 
     @property
     def python(self) -> str | None:
-        """The version of Python in a plain Python image, such as ``3.11``; ``None`` if it is another image."""
+        """The version of Python in a plain Python image, such as ``3.11``; ``None`` for any other image."""
         match = PLAIN_IMAGE.fullmatch(self.image)
         return match["version"] if match else None
 
@@ -82,7 +82,7 @@ def accelerated(pools: Sequence[Mapping[str, Any]], packages: Sequence[Package])
     """The pools that have accelerators.
 
     :param pools: ``workerPoolSpecs``, without the empty ones.
-    :param packages: the job's packages, as far as they could be read.
+    :param packages: those of the job's packages that could be read.
     """
     for pool in pools:
         name, _ = accelerators(pool["machineSpec"])

@@ -1,6 +1,7 @@
 """Environment variables that tell a replica which accelerators it was given.
 
-The start command installs the package's extra for them, and a trainer can refuse to train on the CPU by mistake.
+With these variables, the start command installs the package's extra for the accelerators, and a trainer can refuse to
+train on the CPU by mistake.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
 
 def add_to(body: dict[str, Any]) -> dict[str, Any]:
-    """The request with the variables in each pool that has accelerators. Variables that are set already are kept."""
+    """Add the variables to each pool of a request that has accelerators. Variables that are set already are kept."""
     pools = [_with_variables(pool) for pool in body["jobSpec"]["workerPoolSpecs"]]
     return {**body, "jobSpec": {**body["jobSpec"], "workerPoolSpecs": pools}}
 
 
 def accelerators(machine: Mapping[str, Any]) -> tuple[str, int]:
-    """Name and number of the accelerators of one machine; ``("", 0)`` if it has none.
+    """The name and the number of the accelerators of one machine; ``("", 0)`` if it has none.
 
-    A TPU that is a machine type of its own is called by its generation, such as ``TPU_V6E``.
+    The name of a TPU that is requested by machine type is that of its generation, such as ``TPU_V6E``.
     """
     if tpus.is_tpu(machine.get("machineType", "")):
         return f"TPU_{tpus.generation(machine).upper()}", tpus.chips_of_machine(machine)

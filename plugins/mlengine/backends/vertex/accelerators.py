@@ -1,7 +1,7 @@
-"""Check a request's machines against the table of what Vertex AI offers (:mod:`mlengine.core.vertex_machines`).
+"""Checks a request's machines against the table of Vertex AI's machine types (:mod:`mlengine.core.vertex_machines`).
 
-Machine types of families that are newer than the table pass, with any accelerator: the service decides about them, and
-:func:`notes` names them.
+Machine types of families that are newer than the table are accepted with any accelerator: the service decides about
+them, and :func:`notes` names them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlengine.core import vertex_machines
 from mlengine.core.job_file import tpus
 from mlengine.core.vertex_machines import Machine
 
-# What is wrong, and what to do about it.
+# Pairs of a problem and a hint.
 Problems = list[tuple[str, str]]
 
 _RESERVATION = re.compile(r"projects/[^/]+/zones/[^/]+/reservations/[^/]+")
@@ -23,9 +23,9 @@ _COMMAND = "`mlengine vertex machines` prints the table"
 
 
 def of_pool(pool: Mapping[str, Any], *, new: bool = False) -> Problems:
-    """Problems of one pool's machine, accelerators, reservation and disk.
+    """The problems of one pool's machine, accelerators, reservation and disk.
 
-    :param new: let an accelerator pass that the table does not have.
+    :param new: whether to accept an accelerator that the table does not have.
     """
     machine = pool["machineSpec"]
     name, accelerator = machine["machineType"], machine.get("acceleratorType")
@@ -45,7 +45,7 @@ def of_pool(pool: Mapping[str, Any], *, new: bool = False) -> Problems:
 
 
 def notes(body: Mapping[str, Any]) -> list[str]:
-    """Machine types and accelerators that the table does not have, so that they are not checked."""
+    """Notes about the machine types and accelerators that are not checked, as the table does not have them."""
     found: dict[str, None] = {}
     for pool in body["jobSpec"]["workerPoolSpecs"]:
         machine = pool.get("machineSpec", {})
@@ -68,14 +68,14 @@ def _similar(name: str) -> str:
     names = list(vertex_machines.machines())
     near = get_close_matches(name, names, 3, 0.8)
     if not near:
-        # The same shape of another family: n2d-standard-8 and n2-standard-8.
+        # Prefer the same shape of another family, such as n2-standard-8 for n2d-standard-8.
         shape = name.partition("-")[2]
         near = [f"{family}-{shape}" for family in ("n2", "n1", "e2") if f"{family}-{shape}" in names]
     return f"use {' or '.join(near)}; {_COMMAND}" if near else _COMMAND
 
 
 def _required(name: str) -> Problems:
-    """A machine that comes with accelerators is requested with them."""
+    """Check that a machine that comes with accelerators is requested with them."""
     built_in = vertex_machines.built_in(name)
     if built_in is None:
         return []
@@ -84,7 +84,7 @@ def _required(name: str) -> Problems:
 
 
 def _kind(name: str, accelerator: str) -> Problems:
-    """Whether the machine can have this accelerator."""
+    """Check that the machine can have this accelerator."""
     if accelerator.startswith("TPU_"):
         return [(f"{name} cannot have a TPU ({accelerator})", "use the machine type ct5lp-hightpu-4t, without one")]
     ended = vertex_machines.ended(accelerator)
@@ -110,7 +110,7 @@ def _other_kind(machine: Machine, accelerator: str) -> Problems:
 
 
 def _misspelt(machine: Machine, accelerator: str) -> Problems:
-    """An unknown accelerator of a known machine, if its name is almost that of one that the machine can have."""
+    """Report an unknown accelerator whose name is almost that of one that the known machine can have."""
     near = get_close_matches(accelerator, machine.accelerators, 3, 0.8)
     if not near:
         return []
@@ -121,7 +121,7 @@ def _misspelt(machine: Machine, accelerator: str) -> Problems:
 
 
 def _count(name: str, accelerator: str, count: int) -> Problems:
-    """Whether the machine can have so many."""
+    """Check that the machine can have this number of accelerators."""
     machine = vertex_machines.machines().get(name)
     valid = machine.accelerators.get(accelerator, ()) if machine else ()
     if not valid or count in valid:
@@ -143,7 +143,7 @@ def _reservation(machine: Mapping[str, Any]) -> Problems:
 
 
 def _disk(disk: Mapping[str, Any]) -> Problems:
-    """The type of the boot disk; its size is checked with the other limits."""
+    """Check the type of the boot disk. Its size is checked with the other limits."""
     types = vertex_machines.disk_types()
     given = disk.get("bootDiskType")
     if given is None or given in types:
@@ -152,7 +152,7 @@ def _disk(disk: Mapping[str, Any]) -> Problems:
 
 
 def tpu(pools: list[Mapping[str, Any]], strategy: str = "STANDARD") -> Problems:
-    """A job with a TPU has nothing else, in one of a few topologies.
+    """Check that a job with a TPU has no other pools, and that its topology is one of the few that are offered.
 
     :param strategy: the API's name of the provisioning strategy.
     """

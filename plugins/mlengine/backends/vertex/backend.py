@@ -1,6 +1,6 @@
-"""The backend ``vertex``: the six methods of a backend over Vertex AI's ``customJobs``.
+"""The backend ``vertex``: the six methods of a backend, implemented with Vertex AI's ``customJobs``.
 
-At most one job for a key and attempt: the service has no request id, so each job carries the key as a label. The
+There is at most one job for a key and attempt. The service has no request id, so each job has the key as a label. The
 backend searches for that label before a create, after a create whose response was lost (with pauses, as lists may lag),
 and once more after a create, when it keeps the older of two jobs.
 """
@@ -42,30 +42,30 @@ from mlengine.core.times import seconds
 
 log = logging.getLogger(__name__)
 
-GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose create was not answered
+GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job after a create without a response
 CREATES = 3
-END_SECONDS = 300.0  # how long a submission waits for the end of an earlier attempt that is still alive
+END_SECONDS = 300.0  # the time that a submission waits for the end of an earlier attempt that is still alive
 _END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
-# How long a poll waits for the search for outputs: the news of other jobs is in the same poll.
+# The time that a poll waits for the search for outputs. It is short, as the poll also has the news of other jobs.
 OUTPUTS_SECONDS, OUTPUTS_ALONE_SECONDS = 1.0, 30.0
-MAX_CREATED = 20_000  # jobs whose createTime is kept
-ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
-_FEW = 2  # so many jobs of unknown age are asked for one by one
+MAX_CREATED = 20_000  # the number of jobs whose createTime is kept
+ERROR_SECONDS = 90.0  # the service adds the error of a failed job up to about a minute after its end
+_FEW = 2  # up to this number of jobs of unknown age are read one by one
 
 
 class _Bucket(package_checks.Reads, ListsObjects, Protocol):
-    """As much of :class:`mlengine.storage.client.Storage` as this backend needs."""
+    """The methods of :class:`mlengine.storage.client.Storage` that this backend uses."""
 
 
 class VertexBackend:
     """See :class:`mlengine.backends.TrainingBackend` for the contract of the methods.
 
-    :param project: Google Cloud project; by default as in :mod:`mlengine.backends.vertex.location`.
-    :param region: region of jobs, likewise.
-    :param endpoint: URL of a server that replaces Vertex AI, likewise.
-    :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
+    :param project: the Google Cloud project; by default as in :mod:`mlengine.backends.vertex.location`.
+    :param region: the region of jobs; by default as in that module.
+    :param endpoint: the URL of a server that replaces Vertex AI; by default as in that module.
+    :param gcp_conn_id: an Airflow connection; with ``None``, the application default credentials are used.
     :param impersonation_chain: service accounts to impersonate, as in the Google provider.
     :param client: replaces the REST client, with its deadlines.
     :param storage: the client that reads packages' requirements; by default, one with the connection's credentials.
@@ -99,19 +99,19 @@ class VertexBackend:
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
-        # Jobs of the last poll of many, which had not ended: what the service answered, and their statuses.
+        # The jobs of the last poll of many jobs that had not ended: the service's JSON and our status.
         self._last: dict[str, tuple[Job, JobStatus]] = {}
-        # Job name → its createTime: how far back lists and log queries must go.
+        # The createTime of each job by name: lists and log queries must go back to it.
         self._created: dict[str, str] = {}
         self._budgets: dict[str, LogBudget] = {}
-        self._regions: set[str] = set()  # of job files, where find() must search
-        # Of fallbacks: find() searches there too, whatever region the argument names.
+        self._regions: set[str] = set()  # the regions of job files, which find() must search
+        # The regions of fallbacks: find() searches these, too, whatever region the argument names.
         self._other_regions = {str(one["region"]) for one in self._options.fallbacks if "region" in one}
         self._no_error_since: dict[str, float] = {}  # failed job without an error → when it was first seen (monotonic)
 
     @classmethod
     def from_connection(cls, gcp_conn_id: str | None, **more: Any) -> Self:
-        """With the credentials, project, region and endpoint of an Airflow connection."""
+        """A backend with the credentials, project, region and endpoint of an Airflow connection."""
         return cls(gcp_conn_id=gcp_conn_id, **more)
 
     @staticmethod
@@ -120,10 +120,11 @@ class VertexBackend:
         return _parent(handle.name) if is_name(handle.name) else handle.name
 
     def prepare(self, submission: Submission) -> Request:
-        """The request that :meth:`submit` would send, checked; nothing is sent.
+        """The request that :meth:`submit` would send, after all checks. No request is sent.
 
-        :raises BackendError: a combination that cannot work, or an estimate above the cap. So is each fallback that is
-            left: a mistake in one must not be found when it is needed.
+        Each fallback that is left is checked, too, so that a mistake in one is not found only when it is needed.
+
+        :raises BackendError: a combination cannot work, or the cost estimate is above the cap.
         """
         request = self._checked(submission)
         place = int(submission.fallback["number"]) if submission.fallback else 0
@@ -147,16 +148,16 @@ class VertexBackend:
         return Request(request.body, notes)
 
     def show(self, submission: Submission) -> str:
-        """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""
+        """See :class:`mlengine.backends.ShowsRequest`. No request is sent, and no credentials are needed."""
         request = self.prepare(submission)
         return "".join(f"# {note}\n" for note in request.notes) + request.to_yaml()
 
     def python_of(self, spec: TrainingSpec) -> str | None:
-        """See :class:`mlengine.backends.KnowsPython`: as the name of the chief's image says."""
+        """See :class:`mlengine.backends.KnowsPython`: the version in the name of the chief's image."""
         return python_of_chief(spec, self._options)
 
     def usd_per_hour(self, submission: Submission) -> float | None:
-        """See :class:`mlengine.backends.EstimatesCost`: list prices, which nothing updates. Sends no request."""
+        """See :class:`mlengine.backends.EstimatesCost`. List prices are not updated; no request is sent."""
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
@@ -186,7 +187,7 @@ class VertexBackend:
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("Creating job %s in %s:\n%s", submission.job_id, parent, request.to_yaml())
-        # With a fallback left, there is no reason to wait for a quota.
+        # If a fallback is left, there is no reason to wait for a quota.
         patience = 0.0 if self.next_fallback(submission.fallback, None) else None
         for number in range(CREATES):
             try:
@@ -213,7 +214,9 @@ class VertexBackend:
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        """Search in the region of the argument, connection or setting, in those of the fallbacks, and in those of
+        """All attempts of ``key`` in the regions that this object knows, oldest first.
+
+        These are the region of the argument, connection or setting, those of the fallbacks, and those of
         :meth:`learn_region`.
 
         :raises BackendError: no region is known.
@@ -275,7 +278,7 @@ class VertexBackend:
         )
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
-        """See :class:`mlengine.backends.ListsJobs`: in the regions where :meth:`find` searches."""
+        """See :class:`mlengine.backends.ListsJobs`: the jobs in the regions that :meth:`find` searches."""
         opened = self._open()
         if named is not None and is_name(named):
             found = [opened.get(named)]
@@ -287,7 +290,7 @@ class VertexBackend:
         return [self._handle(job) for job in sorted(listed, key=_age)]
 
     def _open(self) -> Jobs:
-        """Client and location, created once."""
+        """The client and the location, which are created once."""
         with self._lock:
             if self._jobs is None:
                 self._jobs = self._connect()
@@ -311,11 +314,11 @@ class VertexBackend:
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
     def _default_region(self) -> str | None:
-        """The region of the connection or the setting."""
+        """The region of the connection, or else of the setting."""
         return self._jobs.place.region if self._jobs else places.default_region(self._gcp_conn_id)
 
     def _parents(self) -> list[str]:
-        """All locations where jobs may be."""
+        """All locations in which jobs may be."""
         place = self._open().place
         parents = {place.parent(region) for region in tuple(self._regions)}
         if place.has_region or not parents:
@@ -330,12 +333,12 @@ class VertexBackend:
             return self._budgets[project]
 
     def _learn_creations(self, names: Sequence[str]) -> None:
-        """Ask for jobs of unknown age: those that were not described yet."""
+        """Read the creation times of jobs that were not described yet."""
         unknown = [name for name in names if name not in self._created]
         self._note_creations(self._get(unknown))
 
     def _get(self, names: Sequence[str]) -> dict[str, Job | None]:
-        """One call for each job."""
+        """The jobs by name, read with one call for each; ``None`` for a job that does not exist."""
         jobs = self._open()
         if len(names) <= 1:
             return {name: jobs.get(name) for name in names}
@@ -358,7 +361,7 @@ class VertexBackend:
     def _end_earlier(self, submission: Submission, attempts: Sequence[Job]) -> None:
         """Cancel earlier attempts that are still alive, and wait until they have ended.
 
-        :raises BackendUnavailableError: one had not ended after :data:`END_SECONDS`.
+        :raises BackendUnavailableError: an attempt had not ended after :data:`END_SECONDS`.
         """
         jobs, until = self._open(), time.monotonic() + END_SECONDS
         for job in attempts:
@@ -376,7 +379,10 @@ class VertexBackend:
                 jobs.client.sleep(_END_PAUSE_SECONDS)
 
     def _oldest(self, submission: Submission, made: Job) -> Job:
-        """Keep the older of two jobs created in a race: both submitters see the same order, so one job remains."""
+        """Keep the older of two jobs that were created concurrently, and return it.
+
+        Both submitters see the same order, so one job remains.
+        """
         twins = [job for job in _numbered(self._attempts(submission.key), submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
@@ -386,7 +392,7 @@ class VertexBackend:
         return oldest
 
     def _poll(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs of one region: one list from the creation time of the oldest, and one call for each job not in it."""
+        """The jobs of one region by name: one list from the oldest's creation, and one call for each job not in it."""
         jobs = self._open()
         found: dict[str, Job | None] = {}
         unknown = [name for name in names if name not in self._created]
@@ -398,14 +404,14 @@ class VertexBackend:
             for listed in jobs.list(parent, query, lambda: wanted <= found.keys(), brief=True):
                 if listed["name"] in wanted:
                     found[listed["name"]] = listed
-        # A job's limits decide whether it was cancelled at one of them, and a list leaves them out.
+        # The limits of a job show whether it was cancelled at one of them, and the list does not contain them.
         missing = [name for name in names if name not in found or _lacks_limits(found[name])]
         found |= self._get(missing)
         self._note_creations(found)
         return found
 
     def _check_outputs(self, handles: Sequence[JobHandle], found: Mapping[str, Job | None]) -> None:
-        """Search for the outputs of jobs that have succeeded; among many jobs, only those that ended just now."""
+        """Search for the outputs of jobs that have succeeded; of many jobs, only those that ended a short time ago."""
         alone = len(handles) <= _FEW
         succeeded = [
             handle
@@ -418,10 +424,10 @@ class VertexBackend:
             self._outputs.run(succeeded, OUTPUTS_ALONE_SECONDS if alone else OUTPUTS_SECONDS)
 
     def _known_status(self, handle: JobHandle, job: Job | None) -> JobStatus:
-        """The status of a job; that of the last poll if nothing has changed, as for most of a thousand jobs."""
+        """The status of a job. If nothing has changed, as for most of a thousand jobs, it is that of the last poll."""
         known = self._last.get(handle.name)
         unchanged = known is not None and known[0] == job and known[1].handle == handle
-        # A status that depends on the time is determined again.
+        # An UNKNOWN status depends on the time, so it is determined again.
         if known is not None and unchanged and known[1].state is not JobState.UNKNOWN:
             return known[1]
         return self._status(handle, job)
@@ -455,8 +461,9 @@ class VertexBackend:
         return replace(status, state=state, detail=detail, failure=why)
 
     def _may_follow(self, name: str, ended: float | None) -> bool:
-        """Whether the error of a failed job may still follow. For at most :data:`ERROR_SECONDS`, even if this machine's
-        clock differs from the service's.
+        """Whether the service may still add the error of a failed job.
+
+        This is so for at most :data:`ERROR_SECONDS`, even if this machine's clock differs from the service's.
         """
         if ended is None or time.time() - ended >= ERROR_SECONDS:
             return False
@@ -493,7 +500,7 @@ def _numbered(jobs: Sequence[Job], attempt: int) -> list[Job]:
 
 
 def _links(job: Job) -> dict[str, str]:
-    """The job's web access URIs by our names of the replicas; none of a job that has ended, whose shells are gone."""
+    """The job's web access URIs by our names of the replicas; none for a job that has ended, as its shells are gone."""
     if not _live(job):
         return {}
     return {replica_name(name) or name: str(uri) for name, uri in sorted(job.get("webAccessUris", {}).items())}

@@ -1,12 +1,12 @@
 """The start command of a container: install the trainer's packages from Cloud Storage and run its module.
 
-Needs nothing but ``python3`` (3.8 or later) and ``pip`` in the image: no gsutil, no google library. Its source goes
-into the request as ``python3 -c``; the container's args are a plan in JSON, then the trainer's own args. What it does
-is what ML Engine's own start command did: the trainer's code first, by force, then what it depends on. What it imports
-of this project is part of its source when it is sent.
+The image needs only ``python3`` (3.8 or later) and ``pip``: neither gsutil nor a Google library. The source of this
+module goes into the request as ``python3 -c``; the container's args are a plan in JSON, followed by the trainer's args.
+As ML Engine's start command did, it first installs the trainer's code, with ``--force-reinstall``, then the
+dependencies. The modules of this project that it imports become part of its source when it is sent.
 
-Exit code 75 says "try again": the storage could not be reached. The trainer's own exit code is kept, as the trainer
-replaces this process.
+Exit code 75 means "try again": the storage could not be reached. The trainer's exit code becomes that of the container,
+as the trainer replaces this process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlengine.runtime.rendezvous import rendezvous_variables
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
-# Where the service mounts the NVIDIA driver: its libraries and programs.
+# The directories where the service mounts the libraries and programs of the NVIDIA driver.
 DRIVER_FOLDERS = {
     "LD_LIBRARY_PATH": ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"],
     "PATH": ["/usr/local/nvidia/bin"],
@@ -47,13 +47,13 @@ def say(text: str) -> None:
 
 
 def add(request: urllib.request.Request, headers: dict[str, str]) -> None:
-    """Add credentials. After a redirect they are not sent: it may lead to another server."""
+    """Add credentials to a request. They are not sent after a redirect, which may lead to another server."""
     for name, value in headers.items():
         request.add_unredirected_header(name, value)
 
 
 def get(url: str, headers: dict[str, str]) -> bytes:
-    """The body of ``url``, tried again for a minute where that can help."""
+    """The body of ``url``. The request is retried for a minute after errors that may be temporary."""
     for pause in (1, 2, 4, 8, 15, 30, 0):
         try:
             request = urllib.request.Request(url)  # noqa: S310 - only our own http(s) URLs
@@ -73,7 +73,7 @@ def get(url: str, headers: dict[str, str]) -> bytes:
 
 
 def place() -> tuple[str, dict[str, str]]:
-    """The URL of Cloud Storage, and the credentials; STORAGE_EMULATOR_HOST names another server."""
+    """The URL of Cloud Storage, or of the server in STORAGE_EMULATOR_HOST, and the headers with the credentials."""
     server = os.environ.get("STORAGE_EMULATOR_HOST", "")
     if server:
         return (server if "://" in server else "http://" + server).rstrip("/"), {}
@@ -93,7 +93,7 @@ def fetch(uri: str, folder: Path) -> Path:
 
 
 def constrain(archives: list[Path], folder: Path) -> list[str]:
-    """Options for pip: what the packages' own ``constraints.txt`` pin."""
+    """The options by which pip observes the ``constraints.txt`` files of the packages."""
     try:
         found = of_packages(archives)
     except ConstraintsError as error:
@@ -109,7 +109,7 @@ def constrain(archives: list[Path], folder: Path) -> list[str]:
 
 
 def pip(*args: str) -> None:
-    """One pip command, once more if it fails: the index may have been busy."""
+    """Run a pip command, and run it once more if it fails: the index may have been busy."""
     for _ in (1, 2):
         code = subprocess.call([sys.executable, "-m", "pip", *args])
         if code == 0:
@@ -134,7 +134,7 @@ def install(uris: list[str]) -> None:
 
 
 def first_of_all() -> bool:
-    """Whether this is the chief: the one replica that speaks for the job."""
+    """Whether this is the chief: the one replica that records the environment for the job."""
     try:
         task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task") or {}
     except ValueError:
@@ -143,11 +143,12 @@ def first_of_all() -> bool:
 
 
 def note(plan: dict[str, Any]) -> None:
-    """What is installed, into the job's logs: a line each, after one for the image. For people, and for a second run of
-    the same: that it cannot be written stops nothing.
+    """Write the list of installed packages to the job's logs, one a line, after a line for the image.
+
+    The list is for people, and for repeating the run. An error while writing it does not stop the job.
     """
     try:
-        # Not `pip freeze`: that names the files that the packages came from, and not their versions.
+        # `pip freeze` is not used: it prints the files from which the packages were installed, not their versions.
         installed = subprocess.check_output([sys.executable, "-c", INSTALLED], timeout=120)
         bucket, _, path = (plan["job_dir"] + "/logs/environment.txt")[len("gs://") :].partition("/")
         server, headers = place()
@@ -161,21 +162,21 @@ def note(plan: dict[str, Any]) -> None:
 
 
 def environment(plan: dict[str, Any]) -> None:
-    """The variables that the trainer gets in addition to the service's."""
+    """Set the environment variables that the trainer gets in addition to the service's."""
     for variable, name in (("MLENGINE_SCRATCH", "scratch"), ("MLENGINE_DATA_CACHE", "data")):
         folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    # The service says checkpoints/ and logs/ below the job dir; here both are train/. With a TensorBoard instance it
-    # uploads what is written to logs/, and to no other directory.
+    # The service's variables name checkpoints/ and logs/ below the job dir; here both are train/. With a TensorBoard
+    # instance, the service uploads the content of logs/, and of no other directory.
     os.environ["AIP_MODEL_DIR"] = plan["job_dir"] + "/model/"
     os.environ["AIP_CHECKPOINT_DIR"] = plan["job_dir"] + "/train/"
     os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + ("/logs/" if plan["tensorboard"] else "/train/")
     if plan["tf_config"] and not os.environ.get("TF_CONFIG"):
-        # The service sets none for one replica, where ML Engine did.
+        # For a job of one replica, the service sets no TF_CONFIG, while ML Engine did.
         os.environ["TF_CONFIG"] = json.dumps(plan["tf_config"])
     if plan["primary"] == "master" and os.environ.get("TF_CONFIG"):
-        # Trainers of the old runtimes look for "master".
+        # Trainers for the old runtimes expect "master".
         config = json.loads(os.environ["TF_CONFIG"])
         if "chief" in config.get("cluster", {}):
             config["cluster"]["master"] = config["cluster"].pop("chief")
@@ -185,7 +186,10 @@ def environment(plan: dict[str, Any]) -> None:
 
 
 def join_world() -> None:
-    """Set what PyTorch, JAX, XGBoost and LightGBM need. What the service, the image or the job has set is kept."""
+    """Set the environment variables that PyTorch, JAX, XGBoost and LightGBM need to connect their replicas.
+
+    Variables that the service, the image or the job has set are kept.
+    """
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or os.environ.get("CLUSTER_SPEC") or "{}")
         accelerator, count = os.environ.get(ACCELERATOR_TYPE, ""), int(os.environ.get(ACCELERATOR_COUNT) or 0)
@@ -198,8 +202,10 @@ def join_world() -> None:
 
 
 def show_driver() -> None:
-    """Put the NVIDIA driver on the paths, as images for GPUs do. A plain image does not know it, and frameworks that do
-    not find it train on the CPU without an error. The dynamic linker reads the path when the trainer is started.
+    """Add the NVIDIA driver to the search paths, as images for GPUs do.
+
+    A plain image does not have these paths, and frameworks that do not find the driver train on the CPU without an
+    error. The dynamic linker reads the path when the trainer is started.
     """
     for variable, folders in DRIVER_FOLDERS.items():
         known = [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
@@ -210,7 +216,7 @@ def show_driver() -> None:
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
-    # The image is thrown away after the job: a distribution's own Python may be written to.
+    # The container is deleted after the job, so pip may write to a distribution's own Python.
     os.environ.update(PIP_BREAK_SYSTEM_PACKAGES="1", PIP_ROOT_USER_ACTION="ignore", PIP_NO_INPUT="1")
     os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     show_driver()

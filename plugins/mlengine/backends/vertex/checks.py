@@ -1,7 +1,7 @@
-"""Check, before submission, what Vertex AI would refuse, or accept and never run.
+"""Checks, before submission, for requests that Vertex AI would refuse, or accept and never run.
 
-Reads the finished request, so that the raw pass-through is checked too. Knows only combinations that cannot work; what
-is merely unwise goes through.
+The finished request is checked, so that the raw pass-through is checked too. Only combinations that cannot work are
+refused; those that are merely unwise are accepted.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mlengine.core.errors import BackendError
 from mlengine.core.limits import Problem
 
 _CONTEXT = re.compile(r"projects/[^/]+/locations/[^/]+/metadataStores/[^/]+/contexts/[^/]+")
-# The region of a resource, by its location, region or zone.
+# The location, region or zone in the name of a resource.
 _REGION = re.compile(r"/(?:locations|regions|zones)/(?P<region>[a-z]+(?:-[a-z]+)+\d+)(?:-[a-z])?/")
 
 
 def check(job_id: str, body: Mapping[str, Any], *, new_accelerators: bool = False) -> None:
     """Check a request.
 
-    :param new_accelerators: let accelerators pass that the table does not have, on every machine.
-    :raises BackendError: naming the combination that cannot work, and what to change.
+    :param new_accelerators: whether to accept accelerators that the table does not have, on every machine.
+    :raises BackendError: a combination cannot work; the message names it, and says what to change.
     """
     spec = body["jobSpec"]
     pools = [pool for pool in spec["workerPoolSpecs"] if pool]
@@ -50,7 +50,7 @@ def _labels(body: Mapping[str, Any]) -> Problems:
 
 
 def _replicas(pools: list[Mapping[str, Any]]) -> Problems:
-    """What a pool's replicas are, in whatever way it was given: job file, option or raw request."""
+    """Check the replicas of all pools, whether they come from the job file, an option or ``raw``."""
     found: Problems = []
     for pool in pools:
         container = pool.get("containerSpec") or pool.get("pythonPackageSpec") or {}
@@ -103,7 +103,7 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
 
 
 def _duration(name: str, value: str | None) -> Problems:
-    """``0s`` is a duration too: it means no limit."""
+    """Check the format of a duration. ``0s`` is valid, and means no limit."""
     seconds = None if value is None else re.fullmatch(r"(-?[0-9]{1,18}(?:\.[0-9]+)?)s", value)
     if value is not None and seconds is None:
         return [(f"{name}: is not a duration: {value!r}", 'for example "7200s"')]
@@ -133,14 +133,14 @@ def _identity(spec: Mapping[str, Any]) -> Problems:
 
 
 def _experiment(spec: Mapping[str, Any]) -> Problems:
-    """A run is a metadata context of its own, whose id begins with its experiment's."""
+    """Check experiment and run. A run is a separate metadata context, whose id begins with that of its experiment."""
     experiment, run = spec.get("experiment"), spec.get("experimentRun")
     for field, name in (("experiment", experiment), ("experimentRun", run)):
         if name and not _CONTEXT.fullmatch(name):
             hint = "use projects/PROJECT/locations/REGION/metadataStores/default/contexts/NAME"
             return [(f"{field}: is not the full name of a metadata context: {name!r}", hint)]
     if experiment and spec.get("tensorboard"):
-        # The API documents both fields; Google's SDK refuses them together, as an experiment has a TensorBoard.
+        # The API documents both fields. Google's SDK refuses them together, as an experiment has its own TensorBoard.
         return [("an experiment has a TensorBoard instance of its own", "drop tensorboard, or experiment")]
     if run and not experiment:
         return [("an experiment run needs its experiment", "set experiment too")]
@@ -150,9 +150,9 @@ def _experiment(spec: Mapping[str, Any]) -> Problems:
 
 
 def check_region(job_id: str, body: Mapping[str, Any], region: str) -> None:
-    """Refuse resources of another region than the job's: these are regional.
+    """Refuse resources of another region than the job's, as they can be used only within their region.
 
-    :raises BackendError: naming the resource.
+    :raises BackendError: a resource is in another region; the message names it.
     """
     spec = body["jobSpec"]
     named = {

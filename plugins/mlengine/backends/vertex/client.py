@@ -1,8 +1,9 @@
 """A small REST client for Google's JSON APIs: one session, a deadline for every call, retries where they are safe.
 
-The generated clients have neither deadline nor retry by default and cost seconds to import; this costs google-auth and
-requests. Reads and other calls that are safe to repeat are retried until the deadline. A create is not: its response
-may be lost after it took effect, so :meth:`RestClient.create` returns ``None`` for "unknown", and the caller searches.
+The generated clients have neither deadline nor retry by default and take seconds to import; this client only imports
+google-auth and requests. Reads and other calls that are safe to repeat are retried until the deadline. A create is not
+retried: its response may be lost after it took effect, so :meth:`RestClient.create` returns ``None`` for "unknown", and
+the caller searches for the resource.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT = (10.0, 30.0)  # seconds to connect, and for each part of an answer
 DEADLINE = 120.0  # seconds for one call with its retries
 QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
-# Shown in Google's audit logs.
+# This name is shown in Google's audit logs.
 USER_AGENT = f"mlengine/{__version__}"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
-# A limit of requests is renewed every minute, and says nothing about machines.
+# A quota of requests is renewed every minute, and is unrelated to the quota of machines.
 _RATE = re.compile(r"per minute|requests per|rate limit", re.I)
 
 Params = Mapping[str, str | int]
 
 
 class RestClient:
-    """Calls with JSON in and out. Threads may share one.
+    """A client that sends and receives JSON. Threads may share one client.
 
-    :param credentials: of google-auth; refreshed by the session when they expire.
-    :param direct: ignore the environment's proxies: for a server on loopback.
-    :param deadline: seconds for one call with its retries.
-    :param quota_patience: seconds for which a create is repeated while a quota is exceeded.
-    :param timeout: connect and read timeout of one request, in seconds.
+    :param credentials: credentials of google-auth; the session refreshes them when they expire.
+    :param direct: whether to ignore the environment's proxies, as for a server on loopback.
+    :param deadline: the time limit of one call with its retries, in seconds.
+    :param quota_patience: the seconds for which a create is repeated while a quota is exceeded.
+    :param timeout: the connect and read timeouts of one request, in seconds.
     :param sleep: the function that pauses between retries.
     """
 
@@ -82,10 +83,11 @@ class RestClient:
     ) -> dict[str, Any] | None:
         """Send a request that is safe to repeat.
 
-        :param retry: repeat it until the deadline. ``False`` where requests are counted, and the caller repeats them.
+        :param retry: whether to repeat the request until the deadline; ``False`` if requests are counted, and the
+            caller repeats them.
         :return: the response; ``None`` for a 404 with ``missing_ok``.
         :raises BackendError: the request was rejected.
-        :raises BackendThrottledError: the last response was that a quota is exceeded.
+        :raises BackendThrottledError: the last response says that a quota is exceeded.
         :raises BackendUnavailableError: there was no successful response until the deadline.
         """
         until = time.monotonic() + self._deadline
@@ -112,9 +114,9 @@ class RestClient:
         :param patience: replaces ``quota_patience``, except for a quota of requests a minute.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
-        :raises NoQuotaError: the quota is exceeded because its limit is 0. It is not waited for.
-        :raises NoCapacityError: the quota was still exceeded at the end.
-        :raises BackendUnavailableError: likewise, for a quota of requests a minute.
+        :raises NoQuotaError: the quota is exceeded because its limit is 0. This error is raised without waiting.
+        :raises NoCapacityError: the quota was still exceeded after the wait.
+        :raises BackendUnavailableError: a quota of requests a minute was still exceeded after the wait.
         """
         began = time.monotonic()
         pause = 5.0
@@ -151,7 +153,7 @@ class RestClient:
     def _send(
         self, method: str, url: str, params: Params | None, body: Mapping[str, Any] | None
     ) -> tuple[int | None, dict[str, Any], float | None]:
-        """One request: status, JSON, Retry-After. Status ``None`` means that there was no complete response."""
+        """Send one request. Return its status, JSON and Retry-After; status ``None`` without a complete response."""
         import requests
         from google.auth import exceptions as auth
 
@@ -181,7 +183,7 @@ class RestClient:
                 from google.auth.transport.requests import AuthorizedSession
                 from requests.adapters import HTTPAdapter
 
-                # google-auth's own retries are off, so that this file's deadline is the only one.
+                # google-auth does not retry, so that the deadline of this client is the only one.
                 session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
                 session.trust_env = not self._direct
                 session.headers["User-Agent"] = USER_AGENT
@@ -194,9 +196,9 @@ class RestClient:
 def _decoded(reply: Any) -> Any:
     """The JSON of a response.
 
-    :raises requests.JSONDecodeError: it is not JSON.
+    :raises requests.JSONDecodeError: the response is not JSON.
     """
-    # Airflow needs it, and it takes a fraction of the time of the standard library: of a page of the log, half.
+    # msgspec is a dependency of Airflow, and takes a fraction of the standard library's time; for a log page, half.
     import msgspec
 
     try:

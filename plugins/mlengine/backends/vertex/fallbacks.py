@@ -1,8 +1,8 @@
-"""What to request when machines are missing: other machines, another region, another strategy; tried in order.
+"""Fallbacks for when machines are missing: other machines, another region or another strategy, tried in order.
 
 A fallback is a mapping: fields of :class:`~mlengine.backends.vertex.options.VertexOptions` that replace the job's, and
-:data:`OWN` fields, which change the finished request. The service has no such list; each fallback is an attempt of its
-own, created after the attempt before it has ended.
+:data:`OWN` fields, which change the finished request. The service has no such list, so each fallback is a separate
+attempt, created after the attempt before it has ended.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ STRATEGIES: Mapping[str, str | None] = {
     "reservation": None,
 }
 OWN = ("region", "strategy", "machine_type", "accelerator_type", "accelerator_count", "tpu_topology")
-# Resources of the service and the network belong to a region, so another region may need other ones.
+# Resources of the service and the network belong to a region, so a fallback in another region may need others.
 REPLACED = (
     "max_wait_seconds", "timeout_seconds", "reservation", "boot_disk_gb", "boot_disk_type", "image_uri",
     "service_account", "network", "reserved_ip_ranges", "psc_interface", "nfs_mounts", "encryption_key",
     "tensorboard", "experiment", "experiment_run", "persistent_resource",
 )  # fmt: skip
-_NUMBER = "number"  # of a fallback, from 1, in what the claim records
+_NUMBER = "number"  # the field for the number of a fallback, from 1, in the claim's record
 _TEXTS = frozenset({"region", "strategy", "machine_type", "accelerator_type", "tpu_topology"})
 _REGION = re.compile(r"[a-z]+(-[a-z]+)+[0-9]+")
 
@@ -46,7 +46,10 @@ _MISSING = re.compile(
 
 
 def check(fallbacks: Sequence[Any]) -> None:
-    """:raises BackendError: a fallback is not a mapping, or a field or value of one is not valid."""
+    """Check the fields and values of fallbacks.
+
+    :raises BackendError: a fallback is not a mapping, or a field or value of one is not valid.
+    """
     for number, fallback in enumerate(fallbacks, start=1):
         problem = _problem(fallback)
         if problem:
@@ -74,7 +77,7 @@ def _problem(fallback: Any) -> str:
 
 
 def numbered(fallbacks: Sequence[Fallback]) -> list[Fallback]:
-    """The fallbacks as they are recorded: with their place in the list, from 1."""
+    """The fallbacks as they are recorded: with their number in the list, from 1."""
     return [{_NUMBER: number, **fallback} for number, fallback in enumerate(fallbacks, start=1)]
 
 
@@ -85,13 +88,13 @@ def following(fallbacks: Sequence[Fallback], current: Fallback | None) -> Fallba
 
 
 def described(fallback: Fallback) -> str:
-    """For people: ``fallback 1: region europe-west4, strategy spot``."""
+    """A description of a fallback for people, such as ``fallback 1: region europe-west4, strategy spot``."""
     what = ", ".join(f"{name} {value}" for name, value in fallback.items() if name != _NUMBER)
     return f"fallback {fallback[_NUMBER]}: {what}"
 
 
 def notes(options: VertexOptions, current: Fallback | None) -> list[str]:
-    """Which fallback a request uses, and those that are left."""
+    """Notes about the fallback that a request uses, and about those that are left."""
     place = int(current[_NUMBER]) if current else 0
     used = [f"this is {described(current)}"] if current else []
     return used + [f"if machines are missing: {described(left)}" for left in numbered(options.fallbacks)[place:]]
@@ -102,11 +105,11 @@ def lacks_machines(status: JobStatus) -> bool:
     failure = status.failure
     if failure is None:
         return False
-    # With max_wait_seconds a flex-start job ends at the limit; its message is not documented.
+    # A flex-start job with max_wait_seconds ends at that limit; the service's message for this is not documented.
     waited = failure.cause is FailureCause.DEADLINE and status.started is None
     # The last lines of a replica's log may follow the first line.
     message = failure.message.partition("\n")[0]
-    # Also a quota whose limit is 0, which may be another one for the fallback.
+    # This includes a quota whose limit is 0, as another quota may apply to the fallback.
     return failure.cause.value in {"quota", "no_quota"} or waited or _MISSING.search(message) is not None
 
 
@@ -121,14 +124,14 @@ def options_of(options: VertexOptions, fallback: Fallback | None) -> VertexOptio
         if strategy != "reservation":
             changed.setdefault("reservation", None)
         if strategy != "flex-start" and options.flex_start:
-            changed.setdefault("max_wait_seconds", None)  # the job's was that of flex-start
+            changed.setdefault("max_wait_seconds", None)  # the job's value was for flex-start
     return replace(options, **VertexOptions.typed(changed))
 
 
 def apply(body: dict[str, Any], options: VertexOptions, fallback: Fallback | None) -> dict[str, Any]:
-    """The request with what the fallback changes, which has precedence over the job file and the option ``raw``.
+    """Apply the changes of a fallback, which have precedence over the job file and the option ``raw``, to a request.
 
-    :param options: of this attempt.
+    :param options: the options of this attempt.
     :raises BackendError: the strategy ``reservation`` without a reservation.
     """
     if not fallback:
@@ -150,7 +153,7 @@ def _hardware(pool: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _scarce(pools: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
-    """The hardware that a fallback replaces: that of the first pool with accelerators, or else the chief's."""
+    """The hardware that a fallback replaces: that of the first pool with accelerators, or else that of the chief."""
     accelerated = (pool for pool in pools if pool and _hardware(pool)[1])
     return _hardware(next(accelerated, pools[0]))
 
@@ -158,7 +161,7 @@ def _scarce(pools: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
 def _scheduling(scheduling: Mapping[str, Any], fallback: Fallback) -> dict[str, Any]:
     kept = {name: value for name, value in scheduling.items() if name != "strategy"}
     if fallback["strategy"] != "flex-start" and "max_wait_seconds" not in fallback:
-        kept.pop("maxWaitDuration", None)  # the service takes it for flex-start only
+        kept.pop("maxWaitDuration", None)  # the service accepts it for flex-start only
     word = STRATEGIES[fallback["strategy"]]
     return {**kept, "strategy": word} if word else kept
 

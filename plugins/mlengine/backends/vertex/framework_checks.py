@@ -1,7 +1,7 @@
-"""Check that what runs on a machine with accelerators can use them, before the job is submitted.
+"""Checks before submission that the software on machines with accelerators can use the accelerators.
 
-Frameworks that find no accelerator train on the CPU without an error. What the packages of a job require, and images
-whose name says what is in them, are known before submission; other images are left to their owner.
+Frameworks that find no accelerator train on the CPU without an error. Before submission, the requirements of the job's
+packages are known, and so are images whose name says what is in them. Other images are not checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def check(pools: Sequence[Mapping[str, Any]], packages: Sequence[Package]) -> Fi
     """Check the pools that have accelerators.
 
     :param pools: ``workerPoolSpecs``, without the empty ones.
-    :param packages: the job's packages, as far as they could be read.
+    :param packages: those of the job's packages that could be read.
     """
     problems: dict[tuple[str, str], None] = {}
     warnings: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Check that packages and image of a pool with NVIDIA GPUs can use them."""
+"""Checks that the packages and the image of a pool with NVIDIA GPUs can use them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 from mlengine.backends.vertex.accelerated_pools import CPU_TENSORFLOW, AcceleratedPool, Findings, Required
 from mlengine.core import vertex_machines
 
-# Distributions without CUDA unless they are required with an extra that begins so.
+# Distributions that come without CUDA unless they are required with an extra that begins with the given text.
 _CUDA_EXTRA = {"tensorflow": "and-cuda", "tf-nightly": "and-cuda", "jax": "cuda"}
 _CUDA_REQUIREMENT = {"tensorflow": "tensorflow[and-cuda]", "tf-nightly": "tf-nightly[and-cuda]", "jax": "jax[cuda12]"}
 _CPU_BUILD = re.compile(r"\+cpu\b")  # as in torch==2.13.0+cpu
@@ -21,7 +21,7 @@ _DOCKER_HUB = re.compile(r"(?:docker\.io/)?tensorflow/tensorflow(?::(?P<tag>.+))
 
 
 def check(pool: AcceleratedPool) -> Findings:
-    """What is wrong, and what may be."""
+    """The problems of the pool, and warnings about possible ones."""
     warnings = [*_cpu_constraints(pool), *_old_driver(pool)]
     if _is_cpu_image(pool.image):
         hint = "use an image with a GPU build, such as tensorflow/tensorflow:VERSION-gpu"
@@ -50,7 +50,7 @@ def _cpu_builds(pool: AcceleratedPool) -> Iterator[tuple[str, str]]:
 
 
 def _without_cuda(pool: AcceleratedPool) -> Iterator[tuple[str, str]]:
-    """A plain image has no CUDA libraries: the packages must bring them."""
+    """Find frameworks that are required without CUDA. A plain image has no CUDA libraries: packages must bring them."""
     if pool.python is None or any(one.name.startswith(("nvidia-", "jax-cuda")) for one in pool.required):
         return
     for one in pool.required:
@@ -67,7 +67,7 @@ def _has_cuda(pool: AcceleratedPool, wanted: Required) -> bool:
 
 
 def _cpu_constraints(pool: AcceleratedPool) -> Iterator[str]:
-    """CPU builds of what the packages may depend on indirectly."""
+    """Warnings about constraints on CPU builds of distributions on which the packages may depend indirectly."""
     required = {one.name for one in pool.required}
     for filename, name, line in _constraint_lines(pool):
         if name not in required:
@@ -75,7 +75,7 @@ def _cpu_constraints(pool: AcceleratedPool) -> Iterator[str]:
 
 
 def _constraint_lines(pool: AcceleratedPool) -> Iterator[tuple[str, str, str]]:
-    """The constraints on CPU builds: package, name and line."""
+    """The constraints on CPU builds: for each, the package, the distribution's name and the line."""
     for package in pool.packages:
         for text in (package.constraints or b"").decode("utf-8", "replace").splitlines():
             line = text.partition("#")[0].strip()

@@ -11,7 +11,7 @@ from mlengine.backends.vertex.location import Place
 from mlengine.backends.vertex.states import job_state
 from mlengine.core.errors import BackendError, BackendUnavailableError
 
-PAGE_SIZE = 1000  # the service gives fewer where it likes
+PAGE_SIZE = 1000  # the service may return fewer
 MAX_PAGES = 20
 _BRIEF = "name,displayName,state,createTime,startTime,endTime,error,labels,webAccessUris"
 # Names come from job.json, which any trainer can write. They become parts of URLs, and of a filter of Cloud Logging.
@@ -29,9 +29,9 @@ def is_name(text: str) -> bool:
 
 
 def parse(name: str) -> dict[str, str]:
-    """``parent``, ``project``, ``region`` and ``number`` of a job's resource name.
+    """The parts ``parent``, ``project``, ``region`` and ``number`` of a job's resource name.
 
-    :raises BackendError: if it is none.
+    :raises BackendError: ``name`` is not the resource name of a job.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -40,7 +40,7 @@ def parse(name: str) -> dict[str, str]:
 
 
 def tensorboard_url(instance: str, job_name: str) -> str:
-    """The curves of a job in its TensorBoard instance, as Google's SDK links them.
+    """The URL of a job's curves in its TensorBoard instance, in the form that Google's SDK uses.
 
     :param instance: the instance's resource name.
     """
@@ -50,20 +50,20 @@ def tensorboard_url(instance: str, job_name: str) -> str:
 
 
 class Jobs:
-    """The custom jobs that a client sees. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
+    """The custom jobs that a client can access. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
 
     def __init__(self, client: RestClient, place: Place) -> None:
         self.client, self.place = client, place
 
     def create(self, parent: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
-        """The job made; ``None`` if it is unknown whether it was created.
+        """Create a job and return it; ``None`` if it is unknown whether it was created.
 
-        :param patience: how many seconds to wait for a quota; ``None`` for the client's default.
+        :param patience: the seconds to wait for a quota; ``None`` for the client's default.
         """
         return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body, patience=patience)
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """``None`` if there is no such job.
+        """The job; ``None`` if there is no such job.
 
         :raises BackendError: ``name`` is not the name of a job.
         """
@@ -73,9 +73,9 @@ class Jobs:
     def list(
         self, parent: str, query: str, enough: Callable[[], bool] = lambda: False, *, brief: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Jobs that match ``query``, page by page, until ``enough`` says so or :data:`MAX_PAGES` were read.
+        """The jobs that match ``query``, page by page, until ``enough`` returns true or :data:`MAX_PAGES` were read.
 
-        :param brief: without what was asked for, which is most of a job's JSON.
+        :param brief: whether to leave out the job's specification, which is most of its JSON.
         """
         params: dict[str, str | int] = {"filter": query, "pageSize": PAGE_SIZE}
         if brief:
@@ -89,7 +89,7 @@ class Jobs:
             params["pageToken"] = token
 
     def cancel(self, name: str) -> None:
-        """Safe to repeat: a job that has ended, or is gone, is not an error.
+        """Cancel a job. The call can be repeated safely: a job that has ended, or is gone, is not an error.
 
         :raises BackendError: ``name`` is not the name of a job.
         """
@@ -99,7 +99,7 @@ class Jobs:
         except BackendUnavailableError:
             raise
         except BackendError:
-            # The service refuses to cancel what has ended; only that is not an error.
+            # The service refuses to cancel a job that has ended. Any other refusal is an error.
             job = self.get(name)
             if job is not None and not job_state(job.get("state")).terminal:
                 raise

@@ -1,8 +1,8 @@
-"""Project, region, endpoints and credentials of Vertex AI.
+"""Determines the project, region, endpoints and credentials for Vertex AI.
 
-Project, region and endpoint are the settings ``vertex_project``, ``vertex_region`` and ``vertex_endpoint``, found by
-the rule of :mod:`mlengine.settings`, with two additions: a job file's ``region`` comes after the argument and before
-the connection, and the last resort for the project is the one that the credentials belong to.
+Project, region and endpoint are the settings ``vertex_project``, ``vertex_region`` and ``vertex_endpoint``, read in the
+order of :mod:`mlengine.settings`, with two additions: a job file's ``region`` comes after the argument and before the
+connection, and the last resort for the project is the one to which the credentials belong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Place:
 
     :param asked_region: the region of the argument, which has precedence.
     :param region: the region of the connection or the setting.
-    :param endpoint: a server that replaces Google's in every region; ``None`` for Google's.
+    :param endpoint: the URL of a server that replaces Google's in every region; ``None`` for Google's.
     """
 
     project: str
@@ -39,11 +39,11 @@ class Place:
 
     @property
     def has_region(self) -> bool:
-        """Whether there is a region without that of a job file."""
+        """Whether there is a region even if the job file has none."""
         return bool(self.asked_region or self.region)
 
     def parent(self, job_file_region: str | None = None) -> str:
-        """``projects/P/locations/R``.
+        """The resource name ``projects/P/locations/R`` of the location of a job.
 
         :raises BackendError: there is no region.
         """
@@ -56,16 +56,16 @@ class Place:
         return self.parent_in(region)
 
     def parent_in(self, region: str) -> str:
-        """``projects/P/locations/R`` of a region that has precedence over all others: that of a fallback.
+        """The resource name ``projects/P/locations/R`` for a fallback's region, which has precedence over all others.
 
-        :raises BackendError: it is not the name of a region.
+        :raises BackendError: ``region`` is not the name of a region.
         """
         return f"projects/{self.project}/locations/{check_region(region)}"
 
     def server(self, region: str) -> str:
         """The URL of the server for ``region``.
 
-        :raises BackendError: it is not the name of a region.
+        :raises BackendError: ``region`` is not the name of a region.
         """
         return self.endpoint or f"https://{check_region(region)}-aiplatform.googleapis.com"
 
@@ -73,8 +73,8 @@ class Place:
 def check_region(region: str) -> str:
     """Check that a region can be part of a host name. It may come from ``job.json``, which any trainer can write.
 
-    :raises BackendError: it has other characters, and could name a server that must not get our credentials; or it is
-        the name of a zone.
+    :raises BackendError: the region is the name of a zone, or has characters by which the host name could be that of a
+        server that must not get our credentials.
     """
     if zone := _ZONE.fullmatch(region):
         raise BackendError(f"not a region: {region!r} is a zone", hint=f"write {zone['region']}")
@@ -96,7 +96,7 @@ class Connection:
     project: str | None = None
 
     def setting(self, name: str, argument: str | None = None) -> str | None:
-        """A setting with this connection, by the rule of :mod:`mlengine.settings`; ``None`` if it is not set."""
+        """A setting, which this connection may contain: see :mod:`mlengine.settings`; ``None`` if it is not set."""
         return settings.get(name, argument, self.extras) or None
 
 
@@ -112,7 +112,7 @@ def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] |
 
 
 def default_region(gcp_conn_id: str | None) -> str | None:
-    """The region of the connection or the setting; ``None`` if there is none. Reads no credentials.
+    """The region of the connection or the setting; ``None`` if there is none. Credentials are not read.
 
     :raises BackendError: the connection does not exist.
     """
@@ -121,7 +121,10 @@ def default_region(gcp_conn_id: str | None) -> str | None:
 
 
 def _hook(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Any:
-    """:raises BackendError: the connection does not exist."""
+    """The Google provider's hook for a connection.
+
+    :raises BackendError: the connection does not exist.
+    """
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -134,15 +137,15 @@ def _hook(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = No
 
 
 def _extras(hook: Any) -> dict[str, Any]:
-    # Old versions of the provider wrote extras with a long prefix; current ones still read it.
+    # Old versions of the provider wrote extras with a long prefix; current versions still read these.
     prefix = "extra__google_cloud_platform__"
     return {name.removeprefix(prefix): value for name, value in hook.extras.items()}
 
 
 def is_local(endpoint: str | None) -> bool:
-    """Whether the endpoint uses plain HTTP. It then gets no credentials.
+    """Whether the endpoint uses plain HTTP, so that no credentials are sent to it.
 
-    :raises BackendError: it uses plain HTTP, and is neither on loopback nor one of the hosts in the setting
+    :raises BackendError: the endpoint uses plain HTTP, and is neither on loopback nor one of the hosts in the setting
         ``vertex_http_hosts``: the traffic could be read and changed.
     """
     if endpoint is None or not endpoint.startswith("http://"):
@@ -166,7 +169,7 @@ def find_place(
 ) -> Place:
     """Find project, region and endpoint, except for the region of a job file, which may differ for each submission.
 
-    :param endpoint: already resolved, because the credentials depend on it.
+    :param endpoint: the endpoint, which is already resolved because the credentials depend on it.
     :raises BackendError: there is no project.
     """
     project = connection.setting("vertex_project", project) or credentials_project
@@ -193,7 +196,7 @@ def connect(
 ) -> tuple[Place, Any]:
     """The location and the credentials: those of the connection, or else the application default credentials.
 
-    :param gcp_conn_id: an Airflow connection, if any.
+    :param gcp_conn_id: an Airflow connection; ``None`` for none.
     :raises BackendError: there is no project, or there are no credentials.
     """
     connection = Connection({})
@@ -214,7 +217,7 @@ def connect(
 def default_credentials() -> tuple[Any, str | None]:
     """The application default credentials and their project.
 
-    :raises BackendError: there are none.
+    :raises BackendError: there are no such credentials.
     """
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError

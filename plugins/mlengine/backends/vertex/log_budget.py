@@ -1,18 +1,19 @@
 """The budget of log reads: one for each Google Cloud project, shared by all processes of this machine.
 
-Cloud Logging answers 60 ``entries:list`` calls a minute and project. The quota cannot be raised, and an answer 429 has
-no ``Retry-After`` (Google's page on quotas, and its description of the service's responses, read in 2026). So all
-readers of a machine (pollers, sensors, followers at a terminal, the web page) together keep to half of it by default.
+Cloud Logging allows 60 ``entries:list`` calls per minute and project. The quota cannot be raised, and a 429 response
+has no ``Retry-After`` (Google's page on quotas, and its description of the service's responses, read in 2026). So all
+readers of a machine (pollers, sensors, followers at a terminal, the web page) together use at most half of it by
+default.
 
 * The state is one small file for each project, under a lock. Readers do not queue: a refusal says when to ask again,
   with some jitter, so that all have the same chance. A reader that dies leaves nothing behind.
 * Calls are spaced evenly. Reads of the last lines of a job that has ended may use a reserve that other reads may not.
-* After a 429, which means that others use the quota too, there are no reads for a while, and then half the rate. Each
+* A 429 means that others use the quota too. After it, there are no reads for a while, and then half the rate. Each
   five minutes without another 429 double the rate again.
 
-Within any 60 seconds, this machine makes at most as many calls as the limit says. What this does not do: it knows
-nothing about other machines, other users of this one, or containers that do not share the state directory. Each of
-these has a budget of its own, and only the 429 slows them down.
+Within any 60 seconds, this machine makes at most the number of calls that the limit allows. Limitation: the budget does
+not include other machines, other users of this machine, or containers that do not share the state directory. Each of
+these has its own budget, and only a 429 slows them down.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ from mlengine.runtime.state_dir import state_dir
 log = logging.getLogger(__name__)
 
 SETTING = "vertex_log_reads_per_minute"
-# Seconds without a read after a 429; doubled for each further one, up to the quota's minute.
+# Seconds without a read after a 429; doubled for each further 429, up to a minute, the interval of the quota.
 FIRST_PAUSE, LONGEST_PAUSE = 15.0, 60.0
 RECOVERY_SECONDS = 300.0
-# How long a server without a configured limit is read within the default limit after it answered 429.
+# The time for which the default limit applies to a server without a configured limit after it has answered 429.
 LEARNED_SECONDS = 600.0
 _MOST_HALVINGS = 3
 _JITTER_SECONDS = 0.25
 _LOCK_SECONDS = 2.0
-# Times further in the future were written before the clock was set back.
+# Times that are further in the future than this were written before the clock was set back.
 _FAR = 300.0
 
 
 @dataclass
 class _State:
-    """Times in seconds since the epoch.
+    """The state of a budget. Times are in seconds since the epoch.
 
-    :param next_at: when the next call is due if calls are spaced evenly: the "theoretical arrival time" of the generic
-        cell rate algorithm (ITU-T I.371).
+    :param next_at: the time at which the next call is due if calls are spaced evenly: the "theoretical arrival time" of
+        the generic cell rate algorithm (ITU-T I.371).
     :param halvings: how often the rate was halved.
     """
 
@@ -63,7 +64,7 @@ class _State:
     halvings: int = 0
 
     def at(self, now: float) -> _State:
-        """The state, with what has changed since by itself."""
+        """The state at the time ``now``, with the halvings that have expired by then removed."""
         if max(self.next_at, self.blocked_until) > now + _FAR or self.throttled_at > now + _FAR:
             return _State()
         recovered = int((now - self.throttled_at) / RECOVERY_SECONDS)
@@ -77,9 +78,9 @@ _memory_lock = threading.Lock()
 class LogBudget:
     """The budget of one project.
 
-    :param server: URL of the server that is read from.
-    :param limit: calls a minute; ``None`` for a server without a quota, as long as it does not answer 429.
-    :param folder: where the processes of this machine share their state.
+    :param server: the URL of the server that is read.
+    :param limit: the calls per minute; ``None`` for a server without a quota, as long as it does not answer 429.
+    :param folder: the folder in which the processes of this machine share their state.
     """
 
     def __init__(
@@ -91,9 +92,9 @@ class LogBudget:
 
     @classmethod
     def of(cls, server: str, project: str) -> LogBudget:
-        """The budget for a project on ``server``, by the setting ``vertex_log_reads_per_minute``.
+        """The budget for a project on ``server``, with the limit in the setting ``vertex_log_reads_per_minute``.
 
-        A server with plain HTTP, an emulator, has no quota by default.
+        A server with plain HTTP is an emulator, and has no quota by default.
         """
         limit: int | None = settings.get_int(SETTING)
         if server.startswith("http://") and settings.find(SETTING).is_default:
@@ -101,9 +102,9 @@ class LogBudget:
         return cls(server, project, limit=limit, folder=state_dir() / "log-reads")
 
     def take(self, *, urgent: bool = False) -> float:
-        """Ask for one call.
+        """Ask for permission to make one call.
 
-        :param urgent: it reads the last lines of a job that has ended.
+        :param urgent: whether the call reads the last lines of a job that has ended.
         :returns: 0 if the call may be made now, and is counted; otherwise the seconds after which to ask again.
         """
         if self._limit is None and not self._path.exists() and self._path not in _memory:
@@ -125,14 +126,14 @@ class LogBudget:
             return 0.0
 
     def throttled(self, retry_after: float | None = None) -> float:
-        """Note that the service answered 429.
+        """Record that the service answered 429.
 
-        :param retry_after: what it asked for, if anything.
+        :param retry_after: the seconds in the response's ``Retry-After``, if it has one.
         :returns: the seconds after which to ask again.
         """
         with self._shared() as state:
             now = self._clock()
-            if state.blocked_until <= now:  # otherwise another reader was faster
+            if state.blocked_until <= now:  # otherwise another reader has already recorded this
                 known = self._limit_now(state, now) is not None
                 state.halvings = min(state.halvings + 1, _MOST_HALVINGS) if known else 0
                 pause = retry_after or min(FIRST_PAUSE * 2**state.halvings, LONGEST_PAUSE)
@@ -147,7 +148,7 @@ class LogBudget:
 
     @contextmanager
     def _shared(self) -> Iterator[_State]:
-        """The state, read and written under the lock of the machine; this process's own if there is none."""
+        """The state, read and written under the machine's lock; without a lock, the state of this process."""
         try:
             lock = FileLock.take(self._path, wait=_LOCK_SECONDS)
         except OSError as error:
@@ -175,7 +176,7 @@ def _jitter() -> float:
 def _read(descriptor: int) -> _State:
     try:
         return _State(**json.loads(os.pread(descriptor, 4096, 0)))
-    except (ValueError, TypeError):  # new, or cut off by a full disk
+    except (ValueError, TypeError):  # the file is new, or was truncated by a full disk
         return _State()
 
 

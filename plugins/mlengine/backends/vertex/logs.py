@@ -1,12 +1,13 @@
-"""All replicas' lines of a job from Cloud Logging, each once, over restarts of the reader.
+"""Reads the lines of all of a job's replicas from Cloud Logging: each line once, even if the reader is restarted.
 
-Entries may arrive after later ones. So a read goes back a little behind the newest entry seen and leaves out those it
-had: the cursor keeps the time and short digests of the ids seen in that span, and is all there is to keep.
+An entry may arrive after entries with later times. So a read starts a little before the newest entry seen, and skips
+the entries that it has read: the cursor contains the times and short digests of the ids seen in that span. The cursor
+is the whole state of a reader.
 
 Every query has a start time, at first the job's creation: without one, Google searches through all that is stored.
-If it "did not have time to search all", an answer has no entries and a page token. A read ends with the first answer
-that has new lines, and after at most :data:`MAX_CALLS` calls. A token that is left stays in the cursors, and the next
-read of the same jobs continues from it.
+If Google "did not have time to search all", the answer has no entries and a page token. A read ends with the first
+answer that has new lines, and after at most :data:`MAX_CALLS` calls. A remaining token stays in the cursors, and the
+next read of the same jobs continues from it.
 """
 
 from __future__ import annotations
@@ -33,23 +34,24 @@ from mlengine.core.times import rfc3339, seconds
 log = logging.getLogger(__name__)
 
 OVERLAP_SECONDS = 10.0
-# So long after a complete search, entries that arrive late are still found although the job wrote nothing.
+# The time after a complete search during which late entries are still found, even if the job writes nothing.
 QUIET_SECONDS = 3600.0
-MAX_SEEN = 2000  # ids in a cursor; a faster log narrows the span instead
+MAX_SEEN = 2000  # ids in a cursor; if a log has more in the span, the span becomes shorter
 PAGE = 1000
 MAX_CALLS = 5
 JOBS_A_CALL = 150  # a filter has at most 20,000 characters
-RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the earliest start for jobs of unknown age
+RETENTION_SECONDS = 30 * 86400.0  # in Cloud Logging's default bucket: the earliest start for jobs of unknown age
 _LAUNCHER = "launcher"
 _TIME = re.compile(r"(19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
-# A cursor's timestamps are read again with each page.
+# The results are cached, as a cursor's timestamps are read again with each page.
 _seconds = lru_cache(maxsize=2 * MAX_SEEN)(seconds)
 
 
 def checked(cursor: Any) -> Mapping[str, Any]:
     """The cursor, or an empty one if it is invalid: the log is then read from its beginning.
 
-    It comes from the job dir, to which trainers may write, or from a browser. Its times become parts of a filter.
+    A cursor comes from the job dir, to which trainers may write, or from a browser, and its times become parts of a
+    filter.
     """
     if not isinstance(cursor, Mapping) or not cursor:
         return {}
@@ -95,11 +97,12 @@ def _is_time_text(value: str) -> bool:
 
 @dataclass(frozen=True)
 class JobLog:
-    """A log to read.
+    """The log of a job, to be read from a cursor.
 
-    :param name: resource name: ``projects/P/locations/R/customJobs/N``.
-    :param created: the job's creation, as RFC 3339; ``None`` if unknown.
-    :param cursor: where the last read ended: ``since`` and ``window``, and ``search`` if its search was not complete.
+    :param name: the job's resource name: ``projects/P/locations/R/customJobs/N``.
+    :param created: the time of the job's creation, as RFC 3339; ``None`` if unknown.
+    :param cursor: the position at which the last read ended: ``since`` and ``window``, and ``search`` if its search was
+        not complete.
     """
 
     name: str
@@ -108,19 +111,25 @@ class JobLog:
 
     @property
     def project(self) -> str:
-        """:raises BackendError: the name is not that of a job."""
+        """The project in the job's name.
+
+        :raises BackendError: the name is not that of a job.
+        """
         return parse(self.name)["project"]
 
     @property
     def number(self) -> str:
-        """:raises BackendError: the name is not that of a job."""
+        """The job's number in its name.
+
+        :raises BackendError: the name is not that of a job.
+        """
         return parse(self.name)["number"]
 
     @property
     def since(self) -> str:
         """The start time of a new query: never before the job's creation."""
         starts = [start for start in (self.created, self.cursor.get("since")) if start]
-        # Whole hours, so that the next query is the same.
+        # The time is rounded to hours, so that the next query is the same.
         return max(starts, key=seconds) if starts else rfc3339((time.time() - RETENTION_SECONDS) // 3600 * 3600)
 
 
@@ -134,10 +143,10 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """A query, and how far it was followed.
+    """A query, and the position in its results.
 
-    :param starts: start time for each job.
-    :param began: when it began, in seconds since the epoch.
+    :param starts: the start time for each job.
+    :param began: the time at which the search began, in seconds since the epoch.
     """
 
     project: str
@@ -155,7 +164,7 @@ class _Search:
         if first and all(other.get("of") == first["of"] and other["token"] == first["token"] for other in kept):
             starts = [str(one["since"]) for one in kept]
             search = cls(project, logs, starts, limit, first["began"], first["token"])
-            # A token is good only for the very same query.
+            # A token is valid only for the identical query.
             if search.digest == first["of"]:
                 return search
         return cls(project, logs, [one.since for one in logs], limit, time.time())
@@ -179,7 +188,7 @@ class _Search:
         return hashlib.sha256(str(replace(self, token=None).body).encode()).hexdigest()[:12]
 
     def cursors(self) -> list[dict[str, Any]]:
-        """The jobs' cursors, by which the next read continues this search."""
+        """The jobs' cursors, with which the next read continues this search."""
         digest = self.digest
         return [
             {
@@ -193,9 +202,9 @@ class _Search:
 
 
 class LogReader:
-    """Reads from one server.
+    """Reads logs from one server.
 
-    :param budget: the budget of a project.
+    :param budget: returns the budget of a project.
     """
 
     def __init__(self, client: RestClient, server: str, budget: Callable[[str], LogBudget]) -> None:
@@ -203,10 +212,10 @@ class LogReader:
         self._budget = budget
 
     def read(self, wanted: Sequence[JobLog], limit: int, *, urgent: bool = False) -> list[LogPage]:
-        """For each job up to ``limit`` new lines; :data:`JOBS_A_CALL` jobs of a project are one call.
+        """Up to ``limit`` new lines for each job. One call reads up to :data:`JOBS_A_CALL` jobs of a project.
 
-        :param urgent: some of the jobs have ended.
-        :raises BackendUnavailableError: Cloud Logging did not answer; the same cursors work later.
+        :param urgent: whether some of the jobs have ended.
+        :raises BackendUnavailableError: Cloud Logging did not answer; the same cursors can be used later.
         """
         pages: dict[str, LogPage] = {}
         projects: dict[str, list[JobLog]] = {}
@@ -235,7 +244,7 @@ class LogReader:
             except BackendError as error:
                 if error.retryable or not search.token:
                     raise
-                # The token is refused: it is only good for a day.
+                # The token is refused: it is valid for one day only.
                 return {one.name: LogPage((), _without_search(one.cursor), wait=0.0) for one in logs}
             search = replace(search, token=answer.get("nextPageToken"))
             new = _new_entries(logs, answer)
@@ -248,9 +257,9 @@ class LogReader:
 
 
 def _new_entries(logs: Sequence[JobLog], answer: Mapping[str, Any]) -> dict[str, list[_Entry]]:
-    """The entries that the cursors do not have, by the job's number."""
+    """The entries that the cursors do not contain, by the job's number."""
     seen = {one.number: {digest for _, digest in one.cursor.get("window", ())} for one in logs}
-    # A search that goes on has an older start, and may repeat an entry that the cursor has dropped.
+    # A search that is continued has an older start, and may repeat an entry that the cursor no longer contains.
     floors = {one.number: seconds(one.cursor["since"]) if "since" in one.cursor else -math.inf for one in logs}
     found: dict[str, list[_Entry]] = {number: [] for number in seen}
     for entry in map(_entry, answer.get("entries", ())):
@@ -261,17 +270,17 @@ def _new_entries(logs: Sequence[JobLog], answer: Mapping[str, Any]) -> dict[str,
 
 
 def _pages(search: _Search, new: Mapping[str, list[_Entry]]) -> dict[str, LogPage]:
-    """The lines of one answer."""
+    """The pages of lines in one answer, by the job's name."""
     unfinished = search.token is not None
     cursors = search.cursors() if unfinished else [_without_search(one.cursor) for one in search.logs]
-    # Entries that arrived while the search went on may have been passed.
+    # Entries that arrived during the search may have been skipped.
     overlap = OVERLAP_SECONDS + max(0.0, time.time() - search.began)
     pages = {}
     for one, cursor in zip(search.logs, cursors, strict=True):
         entries = new[one.number]
         lines = tuple(entry.line for entry in entries)
         wait = 0.0 if unfinished and not lines else None
-        # While the search goes on, what comes after its last entry is not known, though newer entries may be.
+        # Until the search is complete, entries after its last one are not known, even if newer entries are.
         newest = entries[-1].time if unfinished and entries else math.inf
         after = _advance(cursor, entries, overlap, newest)
         pages[one.name] = LogPage(lines, after, more=unfinished and bool(lines), wait=wait)
@@ -283,7 +292,7 @@ def _without_search(cursor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _quiet(cursor: Mapping[str, Any], searched: float) -> dict[str, Any]:
-    """The cursor after a complete search without new entries: a job that is quiet for days is not searched for days."""
+    """The cursor after a complete search without new entries: the next search must not cover days of silence."""
     kept = _without_search(cursor)
     floor = math.floor(searched - QUIET_SECONDS)
     if "since" not in kept or seconds(kept["since"]) > floor - QUIET_SECONDS:
@@ -292,19 +301,19 @@ def _quiet(cursor: Mapping[str, Any], searched: float) -> dict[str, Any]:
 
 
 def _advance(cursor: Mapping[str, Any], page: list[_Entry], overlap: float, newest: float) -> dict[str, Any]:
-    """The cursor after ``page``: where the next read begins, and time and digest of each entry known from there on."""
+    """The cursor after ``page``: the next read's start, and time and digest of each known entry from there on."""
     if not page:
         return dict(cursor)
     known = [(_seconds(stamp), stamp, digest) for stamp, digest in cursor.get("window", ())]
     known += [(entry.time, entry.stamp, entry.digest) for entry in page]
     known.sort(key=_time)
     floor = min(known[-1][0] - overlap, newest)
-    if "since" in cursor:  # what is older is not known any more
+    if "since" in cursor:  # older entries are no longer known
         floor = max(floor, seconds(cursor["since"]))
     kept = known[bisect_left(known, floor, key=_time) :]
     since = rfc3339(floor)
     if len(kept) > MAX_SEEN:
-        # Nothing older than what is kept may be read again; of one moment either all entries are kept or none.
+        # No entry older than the kept ones may be read again, so entries with equal times are all kept or all dropped.
         cut = kept[-MAX_SEEN - 1][1]
         kept = [one for one in kept[-MAX_SEEN:] if one[1] != cut] or kept[-MAX_SEEN:]
         since = kept[0][1]
@@ -331,7 +340,7 @@ def _replica(task: str) -> str:
 
 
 def _payload(raw: Mapping[str, Any]) -> Any:
-    """An entry's text, or the data that it has instead."""
+    """An entry's text, or else its JSON or protocol buffer data."""
     payload = raw.get("textPayload")
     if payload is not None:
         return payload

@@ -16,9 +16,10 @@ _MOUNT_FIELDS = ("server", "path", "mountPoint")
 
 
 def problems(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Problems:
-    """What cannot work, and what to change.
+    """The network settings that cannot work, each with a hint.
 
-    :param spec: the ``jobSpec``. :param pools: its worker pools that are not empty.
+    :param spec: the ``jobSpec``.
+    :param pools: its worker pools that are not empty.
     """
     found = _network(spec)
     attached = spec.get("network") or spec.get("pscInterfaceConfig")
@@ -34,7 +35,7 @@ def problems(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Problem
 
 
 def notes(body: Mapping[str, Any]) -> list[str]:
-    """What is likely to be missing where a job runs in a private network."""
+    """Notes about servers that a job in a private network is likely not to reach."""
     spec = body["jobSpec"]
     images = [pool.get("containerSpec", {}).get("imageUri", "") for pool in spec["workerPoolSpecs"]]
     hub = next((image for image in images if image and "/" not in image), None)
@@ -50,7 +51,8 @@ def notes(body: Mapping[str, Any]) -> list[str]:
 def _network(spec: Mapping[str, Any]) -> Problems:
     network, interface = spec.get("network"), spec.get("pscInterfaceConfig")
     if network and interface:
-        # Documented as two ways to connect to a VPC network; that they exclude each other is the careful reading.
+        # Both are documented as ways to connect to a VPC network. Whether they exclude each other is not documented;
+        # this is the cautious interpretation.
         return [("network and psc_interface are two ways to reach a network; a job takes one", "drop one of them")]
     if network and not _NETWORK.fullmatch(network):
         hint = "use projects/PROJECT_NUMBER/global/networks/NAME"

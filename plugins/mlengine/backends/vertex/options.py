@@ -1,6 +1,6 @@
-"""What a user may ask of Vertex AI beyond the job file.
+"""Options of Vertex AI in addition to the job file.
 
-Typed fields for what people ask for; :attr:`VertexOptions.raw` for everything else the API has.
+Common options are typed fields; :attr:`VertexOptions.raw` is for all other fields of the API.
 """
 
 from __future__ import annotations
@@ -16,38 +16,43 @@ from mlengine.core.errors import BackendError
 class VertexOptions:
     """Settings of a custom job, the same for every pool.
 
-    :param image_uri: the container image of every pool that the job file gives none; any image with ``python3`` and
-        ``pip``. Default: Docker Hub's plain Python of the job file's version.
+    :param image_uri: the container image of every pool for which the job file has none; any image with ``python3`` and
+        ``pip``. By default, Docker Hub's plain Python image of the job file's version.
     :param executor_image_uri: one of Google's prebuilt training images: the job is then sent as a Python package spec,
-        which Google's own start command runs, in place of a container spec.
-    :param machine_type: of every pool that the job file gives none.
+        which Google's own start command runs, instead of a container spec.
+    :param machine_type: the machine type of every pool for which the job file has none.
     :param reservation: ``any`` reservation that fits, ``none``, or the full resource name of one.
-    :param persistent_resource: id of a persistent resource to run on.
-    :param spot: cheap machines that may be taken away.
+    :param persistent_resource: the id of a persistent resource to run on.
+    :param spot: use cheap machines that may be pre-empted.
     :param flex_start: wait for machines in the Dynamic Workload Scheduler.
     :param max_wait_seconds: how long the job may wait for machines before it is cancelled; 0 for no limit. By default,
         the job file's ``maxWaitTime``. The task or command that waits for the job cancels it; with ``flex_start``, so
         does the service.
-    :param timeout_seconds: the longest the job may run; the job file's ``maxRunningTime`` otherwise, else 7 days.
-    :param restart_on_worker_restart: the whole job starts again when one replica does.
-    :param disable_retries: the service does not retry the job; attempts of this project go on as ever.
-    :param service_account: whose rights the trainer has; default is the project's custom code service agent.
-    :param network: full name of a peered network. :param encryption_key: resource name of a Cloud KMS key.
+    :param timeout_seconds: the longest time that the job may run; by default the job file's ``maxRunningTime``, else 7
+        days.
+    :param restart_on_worker_restart: restart the whole job when one replica is restarted.
+    :param disable_retries: the service does not retry the job; this project's attempts are not affected.
+    :param service_account: the account whose rights the trainer has; by default the project's custom code service
+        agent.
+    :param network: the full name of a peered network.
+    :param encryption_key: the resource name of a Cloud KMS key.
     :param reserved_ip_ranges: names of reserved IP ranges of ``network``, from which replicas get their addresses.
     :param psc_interface: the API's ``pscInterfaceConfig``: ``network_attachment`` and ``dns_peering_configs``.
     :param nfs_mounts: the API's ``nfsMounts`` of every pool: ``server``, ``path``, ``mount_point``.
-    :param tensorboard: resource name of a TensorBoard instance; needs ``service_account``.
-    :param experiment: :param experiment_run: full resource names of the metadata contexts to which the job is added.
-    :param web_access: an interactive shell into each replica.
-    :param dashboard_access: access to a dashboard that the chief's container serves.
-    :param fallbacks: what to request instead, in this order, if machines are missing: mappings with the fields of
+    :param tensorboard: the resource name of a TensorBoard instance; needs ``service_account``.
+    :param experiment: the full resource name of the metadata context of an experiment to which the job is added.
+    :param experiment_run: the full resource name of the metadata context of a run to which the job is added.
+    :param web_access: provide an interactive shell in each replica.
+    :param dashboard_access: provide access to a dashboard that the chief's container serves.
+    :param fallbacks: the requests to make instead, in this order, if machines are missing: mappings with the fields of
         :mod:`mlengine.backends.vertex.fallbacks`.
-    :param labels: added to those of the job file. :param env: added to those of the job file.
-    :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item;
-        ``None`` removes a field.
+    :param labels: labels in addition to those of the job file.
+    :param env: environment variables in addition to those of the job file.
+    :param raw: fields that are merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item
+        by item; ``None`` removes a field.
     :param accelerator_checks: refuse a job whose packages or image cannot use its accelerators; if false, only warn.
-    :param cost_cap_usd: refuse a job whose estimate is higher.
-    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries. The price of
+    :param cost_cap_usd: refuse a job whose estimated cost is higher.
+    :param prices: prices in USD per hour by machine type or accelerator, instead of this project's list. The price of
         a machine type that comes with accelerators includes them.
     """
 
@@ -96,9 +101,9 @@ class VertexOptions:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """From keyword arguments, or text as a command line has it (``spot=true``, ``labels={team: vision}``).
+        """The options from keyword arguments, or from command line text (``spot=true``, ``labels={team: vision}``).
 
-        :raises BackendError: naming a setting that is not one, or a value of the wrong type.
+        :raises BackendError: there is no setting of a given name, or a value has the wrong type.
         """
         unknown = sorted(set(settings) - set(cls.names()))
         if unknown:
@@ -110,9 +115,9 @@ class VertexOptions:
 
     @classmethod
     def typed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The values in their types.
+        """The values, converted to the types of their settings.
 
-        :raises BackendError: naming a setting whose value is of the wrong type.
+        :raises BackendError: a value has the wrong type; the message names the setting.
         """
         return {item.name: _value(item, settings[item.name]) for item in fields(cls) if item.name in settings}
 
@@ -147,7 +152,7 @@ def _value(item: Field[Any], given: Any) -> Any:
 
 
 def _names_are_text(value: Any) -> bool:
-    """Whether all names of mappings are strings: in YAML, numbers and truth values can be names, too."""
+    """Whether all names of mappings are strings: in YAML, numbers and booleans can be names, too."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _names_are_text(item) for name, item in value.items())
     return not isinstance(value, list | tuple) or all(map(_names_are_text, value))

@@ -1,9 +1,10 @@
-"""What the packages of a job say about themselves, checked before submission.
+"""Checks the metadata of a job's packages before submission.
 
-* ``Requires-Python``, where the image's Python is known: that of a plain ``python:3.11…`` image, by its tag. What a
-  package's dependencies require is known to the package index alone, and comes out when the container installs them.
+* ``Requires-Python``, if the image's Python is known: that of a plain ``python:3.11…`` image, by its tag. The
+  requirements of a package's dependencies are known only to the package index, so errors in them appear when the
+  container installs the dependencies.
 * ``constraints.txt``: a line that the start command would refuse is refused here.
-* requirements, where the machine has accelerators: see :mod:`mlengine.backends.vertex.framework_checks`.
+* requirements, if the machine has accelerators: see :mod:`mlengine.backends.vertex.framework_checks`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Reads(Protocol):
-    """As much of :class:`mlengine.storage.client.Storage` as this needs."""
+    """The one method of :class:`mlengine.storage.client.Storage` that this module uses."""
 
     def read(self, uri: str) -> bytes:
-        """The object's content."""
+        """The content of an object."""
 
 
 def check(
@@ -36,10 +37,10 @@ def check(
 ) -> None:
     """Check the packages of a request.
 
-    A package that cannot be read is left to the container, which says why in its log.
+    A package that cannot be read is not checked: the container reports the reason in its log.
 
     :param body: the request.
-    :param accelerators: refuse a job that cannot use its accelerators; otherwise this is only a warning.
+    :param accelerators: whether to refuse a job that cannot use its accelerators; otherwise this is only a warning.
     :raises BackendError: a package is missing, does not accept the image's Python, has constraints that cannot be
         used, or cannot use the accelerators.
     """
@@ -56,14 +57,17 @@ def check(
             constraints.merge(files, {constraints.package_name(_filename(uri)) for uri in package_uris})
     except ConstraintsError as error:
         raise BackendError(f"job {job_id}: {error}", hint=error.hint) from error
-    # Of a package that could not be read it is not known what it requires.
+    # The requirements of a package that could not be read are not known.
     _check_accelerators(job_id, pools, packages, refuse=accelerators and None not in found)
 
 
 def _check_accelerators(
     job_id: str, pools: Sequence[Mapping[str, Any]], packages: Sequence[Package], *, refuse: bool
 ) -> None:
-    """:raises BackendError: naming what cannot use the accelerators, and what to do."""
+    """Check that packages and images can use the accelerators.
+
+    :raises BackendError: a package or an image cannot; the message names it, and says what to do.
+    """
     found = framework_checks.check(pools, packages)
     for warning in found.warnings:
         log.warning("job %s: %s", job_id, warning)
@@ -77,10 +81,10 @@ def _check_accelerators(
 
 
 def _read(job_id: str, uri: str, storage: Reads) -> Package | None:
-    """The package; ``None`` if it cannot be read.
+    """The metadata of a package; ``None`` if the package cannot be read.
 
-    :raises BackendError: there is none.
-    :raises ConstraintsError: its constraints are too large.
+    :raises BackendError: the package does not exist.
+    :raises ConstraintsError: the package's constraints are too large.
     """
     name = _filename(uri)
     try:
@@ -101,11 +105,14 @@ def _read(job_id: str, uri: str, storage: Reads) -> Package | None:
 
 
 def _check_python(job_id: str, packages: Sequence[Package], versions: Sequence[str]) -> None:
-    """:raises BackendError: naming image, package and what would do."""
+    """Check that the packages accept the Python versions of the images.
+
+    :raises BackendError: a package does not accept a version; the message says what to change.
+    """
     for package in packages:
         wanted = package.requires_python
         for version in versions:
-            # Of 3.11 some patch release is meant, the newest rather than 3.11.0.
+            # An image tag such as 3.11 means some patch release, more likely the newest than 3.11.0.
             if wanted and not accepts(wanted, f"{version}.99", f"{version}.0"):
                 raise BackendError(
                     f"job {job_id}: {package.filename} requires Python {wanted}, and the image has {version}",
@@ -115,7 +122,7 @@ def _check_python(job_id: str, packages: Sequence[Package], versions: Sequence[s
 
 
 def _image_versions(pools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The Pythons of the plain images among the pools', each once."""
+    """The Python versions of the pools' plain Python images, each once."""
     images = (PLAIN_IMAGE.fullmatch(pool.get("containerSpec", {}).get("imageUri", "")) for pool in pools)
     return sorted({match["version"] for match in images if match is not None})
 

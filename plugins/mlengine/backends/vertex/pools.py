@@ -1,8 +1,8 @@
-"""The worker pools of a request: which machines, and what runs on them.
+"""Builds the worker pools of a request: their machines, and the containers that run on them.
 
-A pool's place is its role; one that the cluster does not have is empty where a later one follows. What runs is, in this
-order: the user's own image with its own command; Google's executor image, where one is named; else any image with
-Python, and this project's start command.
+A pool's position in the list is its role. A pool that the cluster does not have is empty if a later one follows. The
+container is, in this order of precedence: the user's own image with its own command; Google's executor image, if one is
+named; otherwise any image with Python, and this project's start command.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mlengine.core.job_file.located import camel
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 DEFAULT_PYTHON = "3.11"
-# python:3.11-slim, tf-cpu.2-17.py310:latest
+# The Python version in an image's name, such as python:3.11-slim or tf-cpu.2-17.py310:latest.
 _PYTHON_IN_NAME = re.compile(r"(?:^|/)python:3\.(\d+)|\.py3(\d+)(?![\w])")
-_OLDEST_MINOR = 10  # of Python 3: the start command and the packages of today need it
-# Where an ML Engine job file describes the container of a role.
+_OLDEST_MINOR = 10  # the oldest Python 3 that the start command and current packages support
+# The field of an ML Engine job file that describes the container of a role.
 _CONFIGS = {
     Role.CHIEF: "masterConfig",
     Role.WORKER: "workerConfig",
@@ -37,7 +37,7 @@ _CONFIGS = {
 
 
 def worker_pool_specs(submission: Submission, options: VertexOptions) -> tuple[list[dict[str, Any]], list[str]]:
-    """``workerPoolSpecs``, and one note for each difference from the job file."""
+    """The ``workerPoolSpecs`` of a request, and one note for each difference from the job file."""
     notes: list[str] = []
     pools: dict[Role, dict[str, Any]] = {}
     for pool in submission.spec.pools:
@@ -49,7 +49,7 @@ def worker_pool_specs(submission: Submission, options: VertexOptions) -> tuple[l
 
 
 def written_job(spec: TrainingSpec) -> dict[str, Any]:
-    """The ``jobSpec`` as a job file in Vertex AI's format has it, in camelCase; empty for ML Engine's."""
+    """The ``jobSpec`` in a job file of Vertex AI's format, in camelCase; empty for ML Engine's format."""
     if not worker_pools.is_vertex(spec.source):
         return {}
     source = camel(spec.source)
@@ -90,7 +90,7 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
 
 
 def _machine_as_written(written: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
-    """The job file's ``machineSpec``, unless the pool has another machine or other accelerators by now."""
+    """The job file's ``machineSpec``, unless the pool's machine or accelerators have been replaced."""
     machine: Mapping[str, Any] = written.get("machineSpec", {})
     count = int(machine.get("acceleratorCount", 0))
     accelerator = machine.get("acceleratorType") if count else None
@@ -99,7 +99,7 @@ def _machine_as_written(written: Mapping[str, Any], pool: Pool) -> dict[str, Any
 
 
 def _written_pool(pool: Pool, spec: TrainingSpec) -> dict[str, Any]:
-    """What the job file says of this pool, in Vertex AI's words. A pool that it does not have is like the chief's."""
+    """The job file's fields for this pool, by Vertex AI's names. A pool that it does not have is like the chief's."""
     if worker_pools.is_vertex(spec.source):
         written = written_job(spec).get("workerPoolSpecs", [])
         place = POOL_ROLES.index(pool.role)
@@ -107,7 +107,7 @@ def _written_pool(pool: Pool, spec: TrainingSpec) -> dict[str, Any]:
             return dict(written[place])
         return {name: value for name, value in written[0].items() if name != "machineSpec"}
     config = spec.source.get(_CONFIGS[pool.role]) or spec.source.get(_CONFIGS[Role.CHIEF]) or {}
-    # The chief's arguments are the spec's, which may have been replaced.
+    # The chief's arguments are taken from the spec, as they may have been replaced.
     args = None if config == spec.source.get(_CONFIGS[Role.CHIEF]) else config.get("containerArgs")
     container = {"command": config.get("containerCommand"), "args": args}
     return without_empty({"diskSpec": config.get("diskConfig"), "containerSpec": without_empty(container)})
@@ -121,7 +121,7 @@ def _task(
     job_dir = ["--job-dir", escape(submission.job_dir)]
     if pool.image_uri and not spec.package_uris:
         own = written.get("containerSpec", {})
-        # In Vertex AI's format all pools have the same args, and so they are the spec's, which may have been replaced.
+        # In Vertex AI's format, all pools have the same args. They are taken from the spec, as they may be replaced.
         args = spec.args if spec.expand_variables else own.get("args") or spec.args
         container = {
             "imageUri": pool.image_uri,
@@ -140,7 +140,7 @@ def _task(
         notes.append("the container's command is not used: the job has packages, and runs their module in the image")
     streams = _streams_to_tensorboard(spec, options)
     texts = Texts(submission, our_start=True, tensorboard=streams)
-    # The same plan for every pool; the chief's image, as the chief says what was installed.
+    # Every pool has the same plan. Its image is the chief's, as the chief records the installed packages.
     chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
         "module": spec.module,
@@ -161,7 +161,7 @@ def _task(
 
 
 def python_of_chief(spec: TrainingSpec, options: VertexOptions) -> str | None:
-    """The Python of the chief's image, if the image's name says it."""
+    """The Python version of the chief's image, if the image's name contains it."""
     chief = spec.pools[0]
     package = _written_pool(chief, spec).get("pythonPackageSpec", {})
     image = package.get("executorImageUri") or options.executor_image_uri or _image(chief, spec, options)[0]
@@ -176,14 +176,14 @@ def _streams_to_tensorboard(spec: TrainingSpec, options: VertexOptions) -> bool:
 
 
 def _own_start(spec: TrainingSpec) -> list[str]:
-    """What a job loses whose replicas are not started by our start command."""
+    """Notes about the differences for a job whose replicas are not started by our start command."""
     if spec.primary_name == "chief" or len(spec.replicas) == 1:
         return []
     return [f'TF_CONFIG is the service\'s own: it calls the first replica "chief", not "{spec.primary_name}"']
 
 
 def _image(pool: Pool, spec: TrainingSpec, options: VertexOptions) -> tuple[str, list[str]]:
-    """The image that the start command runs in: the job file's, the setting's, or plain Python."""
+    """The image in which the start command runs: the job file's, the setting's, or plain Python."""
     if pool.image_uri or options.image_uri:
         return str(pool.image_uri or options.image_uri), []
     wanted = spec.python_version or DEFAULT_PYTHON

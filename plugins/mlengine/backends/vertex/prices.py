@@ -1,8 +1,8 @@
 """The maximum cost of a job, before submission.
 
-Prices come from ``vertex_machines.toml``, which has only those that were read in a dated source. Nothing updates them,
-and other regions cost more: they are for a cap and an order of magnitude, not for a bill. A user's own prices, by
-machine type or accelerator, take precedence. What has no price is named in the estimate, and a cost cap refuses it.
+Prices come from ``vertex_machines.toml``, which has only prices from a dated source. They are not updated, and other
+regions cost more: they are for a cap and an order of magnitude, not for a bill. A user's own prices, by machine type or
+accelerator, take precedence. Hardware without a price is named in the estimate, and refused if there is a cost cap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlengine.core import vertex_machines
 from mlengine.core.errors import BackendError
 from mlengine.core.job_file import tpus
 
-DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600  # the service's own
+DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600  # the default of the service
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Cost:
-    """USD an hour of something, by the names that were looked up."""
+    """The cost of hardware in USD per hour, and the names under which prices were searched."""
 
     usd: float = 0.0
     names: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class _Cost:
 def estimate(body: Mapping[str, Any], prices: Mapping[str, float]) -> Estimate:
     """The maximum cost of the ``CustomJob`` in ``body``. Spot and commitments are cheaper; disks are not included.
 
-    :param prices: the user's own, in USD an hour, by machine type or accelerator.
+    :param prices: the user's own prices, in USD per hour, by machine type or accelerator.
     """
     known = {**vertex_machines.usd_per_hour(), **prices}
     total = _Cost()
@@ -79,17 +79,18 @@ def estimate(body: Mapping[str, Any], prices: Mapping[str, float]) -> Estimate:
             total += _machine(machine, known, prices).times(int(pool.get("replicaCount", 1)))
     timeout = body["jobSpec"].get("scheduling", {}).get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")
     own = all(name in prices for name in total.names)
-    hours = float(str(timeout).rstrip("s")) / 3600 or math.inf  # 0 is no limit
+    hours = float(str(timeout).rstrip("s")) / 3600 or math.inf  # 0 means no limit
     return Estimate(total.usd, hours, tuple(dict.fromkeys(total.unpriced)), own)
 
 
 def _machine(machine: Mapping[str, Any], known: Mapping[str, float], prices: Mapping[str, float]) -> _Cost:
-    """One replica: the machine and its accelerators."""
+    """The cost of one replica: the machine and its accelerators."""
     name, accelerator = machine["machineType"], machine.get("acceleratorType")
     if name in tpus.TOPOLOGIES:
         chips = tpus.chips(machine.get("tpuTopology") or tpus.TOPOLOGIES[name][0])
         return _price(name, known).times(chips / tpus.chips_of_machine(machine))
-    # A TPU v2 or v3 is priced by its cores. A user's price of a machine with its own accelerators includes these.
+    # The price of a TPU v2 or v3 is per core. A user's price for a machine type that comes with accelerators includes
+    # them.
     cost = _Cost() if name == tpus.CLOUD_TPU and name not in known else _price(name, known)
     includes = name in prices and vertex_machines.built_in(name) is not None
     if accelerator is None or includes:
@@ -102,7 +103,10 @@ def _price(name: str, known: Mapping[str, float]) -> _Cost:
 
 
 def check_cap(job_id: str, found: Estimate, cap_usd: float | None) -> None:
-    """:raises BackendError: the job may cost more than the cap, or its cost is unknown."""
+    """Check that the estimated cost of a job is within the cap.
+
+    :raises BackendError: the job may cost more than the cap, or its cost is unknown.
+    """
     if cap_usd is None:
         return
     if found.unpriced:

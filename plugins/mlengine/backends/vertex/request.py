@@ -1,6 +1,7 @@
-"""A submission as Vertex AI's ``CustomJob``, in JSON. Pure: no call is made here.
+"""Converts a submission to Vertex AI's ``CustomJob``, in JSON. No request is sent here.
 
-What wins, field by field: the fallback, :attr:`VertexOptions.raw`, the typed options, the job file, the defaults.
+The order of precedence, field by field: the fallback, :attr:`VertexOptions.raw`, the typed options, the job file, the
+defaults.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Request:
     notes: tuple[str, ...] = ()
 
     def to_yaml(self) -> str:
-        """For people: the start command is shown by its name, as its source would hide all else."""
+        """The request as YAML for people, with the start command's name in place of its long source."""
         import yaml
 
         command = json.dumps(escape(start_command()))
@@ -47,15 +48,15 @@ def key_label(key: str) -> str:
 
 
 def label_value(text: str) -> str:
-    """``text`` as a label's value: lower case, letters of any language, digits, ``_ -``, at most 63."""
+    """``text`` as the value of a label: lower case letters of any language, digits, ``_`` and ``-``, at most 63."""
     return re.sub(r"[^\w-]", "_", text.lower())[:_LABEL_LIMIT]
 
 
 def custom_job(submission: Submission, options: VertexOptions) -> Request:
-    """What is sent to create the job.
+    """The request that creates the job.
 
-    :param options: of the job; those of the submission's fallback go over them.
-    :raises BackendError: ``raw`` sets what identifies the job, or a field has the wrong type.
+    :param options: the options of the job; those of the submission's fallback take precedence over them.
+    :raises BackendError: ``raw`` sets a field that identifies the job, or a field has the wrong type.
     """
     _check_raw(submission.job_id, options.raw)
     options = fallbacks.options_of(options, submission.fallback)
@@ -96,7 +97,7 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
 
 
 def _ignored(spec: TrainingSpec, options: VertexOptions) -> list[str]:
-    """What a job file in ML Engine's format says about scheduling, and has no effect."""
+    """Notes about the scheduling fields of a job file in ML Engine's format that have no effect."""
     scheduling = spec.source.get("scheduling") or {}
     found = []
     if scheduling.get("priority"):
@@ -107,7 +108,10 @@ def _ignored(spec: TrainingSpec, options: VertexOptions) -> list[str]:
 
 
 def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
-    """:raises BackendError: a field has the wrong type, or the job would not be found again and be submitted twice."""
+    """Check the option ``raw``.
+
+    :raises BackendError: a field has the wrong type, or the job would not be found again and be submitted twice.
+    """
     request_types.check(job_id, raw, "raw")
     job_spec, labels = raw.get("jobSpec") or {}, raw.get("labels", {})
     if labels is None:
@@ -131,7 +135,7 @@ def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
 
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
-    """People's labels, then ours: nothing may replace the key by which a job is found again."""
+    """The labels of a job: the users', then ours, so that nothing replaces the key by which a job is found again."""
     people = {**submission.spec.labels, **options.labels, **submission.labels}
     return {
         **{label_value(name): label_value(str(value)) for name, value in people.items()},
@@ -141,7 +145,7 @@ def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``: dicts key by key, lists of the same length item by item, all else replaced.
+    """Merge ``over`` into ``base``: dicts key by key, lists of the same length item by item, all else is replaced.
 
     ``None`` removes a field, as ``null`` does in the API's JSON.
     """
@@ -169,12 +173,12 @@ def _without_null(value: Any) -> Any:
 
 
 def max_wait_seconds(spec: TrainingSpec, options: VertexOptions) -> float | None:
-    """How long a job may wait for machines; infinity for no limit, ``None`` if that is not given."""
+    """The seconds that a job may wait for machines; infinity for no limit, ``None`` if none is given."""
     seconds: float | None = options.max_wait_seconds
     if seconds is None:
         seconds = spec.max_wait_seconds
     if seconds is None and _written(spec).get("maxWaitDuration"):
-        seconds = 0  # a spec has no limit of 0
+        seconds = 0  # the duration is 0s, no limit, which the spec cannot express
     return seconds or (None if seconds is None else math.inf)
 
 
@@ -188,10 +192,10 @@ def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any
     timeout = options.timeout_seconds or submission.spec.max_running_seconds
     source = submission.spec.source.get("scheduling") or {}
     given = source.get("strategy") or written.get("strategy")
-    # The word of the time of ML Engine for machines that may be taken away.
+    # In ML Engine's format, LOW_COST requests machines that may be pre-empted.
     strategy = "SPOT" if given == "LOW_COST" and not written else given
     strategy = "FLEX_START" if options.flex_start else "SPOT" if options.spot else strategy
-    # Only flex-start has such a limit. With the other strategies, the wait cancels the job (LeavesWaitLimit).
+    # Only flex-start has this limit. With the other strategies, the waiting task cancels the job (LeavesWaitLimit).
     written.pop("maxWaitDuration", None)
     wait = max_wait_seconds(submission.spec, options) if strategy == "FLEX_START" else None
     asked = {

@@ -1,6 +1,6 @@
-"""The types of a request's fields, for what users write themselves: the option ``raw`` and fields that are passed on.
+"""The types of a request's fields, to check what users write: the option ``raw``, and fields that are passed on.
 
-Lists only the fields of the API that this package reads. The service checks all others.
+Only the fields of the API that this package reads are listed. The service checks all others.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def check(job_id: str, data: Any, where: str) -> None:
     """Check the types in a ``CustomJob``, or in a part of one.
 
     :param where: the name of ``data`` in an error.
-    :raises BackendError: a field has another type; names the field.
+    :raises BackendError: a field has another type; the message names the field.
     """
     for path, expected, value in _wrong(data, _JOB, where):
         raise BackendError(f"job {job_id}: {path} must be {expected}, not {value!r}", hint=f"correct {path}")
 
 
 def check_complete(job_id: str, body: Mapping[str, Any]) -> None:
-    """Check a finished request: the types, and that ``raw`` has not removed what every job has.
+    """Check the types in a finished request, and that ``raw`` has not removed a field that every job has.
 
-    :raises BackendError: names the field.
+    :raises BackendError: a field is missing or has another type; the message names the field.
     """
     check(job_id, body, "the request")
     pools = (body.get("jobSpec") or {}).get("workerPoolSpecs")
@@ -82,7 +82,7 @@ def check_complete(job_id: str, body: Mapping[str, Any]) -> None:
 
 
 def _wrong(value: Any, kind: Any, path: str) -> Iterator[tuple[str, str, Any]]:
-    """Path, expected type and value of each field that has another type. ``None`` means that a field is not set."""
+    """The path, expected type and value of each field with a wrong type. A value ``None`` means that it is not set."""
     if value is None:
         return
     if isinstance(kind, Mapping):

@@ -1,4 +1,4 @@
-"""Reservations of Compute Engine as the API names them: a specific one, any that fits, or none."""
+"""Converts the option ``reservation`` to the API's ``reservationAffinity``: a specific one, any that fits, or none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _WORDS = {"any": "ANY_RESERVATION", "none": "NO_RESERVATION"}
 
 
 def affinity(reservation: str) -> dict[str, Any]:
-    """``reservationAffinity`` of a machine.
+    """The ``reservationAffinity`` of a machine.
 
     :param reservation: ``any``, ``none``, or the full resource name of a reservation, which the API requires.
-    :raises BackendError: it is neither.
+    :raises BackendError: ``reservation`` is none of these.
     """
     if reservation in _WORDS:
         return {"reservationAffinityType": _WORDS[reservation]}

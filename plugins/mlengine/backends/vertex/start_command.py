@@ -1,8 +1,8 @@
-"""The source of the start command: :mod:`mlengine.backends.vertex.bootstrap`, and what it imports of this project.
+"""Builds the source of the start command: :mod:`mlengine.backends.vertex.bootstrap`, and its imports from this project.
 
-A container has Python and pip, and nothing of this project, so the start command is one source text: each import of
-this project gives way to the source of the module. The modules share one namespace, so their top-level names differ,
-and they import names from each other, never modules.
+A container has Python and pip, and no code of this project, so the start command is one source text: each import of a
+module of this project is replaced by the module's source. The modules share one namespace, so their top-level names
+differ, and they import names from each other, never modules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BOOTSTRAP = "mlengine.backends.vertex.bootstrap"
 
 @cache
 def start_command() -> str:
-    """The source, without comments and docstrings."""
+    """The source of the start command, without comments and docstrings."""
     future = ast.ImportFrom("__future__", [ast.alias("annotations")], 0)
     module = ast.Module([future, *_statements(_BOOTSTRAP, set())], [])
     return ast.unparse(ast.fix_missing_locations(module))

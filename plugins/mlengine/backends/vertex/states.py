@@ -1,7 +1,7 @@
-"""Vertex AI's words for a job's state and its end, as this project's.
+"""Converts Vertex AI's names for a job's state, and its errors, to those of this project.
 
-A test walks the service's own enum, so that a state added to it is noticed; until it is handled here, it is
-UNKNOWN, which decides nothing.
+A test compares this module with the service's enum, so that a new state is noticed. Until it is handled here, a new
+state is UNKNOWN, which has no consequences.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ STATES: Mapping[str, JobState] = {
     "JOB_STATE_CANCELLED": JobState.CANCELLED,
     "JOB_STATE_PAUSED": JobState.PAUSED,
     "JOB_STATE_EXPIRED": JobState.EXPIRED,
-    "JOB_STATE_UPDATING": JobState.RUNNING,  # its resources are being changed; it goes on after
+    "JOB_STATE_UPDATING": JobState.RUNNING,  # its resources are being changed, and it continues afterwards
     # "Some results may be missing due to errors": a partial training must not be published.
     "JOB_STATE_PARTIALLY_SUCCEEDED": JobState.FAILED,
 }
 
-# The order of the worker pools is their role.
+# The role of a worker pool is determined by its position.
 POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
 POOL_NAMES: Mapping[Role, str] = {role: f"workerpool{place}" for place, role in enumerate(POOL_ROLES)}
 
 _TIMES = ("createTime", "startTime", "endTime")
 
-# google.rpc.Code
+# The numbers are those of google.rpc.Code.
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 10, 13, 14
 
 DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600.0  # Scheduling.timeout: "The default is 7 days."
 _DEFAULT_MAX_WAIT_SECONDS = 24 * 3600.0  # Scheduling.maxWaitDuration: "The default is 24 hours."
-# The service's own clock says when a job started and ended; a job that it stopped at a limit may be a little below it.
+# The times of a job are those of the service's clock. A job that was stopped at a limit may have run a little less.
 _TOLERANCE, _MOST_TOLERANCE_SECONDS = 0.02, 5.0
 
 _REPLICA = re.compile(r"workerpool(?P<pool>\d)-(?P<index>\d+)")
 # "non-zero status of 1", "… of 9(SIGKILL)": in the second form, the number is that of the signal.
 _EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)(?P<signal>\(SIG)?")
-_RETRY_ME = frozenset({143, -15, 137, -9, 75})  # stopped or killed by the host, or the trainer asked for a retry
+_RETRY_ME = frozenset({143, -15, 137, -9, 75})  # ended by the host, or the trainer asked for a retry
 
 _STOCKOUT = re.compile(r"resources are insufficient|stockout|resource_?pool_?exhausted", re.I)
 # "Limit: 0.0 in region us-central1."
 _NO_QUOTA = re.compile(r"\blimit(?: is|:|=)? *0(\.0+)?(?!\.?\d)", re.I)
-# The first that matches the message decides; the patterns are from the service's messages.
+# The first pattern that matches the message decides. The patterns are taken from the service's messages.
 _CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
     (re.compile(r"preempt|spot vm|reclaimed", re.I), FailureCause.PREEMPTED),
     (re.compile(rf"quota|{_STOCKOUT.pattern}", re.I), FailureCause.QUOTA),
@@ -76,14 +76,14 @@ _CODES: Mapping[int, FailureCause] = {
 
 @dataclass(frozen=True)
 class Run:
-    """How a job was scheduled, and how long it took. Times are in seconds.
+    """The scheduling and the durations of a job that has ended. Times are in seconds.
 
-    :param spot: on Spot VMs. When they are pre-empted, the service restarts the job up to six times, and then reports a
-        stockout (documented in "Use Spot VMs", 2026).
-    :param timeout: how long it may run; infinity for no limit.
-    :param max_wait: how long it may wait for machines: known to flex-start only, infinity for the other strategies.
-    :param waited: from its creation to its first start, or to its end if it never ran; ``None`` if unknown.
-    :param ran: from its first start to its end; ``None`` if it never ran.
+    :param spot: whether the job ran on Spot VMs. When they are pre-empted, the service restarts the job up to six
+        times, and then reports a stockout (documented in "Use Spot VMs", 2026).
+    :param timeout: the limit of its run time; infinity for no limit.
+    :param max_wait: the limit of its wait for machines. Only flex-start has it; infinity for the other strategies.
+    :param waited: the time from its creation to its first start, or to its end if it never ran; ``None`` if unknown.
+    :param ran: the time from its first start to its end; ``None`` if it never ran.
     """
 
     spot: bool = False
@@ -103,7 +103,10 @@ class Run:
 
     @classmethod
     def of(cls, job: Mapping[str, Any]) -> Self:
-        """:param job: a ``CustomJob`` that has ended."""
+        """The run of a job.
+
+        :param job: a ``CustomJob`` that has ended.
+        """
         scheduling = job.get("jobSpec", {}).get("scheduling", {})
         flexible = scheduling.get("strategy") == "FLEX_START"
         created, started, ended = (times.seconds(job[name]) if name in job else None for name in _TIMES)
@@ -122,13 +125,13 @@ def _reached(seconds: float, limit: float) -> bool:
 
 
 def _limit(duration: str | None, default: float) -> float:
-    """Seconds of a duration such as ``7200s``; 0 means no limit."""
+    """The seconds of a duration such as ``7200s``; infinity for 0, which means no limit."""
     seconds = default if duration is None else float(duration.rstrip("s"))
     return seconds or math.inf
 
 
 def job_state(word: str | None) -> JobState:
-    """The state for the service's ``word``; UNKNOWN, with a warning, for an unknown one."""
+    """The state for the service's name ``word``; UNKNOWN, with a warning, for an unknown name."""
     if word is None:
         return JobState.UNKNOWN
     if word not in STATES:
@@ -137,7 +140,7 @@ def job_state(word: str | None) -> JobState:
 
 
 def replica_name(text: str) -> str | None:
-    """``workerpool1-0`` → ``worker-0``, anywhere in ``text``; ``None`` if no replica is named."""
+    """Our name of the replica that ``text`` names: ``worker-0`` for ``workerpool1-0``; ``None`` if it names none."""
     match = _REPLICA.search(text)
     if match is None or int(match["pool"]) >= len(POOL_ROLES):
         return None
@@ -145,16 +148,16 @@ def replica_name(text: str) -> str | None:
 
 
 def final_state(state: JobState, run: Run) -> JobState:
-    """EXPIRED for a job that the service cancelled at a limit: the service's own state for it is CANCELLED."""
+    """The final state of a job: EXPIRED if the service cancelled it at a limit, which the service calls CANCELLED."""
     return JobState.EXPIRED if state is JobState.CANCELLED and run.exceeded else state
 
 
 def failure(state: JobState, error: Mapping[str, Any] | None, run: Run | None = None) -> Failure | None:
-    """Why a job ended without success.
+    """The reason why a job ended without success; ``None`` if it succeeded.
 
     :param state: the state that :func:`final_state` returned.
     :param error: the job's ``google.rpc.Status``.
-    :param run: how it was scheduled and how long it took, if known.
+    :param run: the scheduling and the durations of the job, if known.
     """
     if state not in {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}:
         return None
@@ -195,7 +198,7 @@ def _cause(state: JobState, error: Mapping[str, Any], status: int | None, run: R
         return FailureCause.CANCELLED if state is JobState.CANCELLED else FailureCause.DEADLINE
     message = _first_line(error)
     if OUT_OF_MEMORY.search(message):
-        # With exit code 137 or 9, as of a pre-empted machine, or with the code of an exceeded quota.
+        # The exit code does not matter: it may be 137 or 9, as of a pre-empted machine, or that of an exceeded quota.
         return FailureCause.TRAINER
     if status is not None:
         # The replica's exit code is more specific than the message.
@@ -213,5 +216,5 @@ def _cause_without_exit(error: Mapping[str, Any], message: str, run: Run) -> Fai
 
 
 def _first_line(error: Mapping[str, Any]) -> str:
-    """The service's message. The last lines of a replica's log may follow it, and must not decide."""
+    """The service's message, without the last lines of a replica's log that may follow it and must not be matched."""
     return str(error.get("message") or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Arguments and environment variables of a request, in which the service expands ``$(VAR)``."""
+"""The arguments and environment variables of a request, in which the service expands ``$(VAR)``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _ALONE = "127.0.0.1:2222"  # the address of a job's only replica, to which no ot
 
 
 class Texts:
-    """The texts of one job, so that they arrive as they do on the local backend.
+    """The arguments and variables of one job, written so that they have the same values as on the local backend.
 
-    :param our_start: our start command runs, which sets the ``AIP_`` variables itself: references to them must not get
-        the service's values.
-    :param tensorboard: the job has a TensorBoard instance: event files belong where the service reads them.
+    :param our_start: whether our start command runs. It sets the ``AIP_`` variables itself, so references to them must
+        not be replaced by the service's values.
+    :param tensorboard: whether the job has a TensorBoard instance, so that event files belong where the service reads
+        them.
     """
 
     def __init__(self, submission: Submission, *, our_start: bool = False, tensorboard: bool = False) -> None:
@@ -38,7 +39,7 @@ class Texts:
         return [self._text(text) for text in texts]
 
     def env(self, options: VertexOptions, *, with_tf_config: bool = False) -> list[dict[str, Any]]:
-        """The variables as the API has them. Those of the backend's options are written for Vertex AI."""
+        """The variables in the API's format. Those in the backend's options are already written for Vertex AI."""
         spec = self._submission.spec
         env = {"MLENGINE_ATTEMPT": str(self._submission.attempt)}
         config = single_tf_config(self._submission) if with_tf_config else None
@@ -53,7 +54,7 @@ class Texts:
 
 
 def single_tf_config(submission: Submission) -> dict[str, Any] | None:
-    """The ``TF_CONFIG`` of a job of one replica, for which the service sets none; ``None`` if it gets none."""
+    """The ``TF_CONFIG`` of a job of one replica, for which the service sets none; ``None`` if the job gets none."""
     spec = submission.spec
     if len(spec.replicas) > 1:
         return None

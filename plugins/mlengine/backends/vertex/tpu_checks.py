@@ -1,4 +1,4 @@
-"""Check that packages and image of a job with a TPU can use it."""
+"""Checks that the packages and the image of a job with a TPU can use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlengine.core import vertex_machines
 from mlengine.core.job_file import tpus
 from mlengine.runtime.requires_python import accepts
 
-# Requirements that bring libtpu.
+# Requirements that install libtpu.
 _TPU_BUILDS = frozenset({"libtpu", "libtpu-nightly", "tensorflow-tpu", "tf-nightly-tpu"})
 _TENSORFLOW = frozenset(
     {*CPU_TENSORFLOW, "tensorflow", "tf-nightly", "tensorflow-gpu", "tensorflow-tpu", "tf-nightly-tpu"}
@@ -21,7 +21,7 @@ _NEXT_PYTHONS = 20
 
 
 def check(pool: AcceleratedPool) -> Findings:
-    """What is wrong, and what may be."""
+    """The problems of the pool, and warnings about possible ones."""
     problems = [*_tensorflow(pool), *_python(pool), *_pod(pool)]
     if problems or pool.python is None:
         return Findings(problems, [])
@@ -80,7 +80,7 @@ def _minor(version: str) -> int:
 
 
 def _pod(pool: AcceleratedPool) -> Iterator[tuple[str, str]]:
-    """The entry point of Google's base image connects the machines of a pod."""
+    """Check that a pod keeps the entry point of Google's base image, which connects the pod's machines."""
     if not (tpus.is_pod(pool.machine) and pool.command):
         return
     command = "mlengine's start command" if pool.ours else "the job's command"

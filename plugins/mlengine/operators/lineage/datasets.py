@@ -1,7 +1,7 @@
 """OpenLineage datasets: dataset versions, packages, models, reports and champions.
 
 Their names follow OpenLineage's convention for Cloud Storage: the namespace is ``gs://BUCKET``, and the name is the
-path in the bucket. Facets of mlengine's own have the prefix ``mlengine_``.
+path in the bucket. Custom facets of mlengine have the prefix ``mlengine_``.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 def location(uri: str) -> tuple[str, str]:
-    """Namespace and name of an object or a folder: ``gs://b/a/c/`` → ``("gs://b", "a/c")``."""
+    """The namespace and the name of an object or a folder: ``("gs://b", "a/c")`` for ``gs://b/a/c/``."""
     bucket, path = split_uri(uri)
     return f"gs://{bucket}", path.rstrip("/") or "/"
 
 
 def custom(base: type[FacetT], **properties: Any) -> FacetT:
-    """A facet of mlengine's own. Numbers that are not finite are left out: JSON has no NaN."""
+    """A custom facet of mlengine. Numbers that are not finite are left out: JSON has no NaN."""
     return cast("FacetT", base().with_additional_properties(**finite(properties)))
 
 
 def read(uri: str, facets: Mapping[str, DatasetFacet], **of_input: InputDatasetFacet) -> InputDataset:
-    """What a task reads.
+    """A dataset that a task reads.
 
-    :param of_input: facets about this reading of it.
+    :param of_input: facets about this use of the dataset.
     """
     from openlineage.client.event_v2 import InputDataset
 
@@ -54,7 +54,7 @@ def read(uri: str, facets: Mapping[str, DatasetFacet], **of_input: InputDatasetF
 
 
 def written(uri: str, facets: Mapping[str, DatasetFacet]) -> OutputDataset:
-    """What a task writes."""
+    """A dataset that a task writes."""
     from openlineage.client.event_v2 import OutputDataset
 
     return OutputDataset(*location(uri), facets=dict(facets))
@@ -74,7 +74,7 @@ def version_facets(dataset: Mapping[str, Any]) -> dict[str, DatasetFacet]:
 
 
 def manifest_facets(manifest: Manifest) -> dict[str, DatasetFacet]:
-    """Facets of a dataset version: its schema, its origin, its splits."""
+    """Facets of a dataset version: its schema, its origin and its splits."""
     from openlineage.client.facet_v2 import DatasetFacet, symlinks_dataset
 
     facets: dict[str, DatasetFacet] = {
@@ -97,14 +97,14 @@ def manifest_facets(manifest: Manifest) -> dict[str, DatasetFacet]:
         ),
     }
     if manifest.root:
-        # The dataset as the pipeline that writes these objects names it.
+        # The name of the dataset in the pipeline that writes these objects.
         identifier = symlinks_dataset.Identifier(*location(manifest.root), type="LOCATION")
         facets["symlinks"] = symlinks_dataset.SymlinksDatasetFacet([identifier])
     return facets
 
 
 def schema_facet(schema: Schema) -> schema_dataset.SchemaDatasetFacet:
-    """The columns. The description of a column is its role: target, key, time or weight."""
+    """The facet with the columns. The description of a column is its role: target, key, time or weight."""
     from openlineage.client.facet_v2 import schema_dataset
 
     roles = {schema.target: "target", schema.key: "key", schema.time: "time", schema.weight: "weight"}
@@ -119,7 +119,7 @@ def schema_facet(schema: Schema) -> schema_dataset.SchemaDatasetFacet:
 
 
 def training_statistics(manifest: Manifest) -> data_quality_metrics_input_dataset.DataQualityMetricsInputDatasetFacet:
-    """Rows, bytes and column statistics of the split that models are trained on."""
+    """The facet with rows, bytes and column statistics of the split that models are trained on."""
     from openlineage.client.facet_v2 import data_quality_metrics_input_dataset as quality
 
     train = manifest.train
@@ -148,14 +148,14 @@ def _column_metrics(column: ColumnStatistics, rows: int | None) -> data_quality_
 
 
 def _number(value: object) -> float | None:
-    """Minimum and maximum must be finite numbers in OpenLineage; those of times and strings are not."""
+    """A minimum or maximum as a number; ``None`` for times and strings, as OpenLineage requires finite numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def registration_checks(manifest: Manifest) -> data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet:
-    """The checks that the version went through. One that failed and was allowed to has the severity ``warn``."""
+    """The facet with the checks of a dataset version. A check that was allowed to fail has the severity ``warn``."""
     from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
 
     allowed = {exception.check for exception in manifest.exceptions}
@@ -175,7 +175,7 @@ def registration_checks(manifest: Manifest) -> data_quality_assertions_dataset.D
 
 
 def validation_checks(checks: Iterable[Check]) -> data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet:
-    """The checks of a model that were made; skipped ones are left out."""
+    """The facet with the checks of a model, without those that were skipped."""
     from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
 
     return quality.DataQualityAssertionsDatasetFacet(
@@ -229,7 +229,7 @@ def champion_facets(champion: Champion) -> dict[str, DatasetFacet]:
 
 
 def champion_change(champion: Champion) -> DatasetFacet:
-    """What a publication did to the champion: it created the first one, or replaced another one."""
+    """The facet that says whether a publication created the first champion or replaced another one."""
     from openlineage.client.facet_v2 import lifecycle_state_change_dataset as lifecycle
 
     change = (

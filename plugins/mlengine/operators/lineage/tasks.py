@@ -1,6 +1,6 @@
-"""What each task of a retraining read and wrote, as OpenLineage has it.
+"""The data that each task of a retraining read and wrote, in the form of OpenLineage.
 
-Each function gets what the task left in memory, and is called after the task has ended.
+Each function gets the data that the task left in memory, and is called after the task has ended.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 def no_lineage() -> Lineage:
-    """Of a task that ended before it read or wrote anything, or that has nothing to report."""
+    """The lineage of a task that ended before it read or wrote anything, or that has nothing to report."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage()
 
 
 def packaged(package: PackageXCom) -> Lineage:
-    """``package``: the archives are written. Their version is the digest of their source."""
+    """The lineage of ``package``, which writes the archives. Their version is the digest of their source."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     facets = datasets.package_facets(package["digest"])
@@ -44,7 +44,7 @@ def packaged(package: PackageXCom) -> Lineage:
 
 
 def resolved(uri: str, manifest: Manifest) -> Lineage:
-    """``dataset``: the version is read, with schema, statistics and checks from its manifest."""
+    """The lineage of ``dataset``, which reads the version, with schema, statistics and checks from its manifest."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     version = datasets.read(
@@ -57,10 +57,10 @@ def resolved(uri: str, manifest: Manifest) -> Lineage:
 
 
 def submitted(handle: JobHandle, decision: Decision, inputs: Mapping[str, Any], package_uris: Iterable[str]) -> Lineage:
-    """``submit``: dataset version and packages are read. The wait reports the model.
+    """The lineage of ``submit``, which reads dataset version and packages. The wait reports the model.
 
-    :param inputs: of the job, as in its record.
-    :param package_uris: of the job, also those that the job file names.
+    :param inputs: the inputs of the job, as in its record.
+    :param package_uris: the packages of the job, including those that the job file names.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -68,7 +68,7 @@ def submitted(handle: JobHandle, decision: Decision, inputs: Mapping[str, Any], 
 
 
 def trained(handle: JobHandle, record: JobRecord) -> Lineage:
-    """``wait``: the job has read dataset version and packages, and has written a model."""
+    """The lineage of ``wait``: the job has read dataset version and packages, and has written a model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     model = datasets.written(JobDir(handle.job_dir).model, datasets.model_facets(handle.job_id))
@@ -80,7 +80,7 @@ def trained(handle: JobHandle, record: JobRecord) -> Lineage:
 
 
 def reused(handle: JobHandle) -> Lineage:
-    """``wait``, for a job that is reused: this run has trained no model."""
+    """The lineage of ``wait`` for a job that is reused: this run has trained no model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     model = datasets.read(JobDir(handle.job_dir).model, datasets.model_facets(handle.job_id))
@@ -88,7 +88,7 @@ def reused(handle: JobHandle) -> Lineage:
 
 
 def validated(report: Report) -> Lineage:
-    """``validate``: model, held-out rows and champion are read, and the report is written.
+    """The lineage of ``validate``, which reads model, held-out rows and champion, and writes the report.
 
     Verdict and metrics are a facet of the run, of the model and of the report. The checks are assertions about the
     model.
@@ -136,7 +136,7 @@ def _validation(report: Report) -> dict[str, Any]:
 
 
 def published(bucket: str, report: Report, outcome: Outcome) -> Lineage:
-    """``publish``: model and report are read. The champion is written if the model was published."""
+    """The lineage of ``publish``, which reads model and report, and writes the champion if it publishes the model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
 
@@ -169,7 +169,7 @@ def published(bucket: str, report: Report, outcome: Outcome) -> Lineage:
 
 
 def registered(bucket: str, registration: Registration) -> Lineage:
-    """``register``: the champion is read. The versions in the registries are a facet of the run."""
+    """The lineage of ``register``, which reads the champion. The versions in the registries are a facet of the run."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
 
@@ -183,7 +183,7 @@ def registered(bucket: str, registration: Registration) -> Lineage:
 
 
 def _job_inputs(inputs: Mapping[str, Any], package_uris: Iterable[str]) -> list[InputDataset]:
-    """Dataset version and packages of a job, as far as it has them."""
+    """The dataset version and the packages of a job, if it has them."""
     found = []
     dataset, package = inputs.get("dataset") or {}, inputs.get("package") or {}
     if uri := dataset.get("uri"):
@@ -194,7 +194,7 @@ def _job_inputs(inputs: Mapping[str, Any], package_uris: Iterable[str]) -> list[
 
 
 def _job_facets(handle: JobHandle, decision: str | None) -> dict[str, RunFacet]:
-    """The job of a run; its id in the backend also as OpenLineage's own facet of external work."""
+    """The facets of a run about its job. The job's id in the backend is also a facet of external work."""
     from openlineage.client.facet_v2 import RunFacet, external_query_run
 
     job = {"jobId": handle.job_id, "jobDir": handle.job_dir, "backend": handle.backend, "attempt": handle.attempt}

@@ -1,12 +1,12 @@
-"""Paired bootstrap: how much better is the challenger than the champion, and how sure is that?
+"""The paired bootstrap: the difference between challenger and champion, with a confidence interval.
 
-Each resample draws the held-out rows with replacement and computes a metric of both models on the same rows. A resample
-is the number of times that each row is drawn, so that rows are sorted once and not once a resample. For classification
-the resamples are stratified: each has as many rows of each class as the held-out set. Two models with equal predictions
-differ by exactly 0 in every resample.
+For each resample, held-out rows are drawn with replacement, and a metric of both models is computed on the same rows. A
+resample is stored as the number of times that each row is drawn, so that rows are sorted once, not for each resample.
+For classification, the resamples are stratified: each has as many rows of each class as the held-out set. Two models
+with equal predictions differ by exactly 0 in every resample.
 
 A metric may be undefined in some resamples, such as the precision if no drawn row is predicted positive. The interval
-is that of the others, and their number is reported; if less than half of all are left, there is no interval.
+is that of the other resamples, whose number is reported; if they are less than half of all, there is no interval.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 _MANY = 10_000
-_THREADS = 4  # at most: each holds the sorted weights of one resample
-_MOST_STRATA = 1000  # of more classes, each has too few rows
+_THREADS = 4  # the maximum: each thread needs memory for the sorted weights of one resample
+_MOST_STRATA = 1000  # with more classes, each class has too few rows
 
 
 @dataclass(frozen=True)
 class Difference:
     """The comparison of two models by one metric.
 
-    :param gain: by how much the challenger is better; negative if it is worse.
-    :param low: with the given confidence, the gain is at least this.
-    :param high: with the same confidence, it is at most this.
-    :param resamples: in how many resamples the metric was defined; 0 if there were none to draw.
-    :param drawn: how many resamples were drawn.
-    :param undefined: why there is no comparison; then all numbers are NaN.
+    :param gain: the difference by which the challenger is better; negative if it is worse.
+    :param low: the lower confidence limit of the gain.
+    :param high: the upper confidence limit of the gain.
+    :param resamples: the number of resamples in which the metric was defined; 0 if none had to be drawn.
+    :param drawn: the number of resamples that were drawn.
+    :param undefined: the reason why there is no comparison; then all numbers are NaN.
     """
 
     metric: str
@@ -57,7 +57,7 @@ class Difference:
 
     @property
     def note(self) -> str:
-        """That the metric was undefined in some resamples; empty if it was not."""
+        """A note that the metric was undefined in some resamples; empty if it was not."""
         if self.resamples == self.drawn:
             return ""
         return f"undefined in {self.drawn - self.resamples} of {self.drawn} resamples, which are left out"
@@ -74,7 +74,7 @@ def paired(
 ) -> dict[str, Difference]:
     """Compare two models on the same rows, by several metrics in the same resamples.
 
-    :param confidence: one-sided, for each end of the interval.
+    :param confidence: the one-sided confidence of each end of the interval.
     """
     order = _by_class(challenger)
     challenger, champion = challenger.take(order), champion.take(order)
@@ -91,7 +91,7 @@ def paired(
 class _Pair:
     """A metric prepared for both models.
 
-    :param sign: 1 if more is better, else -1.
+    :param sign: 1 if a higher value is better, else -1.
     """
 
     challenger: Evaluate
@@ -109,7 +109,7 @@ def _start(name: str, challenger: Outcomes, champion: Outcomes) -> _Pair | Diffe
     try:
         sign = 1.0 if user_info(name).higher_is_better else -1.0
         pair = _Pair(prepare(name, challenger), prepare(name, champion), sign)
-        for evaluate in (pair.challenger, pair.champion):  # a user's metric may raise, once and not in each resample
+        for evaluate in (pair.challenger, pair.champion):  # here, a user's metric that raises does so once
             evaluate(challenger.weights)
     except UndefinedMetricError as error:
         return Difference(name, undefined=str(error))
@@ -134,7 +134,7 @@ def _difference(name: str, pair: _Pair, gains: Array, weights: Array, confidence
 
 
 def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int) -> Array:
-    """(metrics, resamples): the gains."""
+    """The gains in all resamples, (metrics, resamples)."""
     import numpy as np
 
     draw = _Draw(outcomes)
@@ -155,7 +155,7 @@ def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int)
 def _by_class(outcomes: Outcomes) -> Array:
     """The rows in the order of their classes, so that each class is a slice.
 
-    The rows of a class are in the order that rankings need: then weights are read one after the other.
+    The rows of a class are in the order that rankings need, so that weights are read sequentially.
     """
     import numpy as np
 
@@ -182,7 +182,7 @@ class _Draw:
         self.strata = [(rows, _table(rows.stop - rows.start)) for rows in strata]
 
     def __call__(self, generator: np.random.Generator) -> Array:
-        """How often each row is drawn, times its weight."""
+        """The number of times that each row is drawn, multiplied by the row's weight."""
         import numpy as np
 
         drawn = np.empty(self.rows, np.uint8)
@@ -192,10 +192,10 @@ class _Draw:
 
 
 def _draw(generator: np.random.Generator, drawn: Array, table: Array | None) -> None:
-    """Draw as many rows as ``drawn`` has; write how often each was drawn.
+    """Draw as many rows as ``drawn`` has, and write the number of times that each was drawn into it.
 
-    With a table, slightly fewer are drawn by Poisson's distribution, independently for each row; and the few that are
-    missing one by one. The result is distributed as if all had been drawn one by one.
+    With a table, slightly fewer draws are made from a Poisson distribution, independently for each row, and the few
+    that are missing are made one by one. The result is distributed as if all had been made one by one.
     """
     import numpy as np
 
@@ -204,14 +204,14 @@ def _draw(generator: np.random.Generator, drawn: Array, table: Array | None) -> 
         drawn[:] = np.bincount(generator.integers(0, count, count), minlength=count)
         return
     missing = -1
-    while missing < 0:  # too many are drawn once in millions of times
+    while missing < 0:  # once in millions of times, too many are drawn
         table.take(np.frombuffer(generator.bytes(2 * count), np.uint16), mode="clip", out=drawn)
         missing = count - int(drawn.sum())
     np.add.at(drawn, generator.integers(0, count, missing), 1)
 
 
 def _table(rows: int) -> Array | None:
-    """The number of draws of a row for each value of 16 random bits: Poisson, with a mean slightly below 1.
+    """The number of draws of a row for each value of 16 random bits: Poisson-distributed, with a mean slightly below 1.
 
     ``None`` for few rows. The mean is five standard deviations of the number of draws below 1.
     """

@@ -1,4 +1,4 @@
-"""Metrics of predicted classes, and means of a loss by row. Definitions are scikit-learn's."""
+"""Metrics of predicted classes, and means of a loss by row, with scikit-learn's definitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDING = 1e-12
 
 
 def mean_of(loss: Array) -> Evaluate:
-    """The weighted mean of a number by row."""
+    """The weighted mean of a loss that is given for each row."""
     total = Sum(loss)
     return lambda weights: total(weights) / float(weights.sum(dtype="float64"))
 
@@ -36,7 +36,7 @@ def log_loss(outcomes: Outcomes) -> Evaluate:
 
 
 def brier_score(outcomes: Outcomes) -> Evaluate:
-    """Binary: the squared error of the probability; multiclass: the sum over all classes."""
+    """The Brier score. Binary: the squared error of the probability; multiclass: its sum over all classes."""
     import numpy as np
 
     values = outcomes.need_values()
@@ -47,7 +47,7 @@ def brier_score(outcomes: Outcomes) -> Evaluate:
 
 
 def top_k_accuracy(outcomes: Outcomes, k: float) -> Evaluate:
-    """Whether the target is among the ``k`` classes of the highest probability; of equal ones, the last count more."""
+    """The share of rows whose target is among the ``k`` most probable classes; of ties, the later ranks higher."""
     import numpy as np
 
     values = outcomes.need_values()
@@ -58,7 +58,7 @@ def top_k_accuracy(outcomes: Outcomes, k: float) -> Evaluate:
 
 
 class ClassCounts:
-    """True positives, predictions and rows of each class, by weight. Linear in the number of classes."""
+    """The weights of true positives, predictions and rows of each class. Time is linear in the number of classes."""
 
     def __init__(self, outcomes: Outcomes) -> None:
         self.count = max(outcomes.class_count, 1)
@@ -97,10 +97,10 @@ def _recalls(outcomes: Outcomes, reduce: Evaluate) -> Evaluate:
 
 
 def averaged(outcomes: Outcomes, kind: str, average: str) -> Evaluate:
-    """Precision, recall or F1 over classes.
+    """The average precision, recall or F1 of the classes.
 
-    :param kind: ``precision``, ``recall`` or ``f1``; an undefined one of a class is 0.
-    :param average: ``macro`` over classes that have rows or predictions, ``weighted`` by rows, ``micro``.
+    :param kind: ``precision``, ``recall`` or ``f1``; if it is undefined for a class, it is 0.
+    :param average: ``macro`` over classes that have rows or predictions, ``weighted`` by rows, or ``micro``.
     """
     import numpy as np
 
@@ -125,7 +125,7 @@ def averaged(outcomes: Outcomes, kind: str, average: str) -> Evaluate:
 
 
 def at_threshold(outcomes: Outcomes, kind: str, threshold: float = 0.5, beta: float = 1.0) -> Evaluate:
-    """Precision, recall or F-beta of the second class, predicted from a probability of ``threshold``."""
+    """The precision, recall or F-beta of the second class, predicted if its probability is at least ``threshold``."""
     chosen = outcomes.need_values() >= threshold
     positive = outcomes.target == 1
     hits, choices, positives = Sum(chosen & positive), Sum(chosen), Sum(positive)
@@ -173,9 +173,9 @@ def cohen_kappa(outcomes: Outcomes) -> Evaluate:
 
 
 def expected_calibration_error(outcomes: Outcomes, bins: int = 10) -> Evaluate:
-    """The mean distance of probability and frequency over bins of equal width, weighted by rows.
+    """The mean difference between probability and frequency over bins of equal width, weighted by rows.
 
-    Binary: of the positive class; multiclass: of the class with the highest probability.
+    Binary: for the positive class; multiclass: for the class with the highest probability.
     """
     import numpy as np
 

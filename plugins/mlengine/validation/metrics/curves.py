@@ -1,4 +1,4 @@
-"""Data for the plots of a report, as JSON of bounded size, whatever the number of rows and classes."""
+"""Computes the data for the plots of a report, as JSON whose size does not depend on the number of rows and classes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mlengine.validation.metrics.ranking import falling
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
 
-POINTS = 100  # of a curve
-BINS = 10  # of a calibration plot
+POINTS = 100  # points of a curve
+BINS = 10  # bins of a calibration plot
 CELLS = 30  # bins of a histogram, for each axis
 OUTER = 0.005  # share of the rows at each end that do not widen a plot of a regression
-MOST_CLASSES = 30  # of a confusion matrix; the classes with the most rows
+MOST_CLASSES = 30  # classes in a confusion matrix: those with the most rows
 
 
 def curves(outcomes: Outcomes) -> dict[str, Any]:
-    """The plots of the task; empty if it has none, or predictions are missing."""
+    """The data for the plots of the task; empty if the task has none, or predictions are missing."""
     try:
         if outcomes.task == "binary":
             return _binary(outcomes)
@@ -40,7 +40,7 @@ def _binary(outcomes: Outcomes) -> dict[str, Any]:
     if positive.all() or not positive.any():
         return found
     order = falling(outcomes)
-    last = np.flatnonzero(np.diff(values[order], append=-1.0))  # of each group of equal probability
+    last = np.flatnonzero(np.diff(values[order], append=-1.0))  # the last row of each group of equal probability
     hits = np.cumsum((outcomes.weights * positive)[order])[last]
     chosen = np.cumsum(outcomes.weights[order])[last]
     at = _spread(len(last))
@@ -53,7 +53,7 @@ def _binary(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _calibration(values: Array, positive: Array, weights: Array) -> list[dict[str, float]]:
-    """Mean probability and frequency in bins of equal width that have rows."""
+    """The mean probability and the frequency in each bin that has rows. Bins have equal width."""
     import numpy as np
 
     place = np.minimum((values * BINS).astype(np.int64), BINS - 1)
@@ -70,11 +70,11 @@ def _calibration(values: Array, positive: Array, weights: Array) -> list[dict[st
 
 
 def _threshold_table(values: Array, positive: Array, weights: Array) -> list[dict[str, float | None]]:
-    """Precision and recall at probabilities from 0.1 to 0.9."""
+    """The precision and recall at thresholds from 0.1 to 0.9."""
     import numpy as np
 
     steps = [step / 10 for step in range(1, 10)]
-    # How many of the thresholds each row reaches; then the weight of the rows that reach at least so many.
+    # Count the thresholds that each row reaches, then add up the weights of the rows that reach at least that number.
     place = np.searchsorted(steps, values, side="right")
     reached, reached_positive = (
         np.bincount(place, part, len(steps) + 1)[::-1].cumsum()[::-1] for part in (weights, weights * positive)
@@ -95,7 +95,7 @@ def _threshold_table(values: Array, positive: Array, weights: Array) -> list[dic
 
 
 def confusion(outcomes: Outcomes) -> dict[str, Any]:
-    """True by predicted classes, of the most frequent classes; the others are added up as one."""
+    """The confusion matrix of the most frequent classes; the other classes are added up as one."""
     import numpy as np
 
     predicted = outcomes.need_classes()
@@ -111,7 +111,7 @@ def confusion(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _regression(outcomes: Outcomes) -> dict[str, Any]:
-    """Rows beyond the span of a plot are counted in its outermost cells."""
+    """The data for the plots of a regression. Rows outside the span of a plot are counted in its outermost cells."""
     import numpy as np
 
     values, target = outcomes.need_values(), outcomes.target
@@ -127,7 +127,7 @@ def _regression(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _span(values: Array) -> tuple[float, float]:
-    """From the lowest to the highest value, without the outermost that would leave most of a plot empty."""
+    """The lowest and the highest value, without outliers that would leave most of a plot empty."""
     import numpy as np
 
     least, most = float(values.min()), float(values.max())
@@ -142,7 +142,7 @@ def _span(values: Array) -> tuple[float, float]:
 
 
 def _spread(count: int) -> Array:
-    """At most :data:`POINTS` of ``count`` places, the first and the last among them."""
+    """At most :data:`POINTS` of ``count`` positions, including the first and the last."""
     import numpy as np
 
     return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""The predictions of one model with the true values: what every metric is computed from."""
+"""The predictions of one model with the true values, from which every metric is computed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
-# From the weights of the rows to the metric's value; NaN where it is undefined. Weights are float64, or those of a
-# resample: how often each row was drawn (uint8), times the row's weight if it has one (float32).
+# A function from the weights of the rows to the metric's value, which is NaN if it is undefined. Weights are float64,
+# or those of a resample: how often each row was drawn (uint8), times the row's weight if it has one (float32).
 Evaluate: TypeAlias = "Callable[[Array], float]"
 
 
@@ -24,9 +24,9 @@ _CHUNK = 8192
 
 
 def dot(left: Array, right: Array) -> float:
-    """The sum of the products, without threads of BLAS: on a busy machine they wait for each other, actively.
+    """The dot product, computed without BLAS threads: on a busy machine, they busy-wait for each other.
 
-    Single precision is enough for a chunk; chunks are added in double precision.
+    Single precision is sufficient for a chunk; chunks are added in double precision.
     """
     import numpy as np
 
@@ -37,7 +37,7 @@ def dot(left: Array, right: Array) -> float:
 
 
 class Sum:
-    """The weighted sum of a number by row. Resamples are counted in single precision, which is twice as fast."""
+    """The weighted sum of a number for each row. For resamples, it uses single precision, which is twice as fast."""
 
     def __init__(self, values: Array) -> None:
         import numpy as np
@@ -64,7 +64,7 @@ def _as_single(weights: Array) -> Array:
 
 
 class UndefinedMetricError(ValueError):
-    """The metric has no value for these outcomes; the message says why."""
+    """The metric has no value for these outcomes; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Outcomes:
 
     :param target: (rows,): class indices, or the values of a regression.
     :param values: binary (rows,): the probability of class 1; multiclass (rows, classes): probabilities; regression
-        (rows,): values. ``None`` if only classes are known. NaN: the model gave no finite number.
+        (rows,): values. ``None`` if only classes are known. NaN means that the model returned no finite number.
     :param predicted: classification (rows,): class indices, -1 for none.
-    :param weight: (rows,), or ``None``.
+    :param weight: (rows,): the weight of each row; ``None`` without weights.
     :param class_count: classification: the number of the dataset's classes.
     """
 
@@ -88,7 +88,10 @@ class Outcomes:
 
     @classmethod
     def of(cls, predictions: Predictions) -> Self:
-        """:raises UndefinedMetricError: the dataset has no target."""
+        """The outcomes of stored predictions.
+
+        :raises UndefinedMetricError: the dataset has no target.
+        """
         import numpy as np
 
         if predictions.target is None:
@@ -104,7 +107,7 @@ class Outcomes:
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """What several metrics derive from the outcomes, such as the sorted rows."""
+        """A cache for data that several metrics derive from the outcomes, such as the sorted rows."""
         return {}
 
     @property
@@ -118,14 +121,17 @@ class Outcomes:
         return np.ones(self.rows) if self.weight is None else self.weight
 
     def take(self, rows: Array) -> Self:
-        """Some of the rows: indices, or a mask."""
+        """The outcomes of some of the rows, which are given as indices or a mask."""
         values, predicted, weight = (
             None if part is None else part[rows] for part in (self.values, self.predicted, self.weight)
         )
         return replace(self, target=self.target[rows], values=values, predicted=predicted, weight=weight)
 
     def need_values(self) -> Array:
-        """:raises UndefinedMetricError: there are no values, or not for each row."""
+        """The predicted values.
+
+        :raises UndefinedMetricError: there are no values, or not for each row.
+        """
         import numpy as np
 
         if self.values is None:
@@ -135,7 +141,10 @@ class Outcomes:
         return self.values
 
     def need_classes(self) -> Array:
-        """:raises UndefinedMetricError: the predicted classes are not known."""
+        """The predicted classes.
+
+        :raises UndefinedMetricError: the predicted classes are not known.
+        """
         if self.predicted is None:
             raise UndefinedMetricError("the predicted classes are not known")
         return self.predicted

@@ -1,7 +1,8 @@
-"""Metrics of the order of probabilities: rows are sorted once, and each evaluation is a pass over the sorted rows.
+"""Metrics of the order of probabilities. Rows are sorted once, and each evaluation is a pass over the sorted rows.
 
 The areas and the points of a precision-recall curve need the cumulative weights at positive rows only. So positive and
-negative rows are kept apart, each by falling score, and each positive row knows its place among the negative ones.
+negative rows are stored separately, each in order of falling score, and for each positive row its position among the
+negative rows is stored.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMe
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
 
-MOST_PAIRED_CLASSES = 100  # of roc_auc_ovo, whose time grows with the number of pairs
+MOST_PAIRED_CLASSES = 100  # limit for roc_auc_ovo, whose time grows with the number of pairs
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Weights at each positive row, by falling score.
+    """The weights at each positive row, in order of falling score.
 
     :param positive: the weight of the row.
-    :param true_positives: of the positive rows whose score is not lower.
-    :param false_positives: of the negative rows whose score is not lower.
-    :param above: of the negative rows whose score is higher.
-    :param negatives: of all negative rows.
+    :param true_positives: the weight of the positive rows whose score is not lower.
+    :param false_positives: the weight of the negative rows whose score is not lower.
+    :param above: the weight of the negative rows whose score is higher.
+    :param negatives: the weight of all negative rows.
     """
 
     positive: Array
@@ -38,10 +39,10 @@ class Sums:
 
 
 class Ranking:
-    """The rows by falling score.
+    """The rows in order of falling score.
 
-    :param positive: (rows,): which rows are of the positive class.
-    :param order: the numbers of the rows by falling score, if they are known.
+    :param positive: (rows,): whether a row is of the positive class.
+    :param order: the numbers of the rows in order of falling score, if they are known.
     """
 
     def __init__(self, scores: Array, positive: Array, order: Array | None = None) -> None:
@@ -52,7 +53,7 @@ class Ranking:
         positives, negatives = order[is_positive], order[~is_positive]
         highest, others = -scores[positives], -scores[negatives]
         self._positives, self._negatives = _rows(positives), _rows(negatives)
-        # For each positive row: how many negative rows have a higher score, a score that is not lower; positive ones.
+        # For each positive row: the number of negative rows whose score is higher, and is not lower; of positive rows.
         self._above = np.searchsorted(others, highest, side="left")
         through = np.searchsorted(others, highest, side="right")
         self._false = None if np.array_equal(through, self._above) else through
@@ -85,7 +86,7 @@ class Ranking:
 
 
 def _rows(numbers: Array) -> Array | slice:
-    """The row numbers; a slice if they follow each other, which needs no copy."""
+    """The row numbers as an index: a slice if they are consecutive, which needs no copy."""
     import numpy as np
 
     first = int(numbers[0]) if len(numbers) else 0
@@ -94,12 +95,12 @@ def _rows(numbers: Array) -> Array | slice:
 
 
 def _take(values: Array, rows: Array | slice) -> Array:
-    # All numbers are valid: without the check, NumPy needs no buffer.
+    # All numbers are valid. Without a check of them, NumPy needs no buffer.
     return values[rows] if isinstance(rows, slice) else values.take(rows, mode="clip")
 
 
 def falling(outcomes: Outcomes) -> Array:
-    """The numbers of a binary model's rows by falling probability. They are sorted once."""
+    """The numbers of a binary model's rows in order of falling probability. They are sorted once."""
     import numpy as np
 
     if "falling" not in outcomes.shared:
@@ -122,7 +123,7 @@ def area_under_roc(ranking: Ranking) -> Evaluate:
         positives = float(sums.true_positives[-1])
         if positives <= 0 or sums.negatives <= 0:
             return float("nan")
-        # A positive row loses against the negative ones above it, and half against those of equal score.
+        # A positive row loses against the negative rows above it, and half against those of equal score.
         lost = dot(sums.positive, sums.above)
         if sums.false_positives is not sums.above:
             lost = (lost + dot(sums.positive, sums.false_positives)) / 2
@@ -138,7 +139,7 @@ def roc_auc(outcomes: Outcomes) -> Evaluate:
 
 
 def roc_auc_ovr(outcomes: Outcomes) -> Evaluate:
-    """The mean area of each class against all others; all classes must have rows."""
+    """The mean of the areas under the curve of each class against all others. All classes must have rows."""
     values, target = outcomes.need_values(), outcomes.target
     areas = []
     for one in range(outcomes.class_count):
@@ -150,7 +151,10 @@ def roc_auc_ovr(outcomes: Outcomes) -> Evaluate:
 
 
 def roc_auc_ovo(outcomes: Outcomes) -> Evaluate:
-    """The mean area of each class against each other, among the rows of the two; of classes that have rows."""
+    """The mean of the areas under the curve of each class against each other, among the rows of the two.
+
+    Only classes that have rows are included.
+    """
     import numpy as np
 
     values, target = outcomes.need_values(), outcomes.target
@@ -180,7 +184,7 @@ def average_precision(outcomes: Outcomes) -> Evaluate:
 
 
 def recall_at_precision(outcomes: Outcomes, least: float) -> Evaluate:
-    """The largest recall of a threshold whose precision is at least ``least``; 0 if there is none."""
+    """The largest recall at a threshold whose precision is at least ``least``; 0 if there is none."""
     ranking = _ranking(outcomes)
 
     def evaluate(weights: Array) -> float:
@@ -193,7 +197,7 @@ def recall_at_precision(outcomes: Outcomes, least: float) -> Evaluate:
 
 
 def precision_at_recall(outcomes: Outcomes, least: float) -> Evaluate:
-    """The largest precision of a threshold whose recall is at least ``least``."""
+    """The largest precision at a threshold whose recall is at least ``least``."""
     ranking = _ranking(outcomes)
 
     def evaluate(weights: Array) -> float:
@@ -205,7 +209,7 @@ def precision_at_recall(outcomes: Outcomes, least: float) -> Evaluate:
 
 
 def _precision(sums: Sums) -> Array:
-    """The precision if all rows down to a positive row are chosen."""
+    """The precision at each positive row, if all rows whose score is not lower are predicted positive."""
     import numpy as np
 
     chosen = sums.true_positives + sums.false_positives

@@ -1,4 +1,4 @@
-"""From the name of a metric to its value."""
+"""Computes a metric by its name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PLAIN: dict[str, Any] = {
     "recall": partial(classification.at_threshold, kind="recall"),
     "f1": partial(classification.at_threshold, kind="fbeta"),
 }
-# The parameter is the second argument, or the keyword of that name.
+# The metric's parameter is the second argument of its function, or the keyword argument of that name.
 _WITH_PARAMETER: dict[str, Any] = {
     "top_k_accuracy@k": classification.top_k_accuracy,
     "fbeta@beta": lambda outcomes, value: classification.at_threshold(outcomes, "fbeta", beta=value),
@@ -62,7 +62,7 @@ _WITH_PARAMETER: dict[str, Any] = {
 class Value:
     """A metric's value.
 
-    :param number: ``None`` if it is undefined; then ``undefined`` says why.
+    :param number: the value; ``None`` if it is undefined. Then ``undefined`` has the reason.
     """
 
     number: float | None
@@ -70,9 +70,9 @@ class Value:
 
 
 def prepare(name: str, outcomes: Outcomes) -> Evaluate:
-    """A function from weights of the rows to the metric's value; what does not depend on weights is done here.
+    """A function from weights of the rows to the metric's value. Work that does not depend on weights is done here.
 
-    :raises UndefinedMetricError: it has no value for these outcomes, whatever the weights.
+    :raises UndefinedMetricError: the metric has no value for these outcomes, whatever the weights.
     :raises MlengineError: there is no such metric, or it is of another task.
     """
     if not outcomes.rows:
@@ -101,7 +101,10 @@ def compute_all(names: Iterable[str], outcomes: Outcomes) -> dict[str, Value]:
 
 
 def user_info(name: str) -> MetricInfo:
-    """As :func:`~mlengine.core.metrics.info`; of a function, less is better if it has ``higher_is_better = False``."""
+    """The information on a metric, see :func:`~mlengine.core.metrics.info`.
+
+    For a user's function, a lower value is better if the function has ``higher_is_better = False``.
+    """
     found = info(name)
     if not is_user_metric(name):
         return found
@@ -109,13 +112,13 @@ def user_info(name: str) -> MetricInfo:
 
 
 def _user(name: str, outcomes: Outcomes) -> Evaluate:
-    """``function(target, prediction, weight)`` → a number."""
+    """The evaluation of a user's metric: ``function(target, prediction, weight)`` returns a number."""
     function = _function(name)
     prediction = outcomes.values if outcomes.values is not None else outcomes.predicted
 
     def evaluate(weights: Array) -> float:
         try:
-            # A resample's weights are 8-bit integers, whose products a user's function would not expect to overflow.
+            # A resample's weights are 8-bit integers, whose products could overflow in a user's function.
             return float(function(outcomes.target, prediction, weights.astype(float)))
         except Exception as error:
             log.warning("metric %s raised", name, exc_info=True)

@@ -1,4 +1,4 @@
-"""Metrics of a regression. Definitions are scikit-learn's."""
+"""Metrics of a regression, with scikit-learn's definitions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def mean_gamma_deviance(outcomes: Outcomes) -> Evaluate:
 
 
 def median_absolute_error(outcomes: Outcomes) -> Evaluate:
-    """The median; of two middle values the mean."""
+    """The median of the absolute errors: the middle value, or the mean of the two middle values."""
     import numpy as np
 
     errors = np.abs(outcomes.need_values() - outcomes.target)

@@ -1,4 +1,4 @@
-"""Metrics of parts of the held-out set: the rows of one value, or of one bin of a number, of some columns."""
+"""Metrics of slices of the held-out set: the rows with the same values, or in the same bins, of some columns."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlengine.validation.metrics.registry import Value, compute, user_info
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
 
-BINS = 5  # of a number with more than 20 values; a value of more than a fifth of the rows is a slice of its own
+BINS = 5  # for numbers with more than 20 values; a value in more than a fifth of the rows is a separate slice
 _FEW_VALUES = 20
-_MOST = 1000  # slices that are computed: those with the most rows
+_MOST = 1000  # the number of slices that are computed: those with the most rows
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One part of the held-out set.
+    """One slice of the held-out set.
 
-    :param name: ``carrier=UA, origin=EWR``.
-    :param value: the model's metric.
-    :param champion: the champion's, if it was measured on the same rows.
+    :param name: the name, such as ``carrier=UA, origin=EWR``.
+    :param value: the value of the model's metric.
+    :param champion: the value of the champion's metric, if the champion was measured on the same rows.
     """
 
     name: str
@@ -38,7 +38,7 @@ def slices(
 ) -> list[Slice]:
     """The slices with at least ``min_rows`` rows, the worst first; those whose metric is undefined come last.
 
-    :param columns: by name, (rows,): the values that the rows are divided by.
+    :param columns: by name, (rows,): the values by which the rows are divided.
     """
     import numpy as np
 
@@ -57,7 +57,7 @@ def slices(
 
 
 def _combined(columns: Mapping[str, Array]) -> tuple[list[str], Array]:
-    """The names of all combinations that occur, and each row's."""
+    """The names of all combinations that occur, and the index of each row's combination."""
     import numpy as np
 
     parts = [(name, *_groups(values)) for name, values in columns.items()]
@@ -71,7 +71,7 @@ def _combined(columns: Mapping[str, Array]) -> tuple[list[str], Array]:
 
 
 def _groups(values: Array) -> tuple[Sequence[str], Array]:
-    """The labels of a column's values or bins, and each row's."""
+    """The labels of a column's values or bins, and the index of each row's label."""
     import numpy as np
 
     if values.dtype == object:

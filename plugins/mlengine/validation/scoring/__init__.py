@@ -1,10 +1,10 @@
-"""Scoring: a model gives its predictions for the held-out rows, in the trainer's own environment.
+"""Scoring: a model predicts the held-out rows, in the trainer's own environment.
 
-Plain modules that need NumPy and the model's framework, and nothing of mlengine: the trainer's environment has none.
-:mod:`mlengine.validation.scoring_process` starts :mod:`process` by its path with the trainer's Python, which need not
-be the Python of Airflow, and may be older. Nothing outside this package is imported here. Every predictor has one
+The modules need only NumPy and the model's framework. They import nothing outside this package, as mlengine is not
+installed in the trainer's environment. :mod:`mlengine.validation.scoring_process` starts :mod:`process` by its path
+with the trainer's Python, which may differ from Airflow's Python, and may be older. All predictors have the same
 interface:
 
 * ``columns``: the columns that it reads
-* ``predict(batch)``: from a dict of NumPy arrays by column to an array, or a dict of arrays by output
+* ``predict(batch)``: converts a dict of NumPy arrays by column to an array, or a dict of arrays by output
 """

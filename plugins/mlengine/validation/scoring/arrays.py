@@ -1,4 +1,4 @@
-"""Values of columns as the arrays that an input takes: dtype, shape and scale, without losing anything unnoticed."""
+"""Converts the values of columns to the dtype, shape and scale of a model's input. Loss of information is an error."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ def gather(
     :param columns: one column, or several numbers that become a matrix.
     :param dtype: NumPy's name of the input's type; ``string`` for text and bytes.
     :param shape: the shape of one value of the input; ``None`` if any. Unknown sizes are -1 or ``None``.
-    :param scale: what numbers are divided by. ``None``: 255 for images of bytes that go into floats, else 1.
+    :param scale: the divisor of numbers. With ``None``, it is 255 for images of bytes for an input of floats, else 1.
     :raises ValueError: the values do not fit the input.
     """
     values = batch[columns[0]] if len(columns) == 1 else _matrix(batch, columns, dtype)
     if scale is None and len(columns) > 1:
-        scale = 1.0  # numbers of bytes are no image
+        scale = 1.0  # scalar numbers of one byte are no image
     what = columns[0] if len(columns) == 1 else f"the columns {_listed(columns)}"
     values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
     return values if shape is None else _reshaped(values, shape, what)
 
 
 def _matrix(batch: Batch, columns: list[str], dtype: str) -> Any:
-    """:raises ValueError: a column has tensors, or is text and the input takes numbers."""
+    """The matrix of several columns.
+
+    :raises ValueError: a column has tensors, or is text and the input takes numbers.
+    """
     import numpy as np
 
     for name in columns:
@@ -44,7 +47,7 @@ def _listed(columns: list[str]) -> str:
 
 
 def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -> Any:
-    """``values`` as ``dtype``. An integer type must hold them as they are."""
+    """``values`` converted to ``dtype``. If it is an integer type, it must be able to represent them exactly."""
     import numpy as np
 
     if values.dtype == object:
@@ -67,7 +70,7 @@ def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -
 
 
 def _text(values: Any, what: str) -> Any:
-    """Missing text becomes an empty string: TensorFlow and ONNX have no missing value."""
+    """The values as strings. A missing one becomes an empty string: TensorFlow and ONNX have no missing value."""
     import numpy as np
 
     if values.dtype != object:

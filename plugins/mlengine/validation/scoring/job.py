@@ -1,10 +1,10 @@
-"""One run of the scoring process: load the model, measure it, and the champion on the same rows.
+"""One run of the scoring process: it loads the model, and measures it and the champion on the same rows.
 
-Results go to files in the configuration's ``out`` folder:
+Results are written to files in the configuration's ``out`` folder:
 
-* ``stage``: what is being done, so that a hang can be located
-* ``model.json``, ``model.npy``: figures, and the outputs of each held-out row: float64 (rows, values)
-* ``baseline.json``, ``baseline.npy``: the champion's, measured in the same process
+* ``stage``: the current stage, so that a hang can be located
+* ``model.json``, ``model.npy``: the model's figures, and the outputs for each held-out row: float64 (rows, values)
+* ``baseline.json``, ``baseline.npy``: those of the champion, measured in the same process
 * ``environment.json``: versions of Python and of the model's framework
 """
 
@@ -28,9 +28,11 @@ MEASURED, FAILED, UNFIT = 0, 3, 4
 
 
 class ScoringJob:
-    """:param config: ``out``, ``rows`` (folder of the column files), ``model``, ``baseline`` (or ``None``), ``batch``
-    and ``only`` (rows to predict, or ``None`` to measure all).
-    :param rows_written: is set when the column files are complete.
+    """One run of the scoring process.
+
+    :param config: ``out``, ``rows`` (folder of the column files), ``model``, ``baseline`` (or ``None``), ``batch``
+        and ``only`` (rows to predict, or ``None`` to measure all).
+    :param rows_written: an event that is set when the column files are complete.
     """
 
     def __init__(self, config: dict[str, Any], rows_written: threading.Event) -> None:
@@ -40,7 +42,7 @@ class ScoringJob:
         self.stage = ""
 
     def run(self) -> int:
-        """The exit code: measured, the model failed (``model.json`` has the error), or its framework is missing."""
+        """Run the job. The exit code means: measured, failed (error in ``model.json``), or framework missing."""
         self.enter("import")
         kind = self.config["model"]["kind"]
         try:
@@ -74,7 +76,7 @@ class ScoringJob:
         return measure.Outputs(predictors.load(options, described), options["output"])
 
     def measure_model(self, outputs: measure.Outputs, rows: Rows) -> dict[str, Any]:
-        """Every figure about the model itself; its outputs go to ``model.npy``."""
+        """All figures about the model itself. Its outputs are written to ``model.npy``."""
         self.enter("keys")
         figures: dict[str, Any] = {"keys": measure.check_keys(outputs.predictor, rows)}
         self.enter("batches")
@@ -97,7 +99,7 @@ class ScoringJob:
         return {"rows": len(asked)}
 
     def measure_baseline(self, outputs: measure.Outputs, rows: Rows) -> dict[str, Any]:
-        """The champion on the same rows, and the latency of both in turns."""
+        """The figures about the champion on the same rows, and the latency of both models, measured in turns."""
         try:
             self.enter("champion: load")
             baseline = self.load(self.config["baseline"], rows)
@@ -118,7 +120,7 @@ class ScoringJob:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}".strip()
         hint = getattr(error, "hint", "") or _too_large(message, rows)
-        # What is read of it is cut, and must have the hint.
+        # Only a limited part of the error is read, which must include the hint.
         return {"stage": self.stage, "message": f"{message[:400]}. To correct it: {hint}" if hint else message[:2000]}
 
     def save(self, name: str, values: Any) -> None:
@@ -131,14 +133,14 @@ class ScoringJob:
         self.replace(name, json.dumps(data, allow_nan=False).encode())
 
     def replace(self, name: str, data: bytes) -> None:
-        """All of it or nothing: the reader may look at any moment."""
+        """Write a file atomically, as it may be read at any time."""
         partial = self.out / f".{name}.part"
         partial.write_bytes(data)
         os.replace(partial, self.out / name)  # noqa: PTH105
 
 
 def _too_large(message: str, rows: Rows) -> str:
-    """If a framework says that it was given an infinite value: where the first one is."""
+    """If a framework reports an infinite value, a message that says where the first one is."""
     if not re.search(r"\binf(inity|inite)?\b", message, re.I) or (found := rows.too_large()) is None:
         return ""
     name, row, value = found

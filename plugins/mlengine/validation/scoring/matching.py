@@ -1,24 +1,24 @@
-"""Which columns feed which input of a model.
+"""Determines the columns that each input of a model takes.
 
 An input takes the column of its own name, or the one that ``columns`` names for it; a list of columns becomes a matrix,
-in the order of the list. The only input of a model, if there
-is no such column, takes all columns together: the one column of the dataset, or all numeric columns as a matrix, in the
-order of the dataset's schema. Anything else is refused, with what was found and what to write.
+in the order of the list. If there is no such column, the only input of a model takes all columns together: the only
+column of the dataset, or all numeric columns as a matrix, in the order of the dataset's schema. All other cases are
+refused, with an error that says what was found and what to write.
 
-Standard library only: used in the trainer's environment and in Airflow's.
+This module uses the standard library only, as it is used in the trainer's environment and in Airflow's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-# A column's or an input's dtype and the shape of one value; None for a shape that is not known.
+# The dtype of a column or an input, and the shape of one value; None for an unknown shape.
 Description = tuple[str, Sequence[int] | None]
 _NUMBERS = ("int", "uint", "float", "bool")
 
 
 class MatchError(ValueError):
-    """An input has no column. ``hint`` says what to write."""
+    """An input has no column. ``hint`` says what to change."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ def match(
 
     :param inputs: names of the model's inputs, without its key.
     :param columns: the dataset's columns, in order, without target, weight and key.
-    :param given: column by input, for names that differ; or a list of columns, which become a matrix.
+    :param given: the column by input, if their names differ; or a list of columns, which become a matrix.
     :param features: the input that takes all columns together.
     :raises MatchError: an input has no column.
     """
@@ -69,8 +69,8 @@ def match_features(
 ) -> list[str]:
     """The columns of a model of tables, in the order of its features.
 
-    :param names: the features. ``None``: they have no names, and are all numeric columns, or those that ``given`` lists
-        for the input ``features``.
+    :param names: the names of the features. ``None`` if they have none: then they are all numeric columns, or those
+        that ``given`` lists for the input ``features``.
     :raises MatchError: a feature has no column, or several.
     """
     if not names:
@@ -85,7 +85,7 @@ def match_features(
 
 
 def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
-    """The one column, or all numeric columns."""
+    """The columns for an input that takes all together: the only column, or all numeric columns."""
     if len(columns) == 1:
         return list(columns)
     numbers = [column for column, (dtype, shape) in columns.items() if dtype.startswith(_NUMBERS) and not shape]

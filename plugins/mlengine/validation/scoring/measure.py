@@ -1,4 +1,4 @@
-"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency."""
+"""Measures a predictor: its outputs for all held-out rows, its consistency, and its latency."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from .rows import Batch, Rows
 
 ALONE = 8  # rows that are also scored one at a time
 COMPANY = 64  # rows that are scored in two orders
-WARM, CALLS = 5, 40  # calls for the latency
+WARM, CALLS = 5, 40  # calls before, and calls for, the measurement of the latency
 EDGE_KEYS = [0, 1, -1, -5, 7, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
-MAX_VALUES = 250_000_000  # outputs of all rows
+MAX_VALUES = 250_000_000  # limit of the outputs of all rows together
 
 
 class Outputs:
-    """Calls a predictor and returns its answer as a matrix of float64: (rows, values).
+    """Calls a predictor and returns its outputs as a float64 matrix: (rows, values).
 
-    :param output: the output to take, for a predictor that returns several.
+    :param output: the output to use, if a predictor returns several.
     """
 
     def __init__(self, predictor: Any, output: str | None) -> None:
         import numpy as np
 
         self.np, self.predictor, self.output = np, predictor, output
-        # The columns that the predictor reads. One that reads none still needs the number of rows.
+        # These are the columns that the predictor reads. A predictor that reads none still needs the number of rows.
         self.columns: list[str] | None = getattr(predictor, "columns", None) or None
 
     def __call__(self, batch: Batch) -> Any:
-        """:raises ValueError: the answer is not one row of numbers for each row."""
+        """The outputs for a batch.
+
+        :raises ValueError: the predictor does not return one row of numbers for each row.
+        """
         rows = _rows(batch)
         size = self.predictor.batch_size
         if size is None or size == rows:
@@ -36,7 +39,7 @@ class Outputs:
         return self.np.concatenate([self._fixed(batch, at, min(at + size, rows), size) for at in range(0, rows, size)])
 
     def _fixed(self, batch: Batch, start: int, stop: int, size: int) -> Any:
-        """A batch of the one size that the model takes; its last row is repeated to fill it."""
+        """A batch of the only size that the model accepts. The last row is repeated to fill it."""
         indices = [min(row, stop - 1) for row in range(start, start + size)]
         part = {name: values[indices] for name, values in batch.items()}
         return self._matrix(self.predictor.predict(part), size)[: stop - start]
@@ -75,7 +78,7 @@ class Outputs:
 
 
 def score(outputs: Outputs, rows: Rows, size: int | None) -> Any:
-    """The outputs of all rows, ``size`` rows a call."""
+    """The outputs of all rows, with ``size`` rows per call."""
     np, result = outputs.np, None
     size = size or rows.batch_size(outputs.columns)
     for start in range(0, rows.count, size):
@@ -95,7 +98,7 @@ def score(outputs: Outputs, rows: Rows, size: int | None) -> Any:
 
 
 def check_batches(outputs: Outputs, rows: Rows) -> dict[str, Any]:
-    """The largest difference of a row's outputs in company, in other company, and alone; and the largest output."""
+    """The largest difference of a row's outputs in two different batches and alone, and the largest output."""
     np = outputs.np
     some = rows.batch(0, min(COMPANY, rows.count), outputs.columns)
     together = outputs(some)
@@ -107,7 +110,7 @@ def check_batches(outputs: Outputs, rows: Rows) -> dict[str, Any]:
 
 
 def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
-    """Whether keys come back as sent, however large or negative. ``None`` for a model without keys."""
+    """Whether the model returns keys unchanged, even large and negative ones. ``None`` for a model without keys."""
     dtype = getattr(predictor, "key_dtype", None)
     if dtype is None:
         return None
@@ -123,7 +126,10 @@ def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
 
 
 def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
-    """Median milliseconds of a call with one row, of each predictor, in turns: a busy machine slows all alike."""
+    """The median latency of each predictor in milliseconds, for a call with one row.
+
+    The predictors are called in turns, so that a busy machine slows all of them equally.
+    """
     times: list[list[float]] = [[] for _ in predictors]
     count = min(rows.count, CALLS)
     single = [[rows.batch(row, row + 1, predictor.columns) for row in range(count)] for predictor in predictors]
@@ -138,7 +144,7 @@ def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
 
 
 def number(value: Any) -> Any:
-    """A float that JSON has; infinities and NaN become a string."""
+    """A number that JSON can represent; infinities and NaN become strings."""
     value = float(value)
     return value if value - value == 0 else str(value)
 

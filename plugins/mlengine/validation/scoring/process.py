@@ -3,7 +3,7 @@
 Its argument is the JSON file of a :class:`~mlengine.validation.scoring.job.ScoringJob`, which
 :mod:`mlengine.validation.scoring_process` writes. Before the model is loaded, the process limits itself.
 
-Exit codes: 0 measured, 3 the model failed, 4 the environment lacks what the model needs.
+Exit codes: 0: the model was measured; 3: the model failed; 4: the environment lacks a package that the model needs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-NAME = "mlengine_scoring"  # of this package here: it must not shadow a framework, nor need mlengine
-FILE_BYTES = 2 * 1024**3  # of any file that it writes, such as the model's outputs or its log
+NAME = "mlengine_scoring"  # the name of this package here: it must not hide a framework, or require mlengine
+FILE_BYTES = 2 * 1024**3  # limit of every file that it writes, such as the model's outputs or its log
 
 
 def main(config: dict[str, Any], rows_written: threading.Event) -> int:
@@ -41,11 +41,11 @@ def restrain(config: dict[str, Any]) -> None:
         import resource
 
         if config.get("memory_bytes"):
-            # Counts private writable memory only. RLIMIT_AS would also count the mapped library.
+            # RLIMIT_DATA counts private writable memory only. RLIMIT_AS would also count the mapped library.
             resource.setrlimit(resource.RLIMIT_DATA, (config["memory_bytes"],) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each column that the model reads is an open file
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the file of each column that the model reads is open
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES,) * 2)
     except (ImportError, ValueError, OSError) as error:
         sys.stderr.write(f"no memory limit on this system: {error}\n")
@@ -55,9 +55,10 @@ def restrain(config: dict[str, Any]) -> None:
 
 
 def listen() -> threading.Event:
-    """Listen to the parent. The event is set when it has written a line: the held-out rows are there.
+    """Wait in a thread for the parent's message that the held-out rows are complete; then the event is set.
 
-    Stdin is a pipe, which ends when the parent does, however that died; then this process ends too.
+    The message is a line on stdin. Stdin is a pipe, which is closed when the parent ends, for whatever reason; then
+    this process ends too.
     """
     rows_written = threading.Event()
 
@@ -82,4 +83,4 @@ if __name__ == "__main__":
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # TensorFlow's threads have no clean stop
+    os._exit(code)  # TensorFlow's threads cannot be stopped cleanly

@@ -1,8 +1,8 @@
-"""The held-out rows as files of one column each, memory-mapped: what a predictor is fed with.
+"""Reads the held-out rows for a predictor from memory-mapped files, one column each.
 
-``columns.json`` names the files, which have no header. Numbers and tensors are one array of shape (rows, …). Strings
-and bytes are all their bytes, and int64 offsets of rows + 1. Where values are missing, booleans say which are there.
-Written by :mod:`mlengine.validation.column_file`.
+``columns.json`` names the files, which have no header. Numbers and tensors are stored as one array of shape (rows, …).
+Strings and bytes are stored as the bytes of all values, and rows + 1 offsets as int64. If values are missing, there is
+a boolean for each row that says whether it has a value. :mod:`mlengine.validation.column_file` writes these files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-FEWEST, MOST = 500, 8192  # rows a call, unless configured
-CALL_BYTES = 4 * 1024**2  # of the values of one call
+FEWEST, MOST = 500, 8192  # limits of the rows per call, unless configured
+CALL_BYTES = 4 * 1024**2  # limit of the values of one call, in bytes
 
 Batch = dict[str, Any]
 
@@ -22,8 +22,8 @@ Batch = dict[str, Any]
 class Column:
     """One column, whose files are opened on first use.
 
-    :param info: ``name``, ``kind`` (``array``, ``string`` or ``bytes``), of an array ``dtype`` and ``shape`` of one;
-        and names of files in ``folder``: ``data`` and, if it has them, ``offsets`` and ``valid``.
+    :param info: ``name``; ``kind`` (``array``, ``string`` or ``bytes``); for an array ``dtype`` and the ``shape`` of
+        one value; and the names of files in ``folder``: ``data`` and, if they exist, ``offsets`` and ``valid``.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], rows: int) -> None:
@@ -50,8 +50,9 @@ class Column:
         return self.np.memmap(self.folder / self.info["valid"], bool, "r") if "valid" in self.info else None
 
     def slice(self, start: int, stop: int) -> Any:
-        """The values of rows ``start`` to ``stop``. A missing number is NaN, a missing time NaT, a missing string
-        ``None``.
+        """The values of rows ``start`` to ``stop``.
+
+        A missing number is NaN, a missing time is NaT, and a missing string is ``None``.
         """
         np = self.np
         values = np.array(self.data[start:stop]) if self.kind == "array" else self._objects(start, stop)
@@ -62,7 +63,7 @@ class Column:
             return values
         if self.kind != "array":
             values[missing] = None
-        elif values.dtype.kind not in "fM":  # these have NaN and NaT already
+        elif values.dtype.kind not in "fM":  # values of these types already have NaN and NaT
             values = values.astype(np.float64)
             values[missing] = np.nan
         return values
@@ -88,15 +89,17 @@ class Rows:
         self.columns = {item["name"]: Column(folder, item, self.count) for item in info["columns"]}
 
     def batch(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Batch:
-        """Rows ``start`` to ``stop``.
+        """The columns of the rows ``start`` to ``stop``.
 
-        :param columns: only these.
+        :param columns: the names of the columns; by default all.
         """
         return {name: self.columns[name].slice(start, stop) for name in columns or self.columns}
 
     def batch_size(self, columns: Sequence[str] | None = None) -> int:
-        """Rows a call: more for tables, where a call takes longer than the computation. A model's intermediate values
-        of images and other tensors are large, so these get :data:`FEWEST`.
+        """The number of rows per call.
+
+        It is larger for tables, as a call takes longer than the computation. For images and other tensors, it is
+        :data:`FEWEST`, as a model's intermediate values of them are large.
         """
         parts = [self.columns[name] for name in columns or self.columns]
         if any(column.shape for column in parts):
@@ -123,9 +126,9 @@ class Rows:
         return found
 
     def take(self, indices: list[int], columns: Sequence[str] | None = None) -> Batch:
-        """Single rows, by number.
+        """The columns of single rows, which are given by number.
 
-        :param columns: only these.
+        :param columns: the names of the columns; by default all.
         """
         names = list(columns or self.columns)
         parts = {name: [self.columns[name].slice(row, row + 1) for row in indices] for name in names}

@@ -1,7 +1,7 @@
 """One module for each kind of model. Each has ``load(path, options)``, which returns a predictor.
 
 ``options`` is the part of the configuration about this model (:class:`mlengine.validation.scored_model.ScoredModel`):
-``columns`` (column by input), ``features``, ``output``, ``scale``, ``classes`` and what a kind adds.
+``columns`` (column by input), ``features``, ``output``, ``scale``, ``classes``, and additional options of a kind.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-# What is imported for a kind, by the module here that reads it.
+# The package that is imported for each kind, by the module of this package that reads the kind.
 FRAMEWORKS = {
     "savedmodel": "tensorflow",
     "keras": "keras",
@@ -26,7 +26,7 @@ class MissingFrameworkError(RuntimeError):
 
 
 def main_module(name: str) -> ValueError:
-    """The error for a model that needs ``name`` of the module that ``python -m`` ran: no other process has it."""
+    """The error for a model that needs ``name`` from the module that ``python -m`` ran: other processes lack it."""
     return ValueError(
         f"the model needs {name}, which is defined in the module that the trainer runs: no other process can load it."
         " Define it in another module of the trainer's package, and import it from there"
@@ -37,7 +37,7 @@ def load(options: dict[str, Any], columns: dict[str, Any]) -> Any:
     """The predictor of ``options["path"]``, a model of ``options["kind"]``.
 
     :param columns: the dataset's columns: (dtype, shape) by name, in order.
-    :raises MissingFrameworkError: its framework is not installed.
+    :raises MissingFrameworkError: the model's framework is not installed.
     """
     kind = options["kind"]
     framework = FRAMEWORKS.get(kind)
@@ -51,7 +51,7 @@ def load(options: dict[str, Any], columns: dict[str, Any]) -> Any:
 
 
 def version(kind: str) -> dict[str, str]:
-    """The framework's version, for the report."""
+    """The version of a kind's framework, for the report."""
     framework = FRAMEWORKS.get(kind)
     if framework is None:
         return {}

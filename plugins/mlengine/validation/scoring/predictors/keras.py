@@ -1,7 +1,7 @@
-"""A ``.keras`` file. Its inputs are those of a functional or sequential model, by their names.
+"""The predictor for a ``.keras`` file. Its inputs are those of a functional or sequential model, by their names.
 
-The classes of the trainer's package that the model consists of are imported: Keras does not do it. Of a function, such
-as an activation, the file has only the name.
+The classes of the trainer's package that the model uses are imported here, as Keras does not import them. Of a
+function, such as an activation, the file contains only the name.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class KerasModel:
         return self.np.asarray(answer)
 
     def _output_names(self, count: int) -> list[str]:
-        """Of a list of outputs: the names of their layers, or ``output_0`` …, as in a SavedModel of the same model."""
+        """The names of a list of outputs: those of their layers, or ``output_0`` …, as in a SavedModel of the model."""
         numbered = [f"output_{at}" for at in range(count)]
         names = list(getattr(self.model, "output_names", []))
         return numbered if self.options["output"] in numbered or len(set(names)) != count else names
 
 
 def _custom_objects(path: str) -> dict[str, Any]:
-    """The classes and functions in the file's configuration that are not Keras' own, by the names they have there.
+    """The classes and functions in the file's configuration that are not Keras' own, by their names in it.
 
     :raises ValueError: one of them is in the trainer's main module, or its module cannot be imported.
     """
@@ -86,15 +86,15 @@ def _custom_objects(path: str) -> dict[str, Any]:
             imported = import_module(module)
         except ImportError as error:
             raise ValueError(f"the model needs {name} of {module}, which cannot be imported: {error}") from error
-        if hasattr(imported, name):  # else Keras has registered it under another name
+        if hasattr(imported, name):  # otherwise, Keras has registered it under another name
             found[registered] = getattr(imported, name)
     return found
 
 
 def _named(config: Any) -> Iterator[tuple[str | None, str, str]]:
-    """Module, name and registered name of each class and function of other modules than Keras' own.
+    """The module, name and registered name of each class and function from modules other than Keras' own.
 
-    The module is ``None`` for the trainer's main module, which Keras does not name.
+    The module is ``None`` for the trainer's main module, whose name Keras does not store.
     """
     if isinstance(config, list):
         for one in config:

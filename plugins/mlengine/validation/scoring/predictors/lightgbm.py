@@ -1,6 +1,7 @@
-"""A LightGBM model file. Features are columns by name, else (``Column_0`` …) all numbers in schema order.
+"""The predictor for a LightGBM model file.
 
-A model that was trained with categories of pandas has them in its file; it is given such a data frame again.
+Features are columns by name, or if they have no names (``Column_0`` …), all numeric columns in schema order. If a model
+was trained with categories of pandas, its file contains them, and it gets a data frame with these categories.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class LightGBMModel:
         if all(re.fullmatch(r"Column_\d+", name) for name in names) and not set(names) <= set(columns):
             self.columns = match_features(None, columns, options["columns"])
         else:
-            # LightGBM writes names with _ for what its file format does not hold.
+            # LightGBM writes _ for characters in names that its file format cannot represent.
             safe = {re.sub(r"[^A-Za-z0-9_.-]", "_", column): column for column in columns}
             given = {
                 **{name: safe[name] for name in names if name not in columns and name in safe},
@@ -56,7 +57,7 @@ class LightGBMModel:
 
 
 def with_categories(values: Any, known: list[Any]) -> Any:
-    """The values as categories of pandas. LightGBM takes one that is not known as missing."""
+    """The values as categories of pandas. LightGBM treats an unknown category as missing."""
     import pandas as pd
 
     codes = pd.Index(known).get_indexer(values)  # -1 for a value that is missing or not known
@@ -64,7 +65,7 @@ def with_categories(values: Any, known: list[Any]) -> Any:
 
 
 def categories_of(booster: Any) -> dict[str, list[Any]]:
-    """The categories by feature. The file lists them without names, in the order of the features."""
+    """The categories by feature. The model's file lists them without names, in the order of the features."""
     listed = booster.pandas_categorical
     if not listed:
         return {}

@@ -1,4 +1,4 @@
-"""An ONNX file, run on the CPU by ONNX Runtime."""
+"""The predictor for an ONNX file, which ONNX Runtime runs on the CPU."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OnnxModel:
         return {name: self._array(value) for name, value in zip(names, self.session.run(names, feed))}
 
     def _array(self, value: Any) -> Any:
-        """scikit-learn's converter gives the probabilities as one dict a row."""
+        """An output as an array. Models from scikit-learn's converter return the probabilities as one dict per row."""
         if not (isinstance(value, list) and value and isinstance(value[0], dict)):
             return self.np.asarray(value)
         classes = self.options.get("classes") or sorted(value[0])

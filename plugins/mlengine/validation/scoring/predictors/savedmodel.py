@@ -1,7 +1,8 @@
-"""A TensorFlow SavedModel, called by its SignatureDef.
+"""The predictor for a TensorFlow SavedModel, which is called by its SignatureDef.
 
-TensorFlow's own description of the loaded function is no source for dtypes and names: it has Python's argument names
-(``sepal_length`` for the input ``sepal-length``). So the SignatureDef, as the host has read it, comes in ``inputs``.
+TensorFlow's description of the loaded function cannot be used for dtypes and names: it has Python's argument names
+(``sepal_length`` for the input ``sepal-length``). So ``inputs`` contains the SignatureDef as Airflow's process has read
+it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from ..matching import match
 
 
 class SavedModel:
-    """:param options: further ``signature``, its name; ``inputs``: [dtype, shape] by name; ``key``: an input that comes
-    back as an output of the same name, or ``None``; ``outputs``: the outputs to return.
+    """The predictor for a SavedModel.
+
+    :param options: in addition, ``signature``: its name; ``inputs``: [dtype, shape] by name; ``key``: an input that is
+        returned as an output of the same name, or ``None``; ``outputs``: the outputs to return.
     """
 
     def __init__(self, path: str, options: dict[str, Any], columns: dict[str, Any]) -> None:
@@ -40,7 +43,7 @@ class SavedModel:
         return outputs
 
     def answer(self, batch: dict[str, Any], keys: list[int] | None = None) -> Any:
-        """Outputs by name, and the keys that came back (``None`` if the model has none)."""
+        """The outputs by name, and the keys that the model returned (``None`` if the model has none)."""
         rows = len(next(iter(batch.values())))
         feed = {}
         for name, columns in self.feeds.items():

@@ -1,4 +1,7 @@
-"""The trainer's own scorer: ``package.module:function``, where ``function(model_dir)`` returns ``predict(batch)``."""
+"""The predictor with the trainer's own scorer ``package.module:function``.
+
+``function(model_dir)`` returns ``predict(batch)``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A scikit-learn estimator or pipeline: ``.joblib`` or ``.pkl``. A classifier gives its probabilities.
+"""The predictor for a scikit-learn estimator or pipeline: ``.joblib`` or ``.pkl``. A classifier returns probabilities.
 
-Loading such a file runs code of its author, the trainer, in this limited process only.
+Loading such a file runs code of its author, the trainer. It is loaded only in this restricted process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class SklearnModel:
         self.order = self._class_order()
 
     def _class_order(self) -> Any:
-        """The estimator sorts its classes; the dataset has an order of its own."""
+        """For each class of the dataset, its index in the estimator's classes, which are sorted; ``None`` if unused."""
         mine = getattr(self.model, "classes_", None)
         if mine is None or not hasattr(self.model, "predict_proba") or not self.classes:
             return None
         found = [_plain(one) for one in mine]
         order = [_place(found, one) for one in self.classes]
         if -1 in order and found == list(range(len(order))) and _framework(_inner(self.model)) == "xgboost":
-            return found  # XGBoost takes no other classes than 0, 1, …
+            return found  # XGBoost accepts only the classes 0, 1, …
         if sorted(order) != list(range(len(found))):
             raise ValueError(
                 f"the estimator has the classes {found[:12]}; the dataset has {list(self.classes)[:12]}. "
@@ -58,9 +58,10 @@ class SklearnModel:
         return self.np.asarray(self.model.predict(values))
 
     def _frame(self, batch: dict[str, Any]) -> Any:
-        """As pandas reads a file: text has its type for text, also in a batch that has only missing values.
+        """The batch as a data frame, as if pandas had read it from a file.
 
-        A model of LightGBM or XGBoost gets the categories that it was trained with.
+        Text has pandas' type for text, even in a batch that has only missing values. A model of LightGBM or XGBoost
+        gets the categories with which it was trained.
         """
         import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
@@ -87,7 +88,7 @@ def _inner(model: Any) -> Any:
 
 
 def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
-    """By feature, what makes categories of its values; for models of LightGBM and XGBoost."""
+    """By feature, a function that converts its values to categories, for models of LightGBM and XGBoost."""
     framework = _framework(model)
     if framework == "lightgbm":
         from . import lightgbm
@@ -103,7 +104,7 @@ def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 def _place(classes: list[Any], wanted: Any) -> int:
-    """The place of an equal class, as 1.0 and True are equal to 1; else of one that is written alike; -1 for none."""
+    """The index of a class that is equal (1.0 and True are equal to 1), or else has the same text; -1 for none."""
     equal = [at for at, one in enumerate(classes) if one == wanted]
     alike = [at for at, one in enumerate(classes) if str(one) == str(wanted)]
     return [*equal, *alike, -1][0]
@@ -114,7 +115,10 @@ def _plain(value: Any) -> Any:
 
 
 def _read(path: str) -> Any:
-    """:raises ValueError: the file needs a class of the trainer's main module, or has no estimator."""
+    """Load the estimator in a file.
+
+    :raises ValueError: the file needs a class of the trainer's main module, or has no estimator.
+    """
     try:
         model = _loaded(path)
     except AttributeError as error:

@@ -1,4 +1,4 @@
-"""A program of ``torch.export``: a ``.pt2`` file. Its inputs are named as the exported module's arguments."""
+"""The predictor for a ``.pt2`` file of ``torch.export``. Inputs have the names of the exported module's arguments."""
 
 from __future__ import annotations
 

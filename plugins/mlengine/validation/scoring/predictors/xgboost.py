@@ -1,6 +1,7 @@
-"""An XGBoost model: ``model.json`` or ``model.ubj``. Features are columns by name, else all numbers in schema order.
+"""The predictor for an XGBoost model: ``model.json`` or ``model.ubj``.
 
-A model that was trained with categories of a data frame has them, since XGBoost 3.1; it is given such a frame again.
+Features are columns by name, or if they have no names, all numeric columns in schema order. Since XGBoost 3.1, a model
+that was trained with categories of a data frame contains them, and it gets a data frame with these categories.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class XGBoostModel:
 
 
 def with_categories(values: Any, known: list[Any]) -> Any:
-    """The values as categories of pandas. XGBoost finds the code of each, and scores or refuses unknown ones."""
+    """The values as categories of pandas. XGBoost determines their codes, and scores or refuses unknown ones."""
     import pandas as pd
 
     found = pd.unique(pd.Series(values).dropna())
