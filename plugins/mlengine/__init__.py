@@ -1,6 +1,6 @@
 """mlengine: retrain models on a schedule with distributed jobs, from Airflow.
 
-This package imports nothing heavy: a DAG file may import it for the price of ``airflow.sdk`` alone.
+This package imports no expensive modules, so importing it in a DAG file costs no more than ``airflow.sdk``.
 """
 
 from __future__ import annotations

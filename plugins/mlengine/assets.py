@@ -1,4 +1,4 @@
-"""What datasets and champions are called as assets of Airflow's, so that who announces and who waits agree."""
+"""The Airflow assets of datasets and champions, defined here so that producers and consumers use the same names."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from mlengine.core.layout import CHAMPIONS_ALIAS, champion_asset_name, check_mod
 def dataset_asset(name: str) -> Asset:
     """The asset of the dataset ``name``. Its events carry the version as their partition key.
 
-    It is the same asset whatever bucket the data lies in: a DAG file does not know that. And it has a name only: for an
-    address with a scheme, Airflow 3.3 imports every provider that knows one, Google's storage client among them, when
-    the DAG file is parsed.
+    The asset does not depend on the bucket of the data, which a DAG file does not know. The asset has only a name,
+    because for a URI with a scheme, Airflow 3.3 imports every provider that handles a scheme, including Google's
+    storage client, when the DAG file is parsed.
     """
     return Asset(name=dataset_asset_name(name))
 
 
 def champion_asset(model: str) -> Asset:
-    """The asset of a model's champion: an event for each publication, with the model's URI and figures in ``extra``.
+    """The asset of a model's champion. Each publication emits an event with the model's URI and figures in ``extra``.
 
-    It has the partition key of the run that published, if that has one: Airflow 3.3 starts those DAGs alone on it that
-    wait with a ``PartitionedAssetTimetable``, and on an event without a key the others.
+    If the publishing run has a partition key, the event has it too. For an event with a key, Airflow 3.3 starts only
+    DAGs with a ``PartitionedAssetTimetable``; for an event without a key, it starts only the other DAGs.
 
     :param model: the model's name as it is when the task runs: ``de_churn``, not ``{{ params.country }}_churn``.
-    :raises StorageError: it is no model's name.
+    :raises StorageError: ``model`` is not a valid model name.
     """
     return Asset(name=champion_asset_name(check_model_name(model)))
 
 
 def champions_alias() -> AssetAlias:
-    """The outlet of publications: when the task runs, it stands for :func:`champion_asset` of the model published.
+    """The outlet of publishing tasks. At run time, it is resolved to :func:`champion_asset` of the published model.
 
-    An asset among a task's outlets gets an event whenever the task succeeds, and its name is fixed when the DAG file is
-    parsed. An alias gets one only for the assets that the task adds to it. A DAG with ``schedule=champions_alias()``
-    follows the champions of all models.
+    An asset in a task's outlets gets an event whenever the task succeeds, and its name is fixed when the DAG file is
+    parsed. With an alias, only the assets that the task adds at run time get an event. A DAG with
+    ``schedule=champions_alias()`` follows the champions of all models.
     """
     return AssetAlias(name=CHAMPIONS_ALIAS)

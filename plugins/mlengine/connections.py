@@ -1,6 +1,6 @@
-"""The storage client and the backend of an operator, from its connection, project, region and options.
+"""Creates the storage client and the backend of an operator from its connection, project, region and options.
 
-Operators, sensor and trigger create both only here. The command line does not use connections.
+Operators, the sensor and the trigger create them only here. The command line does not use connections.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class CloudAccess:
 
     :param gcp_conn_id: an Airflow connection; ``""`` means the setting ``gcp_conn_id``, and ``None`` the application
         default credentials.
-    :param impersonation_chain: service account to impersonate, or a chain of them, as in Google's operators.
-    :param project_id: Google Cloud project of jobs; backends outside of Google Cloud ignore it.
-    :param region: region of jobs; backends outside of Google Cloud ignore it.
+    :param impersonation_chain: the service account to impersonate, or a chain of them, as in Google's operators.
+    :param project_id: the Google Cloud project of jobs; backends outside of Google Cloud ignore it.
+    :param region: the region of jobs; backends outside of Google Cloud ignore it.
     :param backend_options: keyword arguments of the backend; they have precedence over project and region.
     """
 
@@ -42,7 +42,7 @@ class CloudAccess:
         return connect_storage(self.gcp_conn_id, self.impersonation_chain)
 
     def backend(self, name: str | None = None) -> TrainingBackend:
-        """The backend of that name; by default, the configured one.
+        """The backend with the given name; by default, the configured one.
 
         :raises BackendError: there is no such backend.
         """
@@ -58,30 +58,30 @@ class CloudAccess:
     def options(self) -> dict[str, Any]:
         """The backend's options.
 
-        :raises MlengineError: they are not a mapping.
+        :raises MlengineError: ``backend_options`` is not a mapping.
         """
         return mapping("backend_options", self.backend_options)
 
     def setting(self, name: str, argument: object = None) -> str:
-        """A setting, with this connection's extra, by the rule of :mod:`mlengine.settings`."""
+        """The value of a setting, including this connection's extra, by the precedence in :mod:`mlengine.settings`."""
         return settings.get(name, argument, self._extra(name, argument))
 
     def number(self, name: str, argument: object = None) -> float:
-        """A setting as a number.
+        """The value of a setting as a number.
 
-        :raises SettingError: it is not a number, or it is below the minimum.
+        :raises SettingError: the value is not a number, or is below the minimum.
         """
         return settings.get_float(name, argument, self._extra(name, argument))
 
     def integer(self, name: str, argument: object = None) -> int:
-        """A setting as an integer.
+        """The value of a setting as an integer.
 
-        :raises SettingError: it is not an integer, or it is below the minimum.
+        :raises SettingError: the value is not an integer, or is below the minimum.
         """
         return settings.get_int(name, argument, self._extra(name, argument))
 
     def configured(self, name: str) -> bool:
-        """Whether the connection or the configuration has the setting."""
+        """Whether the connection or the configuration contains the setting."""
         return not settings.find(name, None, self._extra(name, None)).is_default
 
     def bucket(self, bucket: str | None = None) -> str:
@@ -100,7 +100,7 @@ class CloudAccess:
             )
 
     def _extra(self, name: str, argument: object) -> Mapping[str, Any]:
-        """The connection's extra. The connection is not read if it cannot have the setting."""
+        """The connection's extra. The connection is read only if it can contain the setting."""
         connection = resolve_connection(self.gcp_conn_id)
         if settings.is_given(argument) or connection is None or not settings.SETTINGS[name].extra:
             return {}
@@ -112,14 +112,14 @@ def connect_storage(gcp_conn_id: str | None = "", impersonation_chain: str | Seq
 
     The connection is read at the first call. A later change of the connection applies to new processes.
 
-    :param gcp_conn_id: as in :class:`CloudAccess`.
+    :param gcp_conn_id: the connection; see :class:`CloudAccess`.
     """
     chain = impersonation_chain or None
     return _storage(resolve_connection(gcp_conn_id), chain if chain is None or isinstance(chain, str) else tuple(chain))
 
 
 def resolve_connection(gcp_conn_id: str | None) -> str | None:
-    """The connection's id; the setting ``gcp_conn_id`` for ``""``, and ``None`` for ``None``."""
+    """The id of the connection to use: the setting ``gcp_conn_id`` for ``""``, and ``None`` for ``None``."""
     return None if gcp_conn_id is None else settings.get("gcp_conn_id", gcp_conn_id)
 
 
@@ -153,7 +153,7 @@ def configured_bucket(bucket: str | None, extra: Mapping[str, Any] | None = None
 
 
 def forget_connections() -> None:
-    """Clear the cached connections and clients; for tests."""
+    """Clear the cached connections and clients. Used by tests."""
     _storage.cache_clear()
     connection_extra.cache_clear()
 

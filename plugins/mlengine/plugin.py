@@ -1,4 +1,4 @@
-"""What Airflow's plugin manager loads: from ``plugins/mlengine_plugin.py`` in a plugins folder, or by entry point."""
+"""The plugin for Airflow's plugin manager, which loads it from ``plugins/mlengine_plugin.py`` or by entry point."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mlengine.web import app as page
 
 
 class MlenginePlugin(AirflowPlugin):
-    """Registers what operators alone cannot: links, the timetable that the scheduler reads back, who hears of a run's
-    end, and what the scheduler imports ahead of its tasks.
+    """Registers everything that Airflow cannot find through operators.
+
+    These are links, web pages, the timetable that the scheduler deserializes, the listeners for the end of a run, and
+    the modules that the scheduler imports before it starts tasks.
     """
 
     name = "mlengine"

@@ -1,4 +1,4 @@
-"""What Airflow's provider manager reads of an installed package: settings, operators, links, the connection type."""
+"""The provider metadata of the installed package: settings, operators, links and the connection type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTEGRATION = "mlengine"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Airflow's provider metadata, as its ``provider_info.schema.json`` has it."""
+    """The provider metadata, in the format of Airflow's ``provider_info.schema.json``."""
     return {
         "package-name": "mlengine",
         "name": "mlengine",

@@ -1,10 +1,10 @@
-"""A schedule for dataset versions whose names are no dates.
+"""A timetable for dataset versions whose names are not dates.
 
-Airflow 3.3's ``CronPartitionTimetable`` derives a run's partition key from a date. Where versions are called ``v12``, a
-backfill must know which version belongs to which date: :class:`DatasetVersionTimetable` adds that.
+Airflow 3.3's ``CronPartitionTimetable`` derives a run's partition key from a date. If versions have names such as
+``v12``, a backfill must know which version belongs to which date. :class:`DatasetVersionTimetable` adds that.
 
-It runs in the scheduler and does no I/O: the DAG file lists the versions. It overrides two private methods of Airflow
-3.3 (``_get_partition_info``, ``_decode_partition_date``); a test pins their contract.
+It runs in the scheduler and does no I/O, because the DAG file lists the versions. It overrides two private methods of
+Airflow 3.3 (``_get_partition_info``, ``_decode_partition_date``); a test checks that they behave as expected.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 class DatasetVersionTimetable(CronPartitionTimetable):
     """Runs on a cron schedule. Each run uses the newest version at that time; a backfill runs the versions of its days.
 
-    :param cron: when to run: ``0 6 * * *``. Until there is a newer version, runs are about the same one, and are
-        ``reused``.
-    :param versions: version → its day in ``timezone``, ``{"v1": "2026-01-15", "v2": "2026-03-02"}``, in any order. A
-        version is available from the beginning of its day.
-    :param timezone: the time zone of ``cron`` and of the days: ``Asia/Tokyo``.
-
-    :raises DatasetError: no versions, an invalid day, or two versions of one day: Airflow identifies a backfill's runs
-        by their day.
+    :param cron: the cron expression, such as ``0 6 * * *``. Until there is a newer version, runs use the same version,
+        and are ``reused``.
+    :param versions: a mapping of versions to their days in ``timezone``, in any order, such as
+        ``{"v1": "2026-01-15", "v2": "2026-03-02"}``. A version is available from the beginning of its day.
+    :param timezone: the time zone of ``cron`` and of the days, such as ``Asia/Tokyo``.
+    :raises DatasetError: there are no versions, a day is invalid, or two versions have the same day, which is not
+        possible because Airflow identifies a backfill's runs by their day.
     """
 
     def __init__(
@@ -73,20 +72,20 @@ class DatasetVersionTimetable(CronPartitionTimetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """The next tick at which a version is available."""
+        """The next run: the next time of the cron schedule at which a version is available."""
         first = self._begin(next(iter(self._versions.values())))
         info = super().next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
         if info is None or info.run_after >= first:
             return info
-        # Airflow never asks again for a tick after one of a catch-up for which it got no run.
+        # If Airflow gets no run for a time during catch-up, it never asks again for later times.
         later = restriction._replace(earliest=first)
         return super().next_dagrun_info_v2(last_dagrun_info=None, restriction=later)
 
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
-        """One run for each version whose day lies between the two, oldest first: the runs of a backfill.
+        """The runs of a backfill: one for each version whose day is between ``earliest`` and ``latest``, oldest first.
 
-        As for Airflow's own timetables, the wall-clock times of ``earliest`` and ``latest`` count, whatever their time
-        zone.
+        As in Airflow's own timetables, the wall-clock times of ``earliest`` and ``latest`` are used, whatever their
+        time zone.
         """
         for version, day in self._versions.items():
             if earliest.date() <= day <= latest.date():

@@ -47,14 +47,14 @@ class Champion:
     """An entry of the history. The pointer is the newest entry.
 
     :param serial: increases by at least one per entry. A rollback gets a new serial too.
-    :param metric: the main metric of its validation; empty if the model was not run.
-    :param metric_value: its value on the held-out rows.
+    :param metric: the main metric of the model's validation; empty if the model was not run.
+    :param metric_value: the value of ``metric`` on the held-out rows.
     :param by: the person or DAG run that published.
-    :param why: the reason: that of the verdict, or the one given for a rollback or a forced publication.
-    :param at: when; ISO 8601, UTC.
-    :param fingerprint: fingerprint of the model's objects at publication.
-    :param size: size of all files in bytes.
-    :param dataset: ``uri``, ``name``, ``version`` and ``digest`` of the dataset version it was trained on.
+    :param why: the reason: the verdict's, or the one that was given for a rollback or a forced publication.
+    :param at: the time of publication, in ISO 8601 and UTC.
+    :param fingerprint: the fingerprint of the model's objects at publication.
+    :param size: the total size of the model's files in bytes.
+    :param dataset: ``uri``, ``name``, ``version`` and ``digest`` of the dataset version that the model was trained on.
     :param previous: the serial of the previous entry; ``None`` for the first.
     :param restores: for a rollback, the serial of the entry that it restores.
     :param publisher: the task that published, as the fields of :class:`~mlengine.core.job.JobKey`, so that a retry
@@ -91,7 +91,7 @@ class Champion:
         return str(self.dataset.get("version") or "")
 
     def brief(self) -> dict[str, Any]:
-        """The fields for reports and XComs."""
+        """The fields of the entry that reports and XComs contain."""
         return {
             "serial": self.serial,
             "job_id": self.job_id,
@@ -108,9 +108,9 @@ class Champion:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "champion.json") -> Self:
-        """Read an entry.
+        """Read an entry from its JSON.
 
-        :param where: the URI, for error messages.
+        :param where: the object's URI, for error messages.
         :raises PublishError: the object is not an entry.
         """
         try:
@@ -127,12 +127,12 @@ class Champion:
 
 
 def current(storage: Storage, bucket: str, model: str) -> Champion | None:
-    """The champion; ``None`` if there is none yet."""
+    """The model's champion; ``None`` if there is none yet."""
     return pointer(storage, bucket, model)[0]
 
 
 def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
-    """Read one entry.
+    """Read one entry of a model's history.
 
     :raises PublishError: there is no entry with that serial.
     """
@@ -161,7 +161,7 @@ def chain(
     at: Champion | None,
     read: Callable[[Storage, str, str, int], Champion] = entry,
 ) -> Iterator[Champion]:
-    """An entry and those before it, read lazily.
+    """An entry and all entries before it, read lazily.
 
     :param read: reads one entry.
     :raises PublishError: the previous entry is missing, or has a higher serial.
@@ -174,7 +174,7 @@ def chain(
 
 
 def models(storage: Storage, bucket: str) -> list[str]:
-    """The models that have a champion."""
+    """The names of the models that have a champion."""
     root = layout.bucket_uri(bucket)
     names = [name for name in storage.list_dirs(root) if name not in layout.RESERVED_NAMES and layout.NAME.match(name)]
     return [name for name in names if storage.exists(layout.champion(root, name))]

@@ -1,7 +1,8 @@
-"""The command line: ``mlengine NOUN COMMAND``. One module or package per noun.
+"""The command line, ``mlengine NOUN COMMAND``. Each noun has one module or package.
 
-Each has ``register(commands)``, which adds parsers whose default ``handler`` takes the parsed arguments and returns the
-exit code. Registering imports nothing heavy. Nothing may import this package.
+Each has a function ``register(commands)``, which adds parsers whose default ``handler`` takes the parsed arguments and
+returns the exit code. Registering must not import expensive modules, so that commands start fast. No other package may
+import this one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mlengine.cli.output import OutputClosedError, OutputFailedError, note
 from mlengine.core.errors import JobFileError, MlengineError, UsageError
 
 _NOUNS = ("jobs", "datasets", "models", "vertex", "emulator")
-# Commands that people look for at the root, and where they are.
+# Commands that users may expect at the root, and the commands that replace them.
 _ELSEWHERE = {
     "status": "jobs list, or jobs status JOB",
     "logs": "jobs logs",
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """The interpreter flushes stdout once more when it exits; that must not fail."""
+    """Redirect stdout, because the interpreter flushes it once more at exit, which must not fail."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -91,7 +92,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser = build_parser()
     if words and words[0] in _ELSEWHERE:
         parser.error(f"there is no `mlengine {words[0]}`: use `mlengine {_ELSEWHERE[words[0]]}`")
-    # Arguments after -- are the trainer's own: argparse must not see them.
+    # Arguments after -- are the trainer's own, so argparse must not see them.
     trains = words[:2] == ["jobs", "train"]
     split = words.index("--") if trains and "--" in words else len(words)
     args = parser.parse_args(words[:split])

@@ -1,4 +1,4 @@
-"""The JSON documents of ``--json``. Keys are stable: new ones may be added, none is renamed or removed.
+"""The JSON documents of ``--json``. Keys are stable: new keys may be added, but none is renamed or removed.
 
 Times are RFC 3339 in UTC, or null. The reference is generated from this module.
 """
@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 
 
 class JobDocument(TypedDict):
-    """``jobs list``: an array of these. ``dag_id`` and ``run_id`` are empty for a job without a DAG, and ``verdict`` is
-    empty before validation.
+    """One job in the array that ``jobs list`` prints.
+
+    ``dag_id`` and ``run_id`` are empty for a job without a DAG, and ``verdict`` is empty before validation.
     """
 
     model: str
@@ -36,9 +37,10 @@ class JobDocument(TypedDict):
 
 
 class BackendJobDocument(TypedDict):
-    """``jobs status``: one of these; ``jobs list --backend``: an array of these. ``name`` is the backend's own name of
-    the attempt; ``links`` has the URL of a web page into each running replica that has one; ``failure`` is null or has
-    ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
+    """One attempt of a job. ``jobs status`` prints one; ``jobs list --backend`` prints an array.
+
+    ``name`` is the backend's own name of the attempt; ``links`` has the URL of the web page of each running replica
+    that has one; ``failure`` is null or has ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
     """
 
     model: str
@@ -58,8 +60,9 @@ class BackendJobDocument(TypedDict):
 
 
 class OrphanDocument(TypedDict):
-    """``jobs reap``: an array of these, the orphan jobs; ``cancelled`` is true if ``--yes`` requested
-    the cancellation.
+    """One orphan job in the array that ``jobs reap`` prints.
+
+    ``cancelled`` is true if ``--yes`` requested the cancellation.
     """
 
     job_id: str
@@ -72,7 +75,10 @@ class OrphanDocument(TypedDict):
 
 
 class PrunedDocument(TypedDict):
-    """``jobs prune``: an array of these, the job dirs that ``--yes`` deletes; ``deleted`` says whether it did."""
+    """One job dir in the array that ``jobs prune`` prints, which are those that ``--yes`` deletes.
+
+    ``deleted`` says whether the dir was deleted.
+    """
 
     job_dir: str
     last_written: str | None
@@ -82,14 +88,16 @@ class PrunedDocument(TypedDict):
 
 
 class DatasetDocument(TypedDict):
-    """``datasets list``: an array of these."""
+    """One dataset in the array that ``datasets list`` prints."""
 
     name: str
     versions: list[str]
 
 
 class VersionDocument(TypedDict):
-    """``datasets show`` and ``datasets add``: one of these; ``datasets list NAME``: an array of these, oldest first.
+    """One version. ``datasets show`` and ``datasets add`` print one; ``datasets list NAME`` prints an array, oldest
+    first.
+
     ``manifest`` is the content of ``manifest.json``; ``train_rows`` or ``heldout_rows`` is null if it is not known.
     """
 
@@ -104,7 +112,7 @@ class VersionDocument(TypedDict):
 
 
 class FetchDocument(TypedDict):
-    """``datasets fetch``: one of these."""
+    """The document that ``datasets fetch`` prints."""
 
     name: str
     version: str
@@ -112,7 +120,7 @@ class FetchDocument(TypedDict):
 
 
 class VerificationDocument(TypedDict):
-    """``datasets verify``: an array of these. ``ok`` is true if there are no problems."""
+    """One version in the array that ``datasets verify`` prints. ``ok`` is true if there are no problems."""
 
     name: str
     version: str
@@ -121,9 +129,10 @@ class VerificationDocument(TypedDict):
 
 
 class DifferenceDocument(TypedDict):
-    """``datasets diff``: one of these. ``fields`` has ``field``, ``old`` and ``new`` of each difference; ``rows`` has
-    ``kept``, ``added``, ``removed`` and ``relabelled`` with ``--rows``, and ``changed`` if rows have a key. Without
-    ``--rows`` it is null.
+    """The document that ``datasets diff`` prints.
+
+    ``fields`` has ``field``, ``old`` and ``new`` of each difference; ``rows`` has ``kept``, ``added``, ``removed`` and
+    ``relabelled`` with ``--rows``, and ``changed`` if rows have a key. Without ``--rows`` it is null.
     """
 
     name: str
@@ -135,8 +144,9 @@ class DifferenceDocument(TypedDict):
 
 
 class ChampionDocument(TypedDict):
-    """``models show``: one of these; ``models list``: an array of these; ``models history``: an array of
-    these, newest first. ``action`` is ``published``, ``forced`` or ``rolled_back``.
+    """One champion. ``models show`` prints one; ``models list`` and ``models history`` print an array.
+
+    The history is sorted newest first. ``action`` is ``published``, ``forced`` or ``rolled_back``.
     """
 
     model: str
@@ -157,8 +167,9 @@ class ChampionDocument(TypedDict):
 
 
 class ValidationDocument(TypedDict):
-    """``models validate``: one of these. ``checks`` has ``name``, ``passed``, ``skipped``, ``value``,
-    ``threshold`` and ``detail``.
+    """The document that ``models validate`` prints.
+
+    ``checks`` has ``name``, ``passed``, ``skipped``, ``value``, ``threshold`` and ``detail``.
     """
 
     model: str
@@ -172,8 +183,10 @@ class ValidationDocument(TypedDict):
 
 
 class PublicationDocument(TypedDict):
-    """``models publish``: one of these. ``outcome`` is ``published``, ``already_champion``, or why it was not
-    published, such as ``rejected``.
+    """The document that ``models publish`` prints.
+
+    ``outcome`` is ``published``, ``already_champion``, or the reason why the model was not published, such as
+    ``rejected``.
     """
 
     model: str
@@ -184,7 +197,7 @@ class PublicationDocument(TypedDict):
 
 
 class PredictionDocument(TypedDict):
-    """``models predict``: one of these.
+    """The document that ``models predict`` prints.
 
     ``rows`` has ``row``, ``key``, ``target``, ``prediction``, ``probability`` and ``columns``. ``correct`` is ``null``
     for predictions that are not classes.
@@ -197,9 +210,10 @@ class PredictionDocument(TypedDict):
 
 
 class MachineDocument(TypedDict):
-    """``machines`` of ``vertex machines``. ``accelerators`` has the valid counts by name; with
-    ``accelerator_required``, the machine type comes with one of them. ``topologies`` are those of the TPU ``tpu``.
-    ``usd_per_hour`` is null if no price is known.
+    """One of the ``machines`` in the document that ``vertex machines`` prints.
+
+    ``accelerators`` has the valid counts by name; with ``accelerator_required``, the machine type comes with one of
+    them. ``topologies`` are those of the TPU ``tpu``. ``usd_per_hour`` is null if no price is known.
     """
 
     name: str
@@ -211,8 +225,10 @@ class MachineDocument(TypedDict):
 
 
 class AcceleratorDocument(TypedDict):
-    """``accelerators`` of ``vertex machines``. ``ended`` is when Google withdrew it, and ``instead`` what to use.
-    ``cuda`` is the CUDA version of the driver of its hosts, where that is known to be old.
+    """One of the ``accelerators`` in the document that ``vertex machines`` prints.
+
+    ``ended`` is when Google withdrew the accelerator, and ``instead`` is its replacement. ``cuda`` is the CUDA version
+    of the driver on its hosts, if the driver is known to be old.
     """
 
     name: str
@@ -223,8 +239,9 @@ class AcceleratorDocument(TypedDict):
 
 
 class VertexMachinesDocument(TypedDict):
-    """``vertex machines``: one of these. ``read`` is the day on which ``source`` was read, and ``copy`` the age of the
-    copy that was read.
+    """The document that ``vertex machines`` prints.
+
+    ``read`` is the day on which ``source`` was read, and ``copy`` is the age of the copy that was read.
     """
 
     source: str
@@ -240,7 +257,10 @@ class VertexMachinesDocument(TypedDict):
 
 
 class PoolDocument(TypedDict):
-    """``pools`` of ``vertex machines --ml-engine``. ``accelerators`` is their number for each replica."""
+    """One of the ``pools`` in a document of ``vertex machines --ml-engine``.
+
+    ``accelerators`` is their number for each replica.
+    """
 
     role: str
     replicas: int
@@ -250,7 +270,7 @@ class PoolDocument(TypedDict):
 
 
 class OldMachineDocument(TypedDict):
-    """``vertex machines --ml-engine``: an array of these, one for each machine type and scale tier of ML Engine."""
+    """One machine type or scale tier of ML Engine, in the array that ``vertex machines --ml-engine`` prints."""
 
     name: str
     pools: list[PoolDocument]

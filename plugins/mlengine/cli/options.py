@@ -13,7 +13,7 @@ from mlengine.connections import configured_bucket
 from mlengine.core import limits
 from mlengine.core.errors import UsageError
 
-# What `add_subparsers` returns, and what each command's module adds its parser to.
+# The return type of `add_subparsers`. Each command's module adds its parser to such an object.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -27,7 +27,7 @@ def add_command(commands: Commands, name: str, text: str, description: str = "")
     """Add a command.
 
     :param text: one line for the list of commands.
-    :param description: for the command's own help, if one line is not enough.
+    :param description: the text for the command's own help, if one line is not enough.
     """
     return commands.add_parser(name, help=text, description=description or _capitalized(text))
 
@@ -37,25 +37,25 @@ def _capitalized(text: str) -> str:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
+    """Add the option ``--json`` to a command."""
     parser.add_argument("--json", action="store_true", help="print one JSON document (keys: docs/reference.md)")
 
 
 def add_bucket(parser: argparse.ArgumentParser, purpose: str = "bucket of jobs, datasets and models") -> None:
-    """Add ``--bucket``. Its default is the setting ``bucket``, which is read when the command runs."""
+    """Add the option ``--bucket``. Its default is the setting ``bucket``, which is read when the command runs."""
     parser.add_argument("--bucket", metavar="GS", help=f"{purpose}, gs://NAME (default: the setting bucket)")
 
 
 def bucket_of(args: argparse.Namespace) -> str:
-    """The bucket's URI, of ``--bucket`` or of the setting.
+    """The URI of the bucket from ``--bucket`` or the setting.
 
-    :raises StorageError: neither is given, or it is not a bucket's name.
+    :raises StorageError: neither is given, or the value is not a bucket's name.
     """
     return configured_bucket(args.bucket)
 
 
 def add_backend_options(parser: argparse.ArgumentParser, *, region: str = "") -> None:
-    """Add the options that say where a backend finds its jobs.
+    """Add the options that tell a backend where to find its jobs.
 
     :param region: an addition to the help of ``--region``.
     """
@@ -67,14 +67,14 @@ def add_backend_options(parser: argparse.ArgumentParser, *, region: str = "") ->
 
 
 def add_set(parser: argparse._ActionsContainer, what: str) -> None:
-    """Add ``--set KEY=VALUE``, which may be repeated."""
+    """Add the option ``--set KEY=VALUE``, which may be repeated."""
     parser.add_argument("--set", action="append", default=[], type=key_value, metavar="KEY=VALUE", help=what)
 
 
 def key_value(text: str) -> tuple[str, str]:
-    """An argument of the form ``KEY=VALUE``.
+    """Parse an argument of the form ``KEY=VALUE``.
 
-    :raises argparse.ArgumentTypeError: it has another form.
+    :raises argparse.ArgumentTypeError: the argument has another form.
     """
     key, equals, value = text.partition("=")
     if not (key and equals):
@@ -83,7 +83,7 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 class Once(argparse.Action):
-    """Stores the value of an option that may be given once."""
+    """An argparse action for an option that may be given only once."""
 
     def __call__(
         self,
@@ -113,7 +113,7 @@ def unique(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def add_backend(parser: argparse._ActionsContainer, help_text: str, default: str | None = None) -> None:
-    """Add ``--backend``."""
+    """Add the option ``--backend``."""
     parser.add_argument("--backend", type=_backend, default=default, metavar="NAME", help=help_text)
 
 
@@ -136,9 +136,9 @@ def _port(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """A number of things, 1 or more.
+    """Parse a count, an integer of at least 1.
 
-    :raises argparse.ArgumentTypeError: it is not an integer, or less than 1.
+    :raises argparse.ArgumentTypeError: ``text`` is not an integer, or is less than 1.
     """
     number = _integer(text)
     if number < 1:
@@ -147,9 +147,9 @@ def count(text: str) -> int:
 
 
 def index(text: str) -> int:
-    """A position, 0 or more.
+    """Parse a position, an integer of at least 0.
 
-    :raises argparse.ArgumentTypeError: it is not an integer, or negative.
+    :raises argparse.ArgumentTypeError: ``text`` is not an integer, or is negative.
     """
     number = _integer(text)
     if number < 0:
@@ -158,12 +158,12 @@ def index(text: str) -> int:
 
 
 def add_by(parser: argparse.ArgumentParser) -> None:
-    """Add ``--by``."""
+    """Add the option ``--by``."""
     parser.add_argument("--by", default="", metavar="NAME", help="your name for the history (default: the login name)")
 
 
 def user(args: argparse.Namespace) -> str:
-    """The name of ``--by``, or the login name.
+    """The name from ``--by``, or the login name.
 
     :raises UsageError: neither is known.
     """
@@ -174,16 +174,16 @@ def user(args: argparse.Namespace) -> str:
 
 
 def add_max_attempts(parser: argparse._ActionsContainer) -> None:
-    """Add ``--max-attempts``."""
+    """Add the option ``--max-attempts``."""
     parser.add_argument(
         "--max-attempts", type=attempts, metavar="N", help="attempts in all (default: the setting max_attempts)"
     )
 
 
 def attempts(text: str) -> int:
-    """How many attempts a job may have.
+    """Parse the maximum number of a job's attempts.
 
-    :raises argparse.ArgumentTypeError: not an integer, or outside of the limits.
+    :raises argparse.ArgumentTypeError: ``text`` is not an integer, or is out of range.
     """
     problem = limits.attempts(number := _integer(text))
     if problem is not None:
@@ -192,9 +192,9 @@ def attempts(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A duration in seconds, more than 0.
+    """Parse a duration in seconds.
 
-    :raises argparse.ArgumentTypeError: it is not a number, not finite, or not more than 0.
+    :raises argparse.ArgumentTypeError: ``text`` is not a finite number above 0.
     """
     try:
         number = float(text)
@@ -206,9 +206,9 @@ def seconds(text: str) -> float:
 
 
 def reason(text: str) -> str:
-    """A reason that is recorded.
+    """Parse a reason, which is recorded.
 
-    :raises argparse.ArgumentTypeError: it is blank.
+    :raises argparse.ArgumentTypeError: ``text`` is blank.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("the reason is empty")
@@ -223,7 +223,7 @@ def _integer(text: str) -> int:
 
 
 def add_airflow_url(parser: argparse._ActionsContainer) -> None:
-    """Add ``--airflow-url``."""
+    """Add the option ``--airflow-url``."""
     parser.add_argument(
         "--airflow-url",
         metavar="URL",

@@ -1,4 +1,4 @@
-"""What commands print: lines and tables for people, one JSON document for programs. Notes go to stderr."""
+"""Output of commands: lines and tables for people, or one JSON document for programs. Notes go to stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GAP = "  "
 
 
 class OutputClosedError(Exception):
-    """The reader of stdout has closed it, as ``| head`` does."""
+    """The reader of stdout, such as ``| head``, has closed it."""
 
 
 class OutputFailedError(Exception):
@@ -30,11 +30,11 @@ def say(text: str = "") -> None:
     :raises OutputClosedError: the reader has closed stdout.
     :raises OutputFailedError: stdout cannot be written.
     """
-    if sys.stdout is None:  # the caller has closed it, as with >&-
+    if sys.stdout is None:  # the caller has closed stdout, as with >&-
         raise OutputFailedError("stdout is closed")
     try:
         sys.stdout.write(f"{plaintext.visible(text)}\n")
-        # Show each line of a followed log at once, also through a pipe.
+        # Print each line of a followed log immediately, even through a pipe.
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputClosedError from error
@@ -43,7 +43,7 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print to stderr: progress and remarks that are not part of the result."""
+    """Print progress, or a remark that is not part of the result, to stderr."""
     if sys.stderr is None:
         return
     sys.stderr.write(f"{plaintext.visible(text)}\n")
@@ -73,17 +73,17 @@ def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def local_time(seconds: float | None) -> str:
-    """Seconds since the epoch in the time zone of this machine, to the minute; empty for ``None``."""
+    """A time in seconds since the epoch in this machine's time zone, to the minute; empty for ``None``."""
     return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def utc(seconds: float | None) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC, for JSON."""
+    """A time in seconds since the epoch as RFC 3339 in UTC, for JSON."""
     return None if seconds is None else times.rfc3339(seconds)
 
 
 def elapsed(started: float | None, ended: float | None) -> str:
-    """``H:MM:SS`` from start to end, or until now; empty if it has not started."""
+    """The time from start to end, or until now, as ``H:MM:SS``; empty if there is no start."""
     if started is None:
         return ""
     seconds = max(0, int((ended or time.time()) - started))

@@ -1,4 +1,4 @@
-"""Lists that show what can be read although something cannot."""
+"""Reads lists of items of which some may be unreadable."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Item = TypeVar("Item")
 
 
 def read_each(names: Iterable[str], read: Callable[[str], Item]) -> tuple[list[Item], ExitCode]:
-    """Read each; a note says which could not be read, and why.
+    """Read every item. A note names each item that could not be read, and the reason.
 
-    :returns: what was read, and the command's exit code.
-    :raises MlengineError: a service is unavailable; nothing is known about the others then.
+    :returns: the items that were read, and the command's exit code.
+    :raises MlengineError: a service is unavailable, so that the other items cannot be read either.
     """
     found, code = [], ExitCode.OK
     for name in names:

@@ -1,4 +1,4 @@
-"""``mlengine vertex machines``: what Vertex AI's training offers, by the table that the checks use."""
+"""``mlengine vertex machines``: the machines of Vertex AI training, from the table that the checks use."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _machines(args: argparse.Namespace) -> int:
 
 
 def _ml_engine(args: argparse.Namespace) -> int:
-    """The old names, and the pools that Vertex AI gets for them."""
+    """Print ML Engine's old names, and the pools that Vertex AI gets for them."""
     if args.name or args.accelerator:
         raise UsageError("--ml-engine takes no filter", hint="leave out NAME and --accelerator")
     names = {name: [Pool(Role.CHIEF, 1, name)] for name in tiers.MACHINES}
@@ -97,7 +97,7 @@ def _shown_pool(pool: PoolDocument) -> str:
 
 
 def _has(machine: Machine, accelerator: str | None) -> bool:
-    """Whether a machine can have an accelerator whose name contains this text, whatever its case."""
+    """Whether a machine can have an accelerator whose name contains ``accelerator``, ignoring case."""
     names = [*machine.accelerators, *([f"TPU {tpus.kind(machine.name)}"] if machine.topologies else ())]
     return accelerator is None or any(accelerator.lower() in name.lower() for name in names)
 
@@ -147,7 +147,7 @@ def _accelerator(name: str) -> AcceleratorDocument:
 
 
 def _shown(machine: MachineDocument) -> str:
-    """The accelerators as a person reads them: ``NVIDIA_TESLA_T4 x 1, 2, 4``."""
+    """A machine's accelerators for display, such as ``NVIDIA_TESLA_T4 x 1, 2, 4``."""
     if machine["topologies"]:
         return f"TPU {machine['tpu']}: {', '.join(machine['topologies'])}"
     cells = [f"{name} x {', '.join(map(str, counts))}" for name, counts in machine["accelerators"].items()]

@@ -25,9 +25,9 @@ _CREDENTIALS = "set MLENGINE_AIRFLOW_TOKEN, or MLENGINE_AIRFLOW_USER and MLENGIN
 class AirflowServer:
     """An Airflow API server. It logs in at the first call, and again when the token has expired.
 
-    :param url: of the API server, as in the browser.
+    :param url: the URL of the API server, as in the browser.
     :param token: a bearer token; without one, ``user`` and ``password`` are used to get one.
-    :param direct: ignore the proxies of the environment: for a server on this machine.
+    :param direct: ignore the environment's proxy settings, for a server on this machine.
     :raises AirflowError: from every method, if the server cannot be reached or rejects the request.
     """
 
@@ -42,9 +42,9 @@ class AirflowServer:
 
     @classmethod
     def from_environment(cls, url: str | None = None, environ: Mapping[str, str] = os.environ) -> AirflowServer:
-        """Read ``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``.
+        """Create a client from ``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``.
 
-        Secrets are not arguments, which every user of the machine can read.
+        Secrets are not command-line arguments, because every user of the machine can read those.
 
         :raises AirflowError: there is no URL.
         """
@@ -80,15 +80,15 @@ class AirflowServer:
         return answer
 
     def health(self) -> dict[str, Any]:
-        """The health of Airflow's components; needs no login."""
+        """The health of Airflow's components. The request needs no login."""
         answer: dict[str, Any] = self._request("GET", "/api/v2/monitor/health", None)
         return answer
 
     def prepare_execution_api(self) -> None:
-        """Have the server build the routes of the API that tasks use; needs no login.
+        """Make the server build the routes of the API that tasks use. The request needs no login.
 
-        Airflow 3.3.2 builds them for the first request, in the server's event loop: for 3 s, it answers no other
-        request, and the first tasks of a run wait.
+        Airflow 3.3.2 builds them at the first request, in the server's event loop. This blocks all other requests for
+        3 s, and the first tasks of a run would wait.
         """
         self._request("GET", "/execution/health", None)
 
@@ -135,13 +135,15 @@ class AirflowServer:
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):
-    """Follows redirects only to the same server: urllib would send the token to any other one, too."""
+    """Follows redirects only to the same server, because urllib would send the token to any server."""
 
     def redirect_request(  # noqa: PLR0917 urllib's signature
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """``None`` for another server, or for HTTP after HTTPS: the caller gets the response as an error. Also for a
-        request that changes something: urllib would repeat it as a GET without its body.
+        """The redirected request, or ``None`` to pass the response to the caller as an error.
+
+        A redirect to another server, or from HTTPS to HTTP, is not followed. Nor is the redirect of a request that
+        changes something, because urllib would repeat it as a GET without its body.
         """
         if req.get_method() not in {"GET", "HEAD"}:
             return None
@@ -151,7 +153,7 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port."""
+    """The scheme, host and port of a URL."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
@@ -166,7 +168,7 @@ def _is_url(url: str) -> bool:
 
 
 def quoted(name: str) -> str:
-    """``name`` as one segment of a path: slashes are escaped."""
+    """``name`` as one segment of a URL path, with slashes escaped."""
     return urllib.parse.quote(name, safe="")
 
 

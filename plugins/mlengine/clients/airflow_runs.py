@@ -1,4 +1,4 @@
-"""DAG runs and task instances in Airflow's REST API: to find out whether a task still needs its job."""
+"""Reads DAG runs and task instances from Airflow's REST API, to find out whether a task still needs its job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY
 
 @dataclass(frozen=True)
 class AirflowRuns:
-    """Read-only. A method returns ``None`` if Airflow does not have the resource.
+    """Read-only access to Airflow's runs. A method returns ``None`` if Airflow does not have the resource.
 
     :raises AirflowError: from every method, if the server cannot be reached or rejects the request.
     """
@@ -39,7 +39,7 @@ class AirflowRuns:
         return value if isinstance(value, str) else None
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """All task instances of a run; none if the run does not exist."""
+        """All task instances of a run; an empty list if the run does not exist."""
         found: list[dict[str, Any]] = []
         while True:
             query = f"limit=100&offset={len(found)}&order_by=id"

@@ -1,6 +1,6 @@
 """Local copies of jobs' event files, for TensorBoard.
 
-TensorBoard reads ``gs://`` only if TensorFlow is installed too, and only from Google's servers. Therefore event files
+TensorBoard reads ``gs://`` only if TensorFlow is installed too, and only from Google's servers. Therefore, event files
 are copied to this machine, into one folder per job, ``<model>/<job_id>``. New content is appended to the copies,
 because TensorBoard follows files that grow, but not files that are replaced. Checkpoints and models are not copied.
 
@@ -27,7 +27,7 @@ _CHUNK = 8 << 20
 
 
 def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
-    """Find a job by the URI of its dir, by ``model/job_id``, or by its id.
+    """Find a job by the URI of its job dir, by ``model/job_id``, or by its id.
 
     :raises StorageError: there is no such job, or more than one.
     """
@@ -73,9 +73,9 @@ class Mirror:
     _generations: dict[str, int] = field(default_factory=dict)
 
     def sync(self, jobs: Sequence[JobDir]) -> int:
-        """Copy new content; returns the number of files that have changed.
+        """Copy new content and return the number of files that have changed.
 
-        A job that is temporarily unavailable is logged, and read by the next call.
+        If a job's files are temporarily unavailable, this is logged, and the next call reads them.
         """
         return sum(self._sync_job(job_dir) for job_dir in jobs)
 
@@ -98,7 +98,10 @@ class Mirror:
         return changed
 
     def _place(self, job_dir: JobDir, stat: ObjectStat, parent: str) -> Path:
-        """:raises StorageError: the object's name would leave the folder."""
+        """The path of an object's local copy.
+
+        :raises StorageError: the object's name leads out of the folder.
+        """
         root = (self.folder / job_dir.model_name / job_dir.job_id).resolve()
         place = (root / stat.uri[len(parent) :]).resolve()
         if root.parent.parent != self.folder.resolve() or not place.is_relative_to(root):
@@ -108,7 +111,7 @@ class Mirror:
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:
-        """Append the bytes that the copy does not have. If the object was replaced by another one, copy it again."""
+        """Append the bytes that the local copy does not have. If the object was replaced, copy it again."""
         place.parent.mkdir(parents=True, exist_ok=True)
         have = place.stat().st_size if place.exists() else 0
         if have <= stat.size:
@@ -118,7 +121,10 @@ class Mirror:
             self._append(stat, place, 0)
 
     def _append(self, stat: ObjectStat, place: Path, have: int) -> None:
-        """:raises StorageConflictError: the object has changed since it was listed."""
+        """Append the object's bytes from position ``have`` on.
+
+        :raises StorageConflictError: the object has changed since it was listed.
+        """
         with place.open("ab") as sink:
             while have < stat.size:
                 part = self.storage.read_range(

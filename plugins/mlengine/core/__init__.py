@@ -1,1 +1,1 @@
-"""The pure core: words and rules, no I/O. Imports neither Airflow, nor TensorFlow, nor Google's libraries."""
+"""Data types and rules without I/O. This package imports neither Airflow, nor TensorFlow, nor Google's libraries."""

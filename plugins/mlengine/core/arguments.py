@@ -1,4 +1,4 @@
-"""Reads arguments of operators that may be templates: a template gives text where a DAG file gives a value."""
+"""Parse operator arguments that may be templates: a rendered template is a string where a DAG file has a value."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NATIVE = "set render_template_as_native_obj=True on the DAG"
 
 
 def flag(name: str, value: object, *, default: bool | None = None) -> bool:
-    """A boolean.
+    """Parse a boolean argument.
 
-    :param default: for an empty field of the trigger form; without it, that is an error.
+    :param default: the value for an empty field of the trigger form. Without a default, an empty field is an error.
     :raises MlengineError: the value is not a boolean.
     """
     text = str(value).strip().lower()
@@ -30,9 +30,9 @@ def flag(name: str, value: object, *, default: bool | None = None) -> bool:
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
-    """A mapping, or a JSON object in a string. Empty if there is none.
+    """Parse a mapping, or a JSON object in a string. Returns an empty mapping if no value is given.
 
-    :raises MlengineError: the value is something else.
+    :raises MlengineError: the value is neither.
     """
     if _is_empty(value):
         return {}
@@ -50,9 +50,9 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def items(name: str, value: Any) -> tuple[Any, ...]:
-    """The items of a list.
+    """Parse a list and return its items.
 
-    :raises MlengineError: the value is a string, a mapping or no list.
+    :raises MlengineError: the value is not a list; strings and mappings are not accepted either.
     """
     if value is None:
         return ()
@@ -62,7 +62,7 @@ def items(name: str, value: Any) -> tuple[Any, ...]:
 
 
 def positive(name: str, value: Any) -> float | None:
-    """A number above 0; ``None`` if there is none.
+    """Parse a number above 0. Returns ``None`` if no value is given.
 
     :raises MlengineError: the value is not such a number.
     """
@@ -78,5 +78,5 @@ def positive(name: str, value: Any) -> float | None:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether nothing is given: an empty field of the trigger form, or the missing result of a task, is a string."""
+    """Whether no value is given. An empty form field and a missing task result are rendered as strings."""
     return value is None or (isinstance(value, str) and value.strip() in {"", "None"})

@@ -3,9 +3,9 @@
 A trainer may rely on the following:
 
 - a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` on Vertex AI;
-- ``cluster`` has the addresses of chief (``master`` in old runtimes), worker and ps. It does not have the evaluator,
-  which must not take part in training: only its own ``task`` names it;
-- ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, on the local machine too;
+- ``cluster`` has the addresses of chief (``master`` in old runtimes), worker and ps, but not of the evaluator,
+  which must not take part in training and is named only in its own ``task``;
+- ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on the local machine;
 - ``job`` is the training input with snake_case names.
 """
 
@@ -32,9 +32,9 @@ def tf_config(
 ) -> dict[str, Any]:
     """The ``TF_CONFIG`` of one replica; ``{}`` means that the variable is not set.
 
-    :param addresses: ``host:port`` of every replica that others connect to, in order of index.
-    :param trial: the hyperparameter trial's id, in jobs that have trials.
-    :param job_dir: the job dir, if it is not the one in the job file.
+    :param addresses: by role, ``host:port`` of every replica that others connect to, in order of index.
+    :param trial: the id of the hyperparameter trial, for jobs that have trials.
+    :param job_dir: the job dir, if it differs from the one in the job file.
     :raises ValueError: an address is missing, or the replica is not in the spec.
     """
     if (role, index) not in spec.replicas:
@@ -69,7 +69,7 @@ def _name(spec: TrainingSpec, role: Role) -> str:
 
 
 def _job(spec: TrainingSpec, job_dir: str | None) -> dict[str, Any]:
-    """The training input with the values that are in use: staged packages, and reduced replica counts."""
+    """The training input with the values that the job actually uses: staged packages and reduced replica counts."""
     job: dict[str, Any] = _snake(spec.source)
     job |= {"python_module": spec.module, "package_uris": list(spec.package_uris), "args": list(spec.args)}
     for role, field in ((Role.WORKER, "worker_count"), (Role.PS, "parameter_server_count")):

@@ -21,7 +21,7 @@ class MlengineError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        # It may quote the output of other programs, which may contain terminal escapes.
+        # The message may quote the output of other programs, which may contain terminal escapes.
         message = visible(message)
         super().__init__(message)
         self.message = message
@@ -32,19 +32,23 @@ class MlengineError(Exception):
 
 
 class UsageError(MlengineError):
-    """The arguments of a command do not fit together. Names the argument; nothing was changed."""
+    """The arguments of a command are inconsistent. The error names the argument; nothing was changed."""
 
 
 class SettingError(MlengineError):
-    """A setting has an invalid value. Names the setting, the value and its source."""
+    """A setting has an invalid value. The error names the setting, the value and its source."""
 
 
 class XComMissingError(MlengineError):
-    """An operator did not get the result of an earlier task. Names the field and the task."""
+    """An operator did not get the result of an earlier task. The error names the field and the task."""
 
 
 class JobFileError(MlengineError):
-    """The job file, or a value that replaces one of its fields, is invalid. Names ``file:line`` if there is a file."""
+    """The job file, or a value that replaces one of its fields, is invalid.
+
+    The error names ``file:line`` if there is a file.
+
+    """
 
 
 class PackageError(MlengineError):
@@ -78,7 +82,9 @@ class StorageUnavailableError(StorageError):
 
 
 class DatasetError(MlengineError):
-    """A dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
+    """A dataset version is missing, incomplete, corrupt or has the wrong shape. The error names the file and the
+    reason.
+    """
 
 
 class AirflowError(MlengineError):
@@ -97,7 +103,7 @@ class AnnounceError(MlengineError):
 
 
 class EnvironmentBuildError(MlengineError):
-    """The trainer's environment could not be built. Includes the installer's output."""
+    """The trainer's environment could not be built. The error includes the installer's output."""
 
 
 class BackendError(MlengineError):
@@ -114,7 +120,7 @@ class NoCapacityError(BackendUnavailableError):
     """A training backend refused to create a job for lack of quota or machines. No job was created."""
 
 
-# The errors of an outage, of a service or of the bucket: the call that raised one is made again.
+# The errors of an outage of a service or of the bucket. A call that raised one of them is retried.
 UNAVAILABLE = (BackendUnavailableError, StorageUnavailableError)
 
 
@@ -130,18 +136,18 @@ class BackendThrottledError(BackendUnavailableError):
 
 
 class NoQuotaError(BackendError):
-    """A training backend did not create a job: the limit of a quota that it needs is 0."""
+    """A training backend did not create a job, because the limit of a quota that the job needs is 0."""
 
 
 class EmulatorError(MlengineError):
-    """The emulator cannot start: a port, the state directory, or an option."""
+    """The emulator cannot start, because of a port, the state directory, or an option."""
 
 
 class EmulatorApiError(EmulatorError):
-    """The emulator rejects a request, as the service that it emulates does.
+    """The emulator rejects a request in the same way as the emulated service.
 
-    :param status: the name of a ``google.rpc.Code``.
-    :param violation: the name of the field that is invalid, and why; ``None`` if the error is not about a field.
+    :param status: the status, a name of ``google.rpc.Code``.
+    :param violation: the name of the invalid field and the reason; ``None`` if the error is not about a field.
     """
 
     def __init__(
@@ -158,11 +164,11 @@ class EmulatorApiError(EmulatorError):
 
 
 class JobConflictError(MlengineError):
-    """A job of the same key was submitted with other inputs. Names them, with the old and the new value."""
+    """A job with the same key was submitted with other inputs. The error names them, with the old and new values."""
 
 
 class JobFailedError(MlengineError):
-    """The job ended without success. Names the replica, its exit code, its last log lines, and the cause."""
+    """The job ended without success. The error has the replica, its exit code, its last log lines, and the cause."""
 
 
 class JobLostError(JobFailedError):
@@ -176,7 +182,7 @@ class JobDeadlineError(JobFailedError):
 
 
 class ModelError(MlengineError):
-    """A model's files are missing, incomplete, changed, or not a SavedModel. Names the file and the reason."""
+    """A model's files are missing, incomplete, changed, or not a SavedModel. The error names the file and reason."""
 
 
 class PublishError(MlengineError):
@@ -198,4 +204,6 @@ class StackError(MlengineError):
 
 
 class ComponentFailedError(StackError):
-    """A component of the Airflow of ``make run`` or of a test keeps failing. Includes the last lines of its log."""
+    """A component of the Airflow of ``make run`` or of a test keeps failing. The error includes the last lines of its
+    log.
+    """

@@ -1,8 +1,8 @@
-"""How the inputs of two trainings differ. A submission compares its inputs with those of a job that it found.
+"""The differences between the inputs of two trainings. A submission compares its inputs with those of an existing job.
 
-Compares the fields of :func:`mlengine.core.inputs.inputs_digest`: package, dataset, module, arguments, cluster,
-runtime, environment. The location of a job, its labels and its limits do not count, nor do the versions of mlengine and
-Airflow.
+The comparison covers the fields of :func:`mlengine.core.inputs.inputs_digest`: package, dataset, module, arguments,
+cluster, runtime, environment. The location of a job, its labels and its limits do not count, nor do the versions of
+mlengine and Airflow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Inputs:
     """The inputs of one training.
 
     :param spec: :meth:`mlengine.core.spec.TrainingSpec.to_json`.
-    :param lineage: the ``inputs`` of its record: ``package`` and ``dataset``, each with its ``digest``, if known.
+    :param lineage: the ``inputs`` of the job's record: ``package`` and ``dataset``, each with its ``digest``, if known.
     """
 
     spec: Mapping[str, Any]
@@ -69,7 +69,7 @@ def _compared(before: Inputs, after: Inputs) -> Iterator[Change]:
 
 
 def _digests(kind: str, before: Inputs, after: Inputs) -> tuple[str, str]:
-    """Both digests; if one of them is not known, both URIs."""
+    """The digests of both inputs, or their URIs if one of the digests is not known."""
     old, new = (dict(one.lineage.get(kind) or {}) for one in (before, after))
     if old.get("digest") and new.get("digest"):
         if old["digest"] == new["digest"]:
@@ -86,7 +86,7 @@ def _content(lineage: Mapping[str, Any]) -> str:
 
 
 def _words(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
-    """Both argument lists without their common start and end; a flag is not separated from its value."""
+    """Both argument lists without their common start and end. A flag is not separated from its value."""
     old, new = [*map(str, before)], [*map(str, after)]
     if old == new:
         return "", ""
@@ -100,7 +100,7 @@ def _words(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
 
 def _clusters(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     old, new = (", ".join(map(_pool, pools)) for pools in (before, after))
-    if old == new and before != after:  # in a field that the short form leaves out
+    if old == new and before != after:  # the difference is in a field that the short form leaves out
         return _text(list(before)), _text(list(after))
     return old, new
 
@@ -113,7 +113,7 @@ def _pool(pool: Mapping[str, Any]) -> str:
 
 
 def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
-    """The names of the variables only: the values may be secrets."""
+    """The changed environment variables, by name only, because the values may be secrets."""
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             old = "set" if name in before else "not set"

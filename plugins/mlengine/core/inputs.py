@@ -18,12 +18,13 @@ FORMAT = 1
 
 
 def inputs_digest(spec: TrainingSpec, package: Mapping[str, Any], dataset: Mapping[str, Any]) -> str | None:
-    """40 hex digits; ``None`` if the package or the dataset has no digest, so that inputs cannot be compared.
+    """The digest of a training's inputs, 40 hex digits.
 
-    :param package: with ``digest``, and ``package_uris``: all packages of the job.
-    :param dataset: with ``digest`` and ``uri``. An argument that equals this URI counts as the dataset's content.
+    Returns ``None`` if the package or the dataset has no digest, so that inputs cannot be compared.
 
-    Other URIs among the arguments are compared as strings: their content is assumed not to change.
+    :param package: a mapping with ``digest``, and ``package_uris``, which are all packages of the job.
+    :param dataset: a mapping with ``digest`` and ``uri``. An argument that equals this URI counts as the dataset's
+        content. Other URIs among the arguments are compared as strings: their content is assumed not to change.
     """
     if not package.get("digest") or not dataset.get("digest") or not dataset.get("uri"):
         return None

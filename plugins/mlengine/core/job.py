@@ -57,9 +57,9 @@ class FailureCause(StrEnum):
         return self in {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
 
     def advice(self, *, by_hand: bool = False) -> str:
-        """What to do about the failure; also the table in ``docs/operations.md``.
+        """What to do about the failure. The table in ``docs/operations.md`` has the same texts.
 
-        :param by_hand: the job was submitted on the command line, so that there is no task to clear.
+        :param by_hand: whether the job was submitted on the command line, so that there is no task to clear.
         """
         return _ADVICE[self].format(again=_again(by_hand))
 
@@ -77,11 +77,11 @@ _ADVICE = {
 
 
 def _again(by_hand: bool) -> str:
-    """How to train again after a failure. The same key would find the failed job."""
+    """How to train again after a failure. Submitting the same key would only find the failed job."""
     return "train under another job id" if by_hand else "clear `submit`"
 
 
-# What services and frameworks write about a process that needed more memory than its machine or accelerator has.
+# Messages of services and frameworks about a process that needed more memory than its machine or accelerator has.
 OUT_OF_MEMORY = re.compile(r"oom.?killed|out[- ]of[- ]memory", re.I)
 _MEMORY_ADVICE = "out of memory: request machines with more memory, or smaller batches or shuffle buffers; then {again}"
 
@@ -97,25 +97,26 @@ class Decision(StrEnum):
     REUSED = "reused"
 
 
-# Events in ``job.json``: the service restarts the job by itself, within an attempt, and the job runs again.
+# Events in ``job.json``: the service restarts the job by itself, within an attempt; the job runs again.
 SERVICE_RESTART, SERVICE_RESUMED = "service_restart", "service_resumed"
-# Likewise: a person cancelled the attempt on the page. The event has the name (``by``) and the reason (``why``).
+# Event in ``job.json``: a person cancelled the attempt. It has the person's name (``by``) and the reason (``why``).
 CANCELLED_BY_PERSON = "cancelled_by_person"
 
-# The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
+# The values of `dag_id` in the keys of jobs from the command line. No DAG run waits for these jobs.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
 
 
 def dag_of(owner: Mapping[str, Any]) -> str:
-    """The DAG in a job's owner; empty for a job that was submitted on the command line."""
+    """The id of the DAG that owns a job; empty for a job that was submitted on the command line."""
     dag_id = str(owner.get("dag_id") or "")
     return "" if dag_id in BY_HAND else dag_id
 
 
-# Where Airflow stores the ids that distinguish runs of the same name: a key of each submitting task's state store, and
-# a Variable.
+# Airflow stores two ids that distinguish runs of the same name: one under a key of each submitting task's state store,
+# and one in a Variable.
 RUN_UID_KEY = "mlengine_run_uid"
-# There too: how a task reaches its job. Airflow keeps the rendered fields of a task for the newest runs only.
+# The key in the same state store for how a task reaches its job: Airflow keeps a task's rendered fields for the newest
+# runs only.
 ACCESS_KEY = "mlengine_access"
 INSTALLATION_VARIABLE = "mlengine_installation_id"
 
@@ -140,7 +141,7 @@ class JobKey:
 
     @property
     def digest(self) -> str:
-        """40 hex digits, valid as a label."""
+        """The digest of the key: 40 hex digits, valid as a label."""
         text = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation, self.run_uid])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -163,7 +164,7 @@ def make_label(text: str) -> str:
 
 @dataclass(frozen=True)
 class JobHandle:
-    """A reference to a submitted attempt: all that a backend needs to describe it, read its logs or cancel it.
+    """A reference to a submitted attempt. It is all that a backend needs to describe it, read its logs or cancel it.
 
     :param backend: the backend's registered name.
     :param name: the job's name in the backend: a resource name, or the name of a state directory.
@@ -187,9 +188,9 @@ class JobHandle:
 class Failure:
     """Why an attempt failed.
 
-    :param replica: ``role-index`` of the replica that failed, if it was one.
-    :param exit_code: its exit code; if negative, the signal that ended it, as in :mod:`subprocess`.
-    :param log_tail: its last log lines.
+    :param replica: ``role-index`` of the replica that failed, if a replica failed.
+    :param exit_code: the replica's exit code; if negative, the signal that ended it, as in :mod:`subprocess`.
+    :param log_tail: the replica's last log lines.
     """
 
     cause: FailureCause
@@ -199,7 +200,7 @@ class Failure:
     log_tail: tuple[str, ...] = ()
 
     def advice(self, *, by_hand: bool = False) -> str:
-        """What to do about it. :param by_hand: as for :meth:`FailureCause.advice`."""
+        """What to do about the failure; see :meth:`FailureCause.advice`."""
         memory = self.cause is FailureCause.TRAINER and OUT_OF_MEMORY.search("\n".join((self.message, *self.log_tail)))
         return _MEMORY_ADVICE.format(again=_again(by_hand)) if memory else self.cause.advice(by_hand=by_hand)
 
@@ -222,9 +223,9 @@ class JobStatus:
     """The status of an attempt at one moment. Times are in seconds since the epoch.
 
     :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
-    :param started: when it ran for the first time.
-    :param restarting: the service restarts the job by itself: it has run, and waits for machines again.
-    :param links: URLs of web pages into the running job, by replica: interactive shells and dashboards.
+    :param started: when the attempt ran for the first time.
+    :param restarting: whether the service is restarting the job: it has run, and waits for machines again.
+    :param links: URLs of the running job's web pages, by replica: interactive shells and dashboards.
     """
 
     handle: JobHandle
@@ -242,14 +243,14 @@ class JobStatus:
 class JobRecord:
     """``job.json``: the claim on a job dir, and the history of its job.
 
-    :param key: the :class:`JobKey` digest that owns the dir.
+    :param key: the digest of the :class:`JobKey` that owns the dir.
     :param spec: the :class:`~mlengine.core.spec.TrainingSpec` as JSON, for later attempts and re-runs.
     :param owner: the fields of the :class:`JobKey`, and ``installation``, the id of the Airflow installation that
         submitted it. It is used to find earlier jobs of the same task.
-    :param inputs: lineage: the digests of package and dataset, and others that the caller knows.
-    :param requested: the spec as JSON before the backend reduced the cluster; empty if it did not.
-    :param name: the backend's name of the current attempt; ``None`` between claim and submit.
-    :param host: the host on which the jobs are visible, if the backend runs on one host.
+    :param inputs: the job's lineage: the digests of package and dataset, and other inputs that the caller knows.
+    :param requested: the spec as JSON before the backend reduced the cluster; empty if the cluster was not reduced.
+    :param name: the current attempt's name in the backend; ``None`` between claim and submission.
+    :param host: the host on which the backend's jobs are visible, if the backend runs on one host.
     :param history: events, oldest first.
     :param found_empty: whether the dir was empty when it was claimed, so that all objects in it belong to the job.
     """
@@ -273,7 +274,7 @@ class JobRecord:
 
     @property
     def fallback(self) -> dict[str, Any] | None:
-        """What the current attempt's request has instead of the first one's; ``None`` if it is the first one's.
+        """The values with which the current attempt's request differs from the first; ``None`` if it does not differ.
 
         See :class:`mlengine.backends.FallsBack`.
         """
@@ -281,7 +282,7 @@ class JobRecord:
 
     @property
     def fallback_attempts(self) -> int:
-        """How many attempts were made because machines were missing and a fallback was left."""
+        """How many attempts were made because no machines were available and a fallback was left."""
         return sum(event["event"] == "attempt" and bool(event.get("fallback")) for event in self.history)
 
     @property
@@ -292,24 +293,27 @@ class JobRecord:
 
     @property
     def service_restarts(self) -> int:
-        """How often the service has restarted the job by itself, in all attempts, as far as the wait has seen it."""
+        """How often the service has restarted the job by itself, over all attempts, as far as the wait has noticed."""
         return sum(event["event"] == SERVICE_RESTART for event in self.history)
 
     @property
     def restarting(self) -> bool:
-        """Whether the last restart of this attempt by the service is not followed by the job's running again."""
+        """Whether the service has restarted this attempt, and the job has not run since."""
         kinds = {SERVICE_RESTART, SERVICE_RESUMED}
         own = (event for event in reversed(self.history) if event.get("attempt") == self.attempt)
         return next((event["event"] == SERVICE_RESTART for event in own if event["event"] in kinds), False)
 
     def handle(self, job_dir: str) -> JobHandle | None:
-        """The current attempt; ``None`` until it is recorded."""
+        """A handle for the current attempt; ``None`` until the attempt is recorded."""
         if self.name is None:
             return None
         return JobHandle(self.backend, self.name, self.job_id, self.attempt, job_dir)
 
     def _check_types(self) -> None:
-        """:raises TypeError: a field has another type. Trainers, too, may write to the job dir."""
+        """Check the types of all fields, because trainers can write to the job dir, too.
+
+        :raises TypeError: a field has the wrong type.
+        """
         for name, kind in _RECORD_TYPES.items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} is a {type(getattr(self, name)).__name__}")
@@ -321,7 +325,10 @@ class JobRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: the data is not a claim of mlengine."""
+        """Read a record from the content of ``job.json``.
+
+        :raises MlengineError: the data is not a claim of mlengine.
+        """
         try:
             raw = json.loads(data)
             raw["history"] = tuple(raw.get("history", ()))

@@ -1,4 +1,4 @@
-"""Values of any kind as values that JSON has: for documents that programs read."""
+"""Converts values of any type to JSON's types, for documents that programs read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def json_value(value: Any) -> Any:
-    """``value`` without what JSON lacks.
+    """``value`` converted to JSON's types.
 
     NumPy's numbers and arrays become Python's, NaN and infinity become ``None``, and other objects become strings.
     Mappings and sequences are converted with all that they contain.

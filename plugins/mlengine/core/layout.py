@@ -1,4 +1,4 @@
-"""All paths in the bucket.
+"""The layout of the bucket: all paths in it.
 
 ::
 
@@ -33,14 +33,14 @@ NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Top-level names in the bucket that a model must not have.
 JOB_INDEX = "mlengine-job-index"
 RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator", JOB_INDEX})
-# Folders of a model that are not job dirs. Earlier versions had a cache in `index`.
+# Folders in a model's folder that are not job dirs. Earlier versions had a cache in `index`.
 NO_JOBS = frozenset({"champions", "validated", "index"})
 
 
 def split_uri(uri: str) -> tuple[str, str]:
     """``gs://bucket/a/b`` → ``("bucket", "a/b")``.
 
-    :raises StorageError: if the string is not a ``gs://`` URI.
+    :raises StorageError: the string is not a ``gs://`` URI.
     """
     match = _GS_URI.fullmatch(uri)
     if match is None:
@@ -52,7 +52,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def join(uri: str, *parts: str) -> str:
-    """Join URI and parts with single slashes. A trailing slash of the last part is kept."""
+    """Join a URI and parts with single slashes. A trailing slash of the last part is kept."""
     pieces = [uri.rstrip("/"), *(part.strip("/") for part in parts[:-1] if part.strip("/"))]
     if parts:
         pieces.append(parts[-1].lstrip("/"))
@@ -60,7 +60,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def check_model_name(model: str) -> str:
-    """Return ``model`` if it can be a directory in the bucket, a label and part of a job id; else raise."""
+    """Return ``model`` if it is valid as a directory in the bucket, as a label and as part of a job id; else raise."""
     if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
@@ -74,7 +74,7 @@ def check_model_name(model: str) -> str:
 class JobDir:
     """The paths of one job dir. ``uri`` has no trailing slash.
 
-    :raises StorageError: it is not a ``gs://`` URI, or it is a bucket without a path.
+    :raises StorageError: ``uri`` is not a ``gs://`` URI, or is a bucket without a path.
     """
 
     uri: str
@@ -90,17 +90,17 @@ class JobDir:
 
     @classmethod
     def of(cls, bucket: str, model: str, job_id: str) -> JobDir:
-        """The dir of ``job_id`` of ``model`` in ``bucket`` (a bare name, or ``gs://name``, or ``gs://name/prefix``)."""
+        """The job dir of a job in ``bucket``, which is a bare name, ``gs://name``, or ``gs://name/prefix``."""
         return cls(join(bucket_uri(bucket), check_model_name(model), job_id))
 
     @property
     def job_id(self) -> str:
-        """The dir's name."""
+        """The job id, which is the dir's name."""
         return self.uri.rsplit("/", 1)[1]
 
     @property
     def model_name(self) -> str:
-        """The name of the dir's parent."""
+        """The model's name, which is the name of the dir's parent."""
         return self.uri.rsplit("/", 2)[1]
 
     @property
@@ -113,7 +113,7 @@ class JobDir:
         return join(self.uri, "job.json")
 
     def numbered(self, number: int) -> JobDir:
-        """The dir number ``number`` of those that a job may use: ``D``, or ``D_2``, ``D_3`` if others use these."""
+        """Candidate dir ``number`` of a job: ``D``, then ``D_2``, ``D_3`` if other jobs use the earlier ones."""
         return self if number == 1 else JobDir(f"{self.uri}_{number}")
 
     @property
@@ -130,12 +130,15 @@ class JobDir:
 
     @property
     def environment(self) -> str:
-        """The packages that were installed in the job's environment: one ``name==version`` per line."""
+        """The list of packages installed in the job's environment, one ``name==version`` per line."""
         return join(self.uri, "logs", "environment.txt")
 
     @property
     def cursor(self) -> str:
-        """How far the wait has logged the job's lines and progress. A restarted wait continues from there."""
+        """The log cursor, which records how far the waiting task has logged the job's lines and progress.
+
+        A restarted wait continues from there.
+        """
         return join(self.uri, "logs", "cursor.json")
 
     @property
@@ -160,7 +163,10 @@ class JobDir:
 
 
 def check_job_dir_name(job_dir: JobDir) -> None:
-    """:raises StorageError: lists of jobs would not show a job in this dir."""
+    """Check that the dir has a valid name for a job.
+
+    :raises StorageError: lists of jobs would not show a job in this dir.
+    """
     if job_dir.job_id in NO_JOBS:
         raise StorageError(
             f"a job dir cannot be called {job_dir.job_id}: {job_dir.uri}",
@@ -169,7 +175,7 @@ def check_job_dir_name(job_dir: JobDir) -> None:
 
 
 def bucket_uri(bucket: str) -> str:
-    """``name`` or ``gs://name[/prefix]`` → ``gs://name[/prefix]``, validated, no trailing slash."""
+    """``name`` or ``gs://name[/prefix]`` as a validated ``gs://name[/prefix]`` without a trailing slash."""
     uri = bucket if bucket.startswith("gs://") else f"gs://{bucket}"
     split_uri(uri)
     return uri.rstrip("/")
@@ -231,5 +237,5 @@ def job_index(bucket: str) -> str:
 
 
 def job_index_shard(bucket: str, number: int) -> str:
-    """One object of the job index."""
+    """The URI of one object (shard) of the job index."""
     return f"{job_index(bucket)}{number}.json.gz"

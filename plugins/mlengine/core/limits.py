@@ -1,4 +1,4 @@
-"""Limits of a job's fields, the same for job files, flags, operator arguments and API requests.
+"""Limits of a job's fields. They are the same for job files, flags, operator arguments and API requests.
 
 Each function returns a :class:`Problem`, or ``None`` if the value is valid. The caller adds the location of the value:
 ``raise field.error(problem.message, problem.hint)`` in a job file, ``job.labels: {problem.message}`` in an API.
@@ -38,37 +38,37 @@ class Problem:
 
 
 def replica_count(count: int) -> Problem | None:
-    """The replicas of one role."""
+    """Check the number of replicas of one role."""
     return _in_range(count, 0, MAX_REPLICAS)
 
 
 def accelerator_count(count: int) -> Problem | None:
-    """The accelerators of one machine."""
+    """Check the number of accelerators of one machine."""
     return _in_range(count, 0, MAX_ACCELERATORS)
 
 
 def priority(number: int) -> Problem | None:
-    """The priority of a job, as ML Engine had it."""
+    """Check the priority of a job, as ML Engine defined it."""
     return _in_range(number, 0, MAX_PRIORITY)
 
 
 def attempts(count: int) -> Problem | None:
-    """The maximum number of attempts of a job."""
+    """Check the maximum number of attempts of a job."""
     return _in_range(count, 1, MAX_ATTEMPTS)
 
 
 def seconds(duration: float) -> Problem | None:
-    """How long a job may run or wait."""
+    """Check the time for which a job may run or wait."""
     return _in_range(duration, 1, MAX_SECONDS)
 
 
 def boot_disk_gb(size: int) -> Problem | None:
-    """The boot disk of one machine on Vertex AI."""
+    """Check the size of the boot disk of one machine on Vertex AI."""
     return _in_range(size, MIN_DISK_GB, MAX_DISK_GB)
 
 
 def job_id(text: str) -> Problem | None:
-    """A job id that the user has chosen."""
+    """Check a job id that the user has chosen."""
     if _JOB_ID.fullmatch(text):
         return None
     return Problem(
@@ -77,14 +77,14 @@ def job_id(text: str) -> Problem | None:
 
 
 def labels(given: Mapping[str, str]) -> Problem | None:
-    """All labels of a job."""
+    """Check all labels of a job."""
     if len(given) > MAX_LABELS:
         return Problem(f"has {len(given)} labels", f"a job has at most {MAX_LABELS}")
     return next((problem for name, value in given.items() if (problem := label(name, value))), None)
 
 
 def label(name: str, value: str) -> Problem | None:
-    """One label, as Google's services accept it."""
+    """Check one label against the rules of Google's services."""
     if _label_text(name) and name[:1].isalpha() and (not value or _label_text(value)):
         return None
     return Problem(
@@ -94,14 +94,14 @@ def label(name: str, value: str) -> Problem | None:
 
 
 def variables(given: Mapping[str, str]) -> Problem | None:
-    """All environment variables of a replica."""
+    """Check all environment variables of a replica."""
     if len(given) > MAX_VARIABLES:
         return Problem(f"has {len(given)} environment variables", f"a job has at most {MAX_VARIABLES}")
     return next((problem for name, value in given.items() if (problem := variable(name, value))), None)
 
 
 def variable(name: str, value: str = "") -> Problem | None:
-    """One environment variable."""
+    """Check one environment variable."""
     if not _VARIABLE.fullmatch(name):
         return Problem(
             f"is not the name of an environment variable: {name!r}",
@@ -113,7 +113,7 @@ def variable(name: str, value: str = "") -> Problem | None:
 
 
 def arguments(given: Iterable[str]) -> Problem | None:
-    """The arguments of the trainer."""
+    """Check the arguments of the trainer."""
     for number, argument in enumerate(given):
         if "\0" in argument:
             return Problem(f"argument {number} contains a NUL character", "no process accepts it; remove it")
@@ -121,7 +121,7 @@ def arguments(given: Iterable[str]) -> Problem | None:
 
 
 def package_count(count: int) -> Problem | None:
-    """How many packages a job installs."""
+    """Check the number of packages that a job installs."""
     if count <= MAX_PACKAGES:
         return None
     return Problem(f"names {count} packages", f"a job has at most {MAX_PACKAGES}; merge some into one")

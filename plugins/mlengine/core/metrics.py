@@ -1,7 +1,7 @@
-"""The metrics that thresholds may name: their tasks, and whether more is better. Names are scikit-learn's.
+"""The metrics that thresholds may name, with their tasks and whether more is better. Names are scikit-learn's.
 
-A metric may have one parameter: ``recall@precision=0.9``. ``package.module:function`` is a function of the user's. The
-values are computed by :mod:`mlengine.validation.metrics`.
+A metric may have one parameter: ``recall@precision=0.9``. ``package.module:function`` is a user's function. The values
+are computed by :mod:`mlengine.validation.metrics`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ BINARY, MULTICLASS, REGRESSION = "binary", "multiclass", "regression"
 _CLASSES = (BINARY, MULTICLASS)
 _USER = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
-# By task: the metric by which a model is compared with the champion if no threshold names one.
+# For each task, the metric by which a model is compared with the champion if no threshold names one.
 MAIN_METRIC = {BINARY: "roc_auc", MULTICLASS: "accuracy", REGRESSION: "mean_absolute_error"}
-# How much worse than the champion it may be, by default: in the metric's unit, or as a share of the champion's value.
+# How much worse than the champion's that metric may be by default: in its unit, or as a share of the champion's value.
 DEFAULT_REGRESSION = {BINARY: "0.005", MULTICLASS: "0.005", REGRESSION: "1%"}
 
 
-# By parameter: whether a number is valid, and which are.
+# For each parameter: whether a number is valid, and which numbers are valid.
 _PARAMETERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "k": (lambda number: number >= 1 and number.is_integer(), "an integer from 1 on"),
     "beta": (lambda number: 0 < number < math.inf, "a number above 0"),
@@ -47,9 +47,9 @@ _ABBREVIATIONS = {
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What is known of a metric without computing it.
+    """The properties of a metric.
 
-    :param parameter: its parameter's name, if it takes one.
+    :param parameter: the name of the metric's parameter, if it has one.
     """
 
     name: str
@@ -107,7 +107,7 @@ def is_user_metric(name: str) -> bool:
 def split_name(name: str) -> tuple[str, float | None]:
     """``recall@precision=0.9`` → (``recall@precision``, 0.9); ``roc_auc`` → (``roc_auc``, ``None``).
 
-    :raises MlengineError: there is no such metric; suggests the nearest.
+    :raises MlengineError: there is no such metric; the error suggests the nearest.
     """
     base, at, rest = name.partition("@")
     parameter, _, text = rest.partition("=")
@@ -127,9 +127,9 @@ def split_name(name: str) -> tuple[str, float | None]:
 
 
 def info(name: str, task: str = "") -> MetricInfo:
-    """What is known of a metric by its full name.
+    """The properties of a metric, by its full name.
 
-    :param task: check that the metric is one of this task.
+    :param task: if given, check that the metric is one of this task.
     :raises MlengineError: there is no such metric, or it belongs to another task.
     """
     if is_user_metric(name):
@@ -144,7 +144,7 @@ def info(name: str, task: str = "") -> MetricInfo:
 
 
 def names_of(task: str) -> list[str]:
-    """All metrics of a task, as one writes them."""
+    """The names of all metrics of a task, as thresholds write them."""
     return [item.written for item in METRICS.values() if task in item.tasks]
 
 
@@ -159,10 +159,10 @@ def unknown(name: str) -> MlengineError:
 
 
 def format_value(value: float) -> str:
-    """A value for people: four significant digits, and no exponent from 10,000 on (``123,457``)."""
+    """A value formatted for people: four significant digits, and no exponent from 10,000 on (``123,457``)."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def format_difference(value: float) -> str:
-    """As :func:`format_value`, with its sign."""
+    """A difference formatted as by :func:`format_value`, with its sign."""
     return f"{'+' if value >= 0 else ''}{format_value(value)}"

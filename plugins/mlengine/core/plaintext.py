@@ -15,19 +15,19 @@ MOST_STATES = 10
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
-# All but tab and line feed.
+# Control characters and bidirectional marks, except tab and line feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    """``text`` without terminal escapes, and with visible control characters; may have several lines."""
+    """``text`` without terminal escapes and with visible control characters. It may have several lines."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", _ESCAPE.sub("", text.replace("\r\n", "\n")))
 
 
 def line(text: str) -> str:
     """``text`` as one line of limited length; line breaks are made visible."""
     text = _ESCAPE.sub("", text).rstrip("\r")
-    # Of a progress bar, keep the last state.
+    # Keep the last state of a progress bar.
     text = visible(text.rsplit("\r", 1)[-1]).replace("\n", "\\x0a")
     if len(text) > MOST_CHARACTERS:
         return f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
@@ -35,14 +35,14 @@ def line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """:func:`visible`, as one line of any length."""
+    """``text`` sanitised by :func:`visible`, as one line of any length."""
     return visible(text).replace("\n", "\\x0a")
 
 
 def states(text: str) -> list[str]:
-    """The successive states of a line that a progress bar has overwritten with carriage returns. At least one.
+    """The successive states of a line that a progress bar overwrote with carriage returns; at least one.
 
-    Of more than :data:`MOST_STATES`, that many are returned, evenly spaced and including the last.
+    If there are more than :data:`MOST_STATES`, that many are returned, evenly spaced and including the last.
     """
     shown = [state for state in _ESCAPE.sub("", text).split("\r") if state.strip()]
     step = -(-len(shown) // MOST_STATES) or 1
@@ -50,7 +50,7 @@ def states(text: str) -> list[str]:
 
 
 def overwritten(rest: bytes) -> int:
-    """The length of the overwritten states of an incomplete line: up to where the current state begins."""
+    """The length of the overwritten states of an incomplete line, which is the offset of its current state."""
     end = rest.rfind(b"\r")
     while end >= 0 and rest[end + 1 : end + 2] in {b"", b"\r", b"\n"}:
         end = rest.rfind(b"\r", 0, end)
@@ -58,5 +58,5 @@ def overwritten(rest: bytes) -> int:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a message, with the states of each line. At least one."""
+    """The lines of a message, with all states of each line; at least one."""
     return [line(state) for one in text.rstrip("\n").split("\n") for state in states(one)]

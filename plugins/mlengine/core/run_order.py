@@ -1,8 +1,8 @@
-"""Which of two trainings has the newer data, by their DAG runs, if they have no dataset version.
+"""Determines which of two trainings without a dataset version has the newer data, by their DAG runs.
 
 A run has a partition key, a date, or both. Keys are compared if both are dates, or differ only in their numbers (``v9``
 and ``v12``, but not ``de`` and ``us``). Otherwise the dates are compared: the partition date, or else the end of the
-data interval, the logical date, or the earliest start of the run. All of these are in the past for a backfill. A job
+data interval, the logical date, or the earliest start of the run. For a backfill, all of these are in the past. A job
 without a run has the time of its submission.
 """
 
@@ -23,17 +23,17 @@ _DIGITS = re.compile(r"\d+")
 class RunOrder:
     """The position of a training in time.
 
-    :param partition_key: of the run; empty if it has none.
+    :param partition_key: the run's partition key; empty if it has none.
     :param as_of: the date of the run's data, with a time zone; ``None`` if it is not known.
     """
 
     partition_key: str = ""
     as_of: datetime | None = None
 
-    INPUT: ClassVar[str] = "run"  # its key among a job's inputs
+    INPUT: ClassVar[str] = "run"  # the key of this value in a job's inputs
 
     def older_than(self, other: RunOrder) -> bool:
-        """Whether this is older; ``False`` if the two cannot be compared."""
+        """Whether this training's data is older; ``False`` if the two cannot be compared."""
         if _comparable(self.partition_key, other.partition_key):
             return version_key(self.partition_key) < version_key(other.partition_key)
         return self.as_of is not None and other.as_of is not None and self.as_of < other.as_of

@@ -1,4 +1,4 @@
-"""The :class:`TrainingSpec`: what to train, on which cluster.
+"""The :class:`TrainingSpec`: what to train, and on which cluster.
 
 :mod:`mlengine.core.job_file.parse` reads it from YAML, with line numbers and hints in its errors.
 """
@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 
 def counted(count: object, role: object) -> str:
-    """The number of replicas of a role, such as ``1 chief``, ``2 workers`` or ``2 ps``."""
+    """The number of replicas with the role's name, such as ``1 chief``, ``2 workers`` or ``2 ps``."""
     return f"{count} {role}{'' if count == 1 or role == Role.PS else 's'}"
 
 
@@ -48,7 +48,7 @@ class TrainingSpec:
     """One training, independent of where it runs.
 
     :param module: the module that is run as ``python -m``, e.g. ``trainer.task``.
-    :param package_uris: sdists or wheels, the trainer's first.
+    :param package_uris: the URIs of sdists or wheels, the trainer's first.
     :param args: the user's arguments; the backend appends ``--job-dir``.
     :param pools: the chief pool, with one replica, first; then worker, ps and evaluator if there are any.
     :param primary_name: the name of the chief in ``TF_CONFIG``: ``chief``, or ``master`` as in ML Engine's first
@@ -61,7 +61,8 @@ class TrainingSpec:
     :param expand_variables: whether ``$(VAR)`` in ``args`` and ``env`` is expanded (:mod:`mlengine.core.expansion`):
         no on ML Engine, yes on Vertex AI.
     :param source: the ``trainingInput`` as read: for ``job`` in ``TF_CONFIG``, and for fields that are passed through.
-    :param ray: the section ``ray:`` of the job file (:mod:`mlengine.core.job_file.ray_section`); only for that backend.
+    :param ray: the section ``ray:`` of the job file (:mod:`mlengine.core.job_file.ray_section`); used only by that
+        backend.
     """
 
     module: str
@@ -84,7 +85,10 @@ class TrainingSpec:
     ray: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """:raises JobFileError: a value exceeds the limits of :mod:`mlengine.core.limits`."""
+        """Check all values against the limits.
+
+        :raises JobFileError: a value exceeds the limits of :mod:`mlengine.core.limits`.
+        """
         for name, problem in self._problems():
             if problem is not None:
                 raise JobFileError(f"{name}: {problem.message}", hint=problem.hint)
@@ -113,7 +117,7 @@ class TrainingSpec:
         return tuple((pool.role, index) for pool in self.pools for index in range(pool.count))
 
     def with_counts(self, counts: Mapping[Role, int]) -> TrainingSpec:
-        """The same training on a cluster with other replica counts; roles that are not given keep theirs.
+        """The same training with other replica counts. Roles that are not given keep theirs.
 
         A new role gets the chief's machine type and image, but not its accelerators.
 
@@ -139,7 +143,7 @@ class TrainingSpec:
 
     @property
     def digest(self) -> str:
-        """40 hex digits over all fields; equal specs have equal digests."""
+        """A digest of all fields, 40 hex digits. Equal specs have equal digests."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:40]
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +156,10 @@ class TrainingSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises JobFileError: a field is missing or unknown."""
+        """Read a spec from the data that :meth:`to_json` returned.
+
+        :raises JobFileError: a field is missing or unknown.
+        """
         try:
             fields = dict(data)
             fields["pools"] = tuple(Pool(**{**pool, "role": Role(pool["role"])}) for pool in fields["pools"])

@@ -1,4 +1,4 @@
-"""The thresholds of a validation, as a DAG, a form or a command line writes them.
+"""The thresholds of a validation, as written in a DAG, a trigger form or a command line.
 
 ::
 
@@ -34,15 +34,15 @@ class WhenUndecided(StrEnum):
     ACCEPT = "accept"
 
 
-_MIN_ROWS = 100  # of a slice whose metric is checked
+_MIN_ROWS = 100  # minimum number of rows of a slice whose metric is checked
 
 
 @dataclass(frozen=True)
 class MetricThreshold:
     """The thresholds of one metric.
 
-    :param min: the least value.
-    :param max: the largest value.
+    :param min: the smallest allowed value.
+    :param max: the largest allowed value.
     :param max_regression: how much worse than the champion's the value may be, in the metric's unit; or, with
         ``relative``, as a share of the champion's value.
     :param compared: false if ``max_regression`` was given as ``None`` or an empty string: then the task's main metric
@@ -74,7 +74,7 @@ class MetricThreshold:
 class SliceThreshold:
     """A threshold of one metric on each slice of the held-out set.
 
-    :param by: columns; each value, or bin of a number, is a slice.
+    :param by: the columns to slice by. Each value, or each bin of a numeric column, is a slice.
     :param min_rows: slices with fewer rows are not checked.
     """
 
@@ -93,7 +93,7 @@ class SliceThreshold:
 class Thresholds:
     """The thresholds that a model must meet. ``None`` disables a check.
 
-    :param metrics: by metric (:mod:`mlengine.core.metrics`).
+    :param metrics: the thresholds by metric (:mod:`mlengine.core.metrics`).
     :param slices: thresholds on parts of the held-out set.
     :param confidence: confidence level of comparisons with the champion, one-sided.
     :param undecided: what happens if the held-out set is too small to decide a comparison.
@@ -118,7 +118,7 @@ class Thresholds:
 
         A main metric whose ``max_regression`` is explicitly ``None`` is not compared.
 
-        :raises MlengineError: a metric is of another task.
+        :raises MlengineError: a metric belongs to another task.
         """
         for name in self.metrics:
             info(name, task)
@@ -133,7 +133,7 @@ class Thresholds:
         return {**self.metrics, main: MetricThreshold(given.min, given.max, share, relative)}
 
     def main_metric(self, task: str) -> str:
-        """The metric that is shown first: the first with a comparison."""
+        """The metric that is shown first: the first that is compared with the champion's."""
         compared = [name for name, item in self.for_task(task).items() if item.max_regression is not None]
         return compared[0] if compared else ""
 
@@ -146,7 +146,7 @@ class Thresholds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Read thresholds.
+        """Read thresholds from their JSON form.
 
         :raises MlengineError: a name is unknown, or a value is not a number in its range.
         """
@@ -168,7 +168,7 @@ class Thresholds:
 
     @classmethod
     def from_report(cls, data: Mapping[str, Any]) -> Self:
-        """As :meth:`from_json`, from a report. Those of version 0.1 have ``per_class`` and ``tolerance``."""
+        """Read the thresholds in a report. Reports of version 0.1 have ``per_class`` and ``tolerance``."""
         data = dict(data)
         if not {"per_class", "tolerance"} & data.keys():
             return cls.from_json(data)
@@ -202,7 +202,7 @@ def _regression(name: str, value: Any) -> tuple[float | None, bool]:
 
 
 def _slices(value: Any) -> tuple[SliceThreshold, ...]:
-    if isinstance(value, str):  # of a command line: --threshold 'slices={"by": …}'
+    if isinstance(value, str):  # from the command line: --threshold 'slices={"by": …}'
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     items = [value] if isinstance(value, Mapping) else value
@@ -244,7 +244,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether nothing is given: an empty field of the trigger form is text."""
+    """Whether no value is given. An empty field of the trigger form is rendered as a string."""
     return value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"})
 
 

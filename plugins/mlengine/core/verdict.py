@@ -8,7 +8,7 @@
    with ``comparison=True``. Otherwise the decision is ``not_compared``, unless no comparison is required.
 5. Otherwise the decision is ``accepted``.
 
-Measuring is the job of :mod:`mlengine.validation`, publishing that of :mod:`mlengine.promotion`.
+:mod:`mlengine.validation` measures, and :mod:`mlengine.promotion` publishes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlengine.core.errors import MlengineError
 
 # The check that compares the quality of a model with that of the champion.
 NOT_WORSE = "not worse than champion"
-# These comparisons say nothing about quality.
+# Comparisons with the champion that say nothing about quality.
 LATENCY_RATIO, SIZE_RATIO = "latency ratio", "size ratio"
 
 
@@ -46,8 +46,9 @@ class Check:
 
     :param value: the measured value; ``None`` if there is none.
     :param threshold: the required value, for display: ``"≥ 0.97"``.
-    :param message: the result for people, as a complete statement.
-    :param comparison: whether it compares the model with the champion. Such checks are skipped for the first model.
+    :param message: the result as a complete statement for people.
+    :param comparison: whether the check compares the model with the champion. Such checks are skipped for the first
+        model.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Check:
 
     @property
     def mark(self) -> str:
-        """``ok``, ``FAILED`` or ``skipped``, for tables."""
+        """The result as ``ok``, ``FAILED`` or ``skipped``, for tables."""
         return "skipped" if self.skipped else "ok" if self.passed else "FAILED"
 
     def to_json(self) -> dict[str, Any]:
@@ -102,7 +103,10 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises MlengineError: the object is not a verdict."""
+        """Read a verdict.
+
+        :raises MlengineError: the object is not a verdict.
+        """
         try:
             return cls(
                 Decision(data["verdict"]),
@@ -130,7 +134,7 @@ def decide(checks: Sequence[Check], *, champion: str | None, require_comparison:
     if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
     compared = [check.message for check in made if check.comparison]
-    # Each metric that could not be compared, also if others were.
+    # Includes every metric that could not be compared, even if others were.
     not_compared = {check.name: check.message for check in checks if check.skipped and check.name.startswith(NOT_WORSE)}
     by_metric = [message for name, message in not_compared.items() if name != NOT_WORSE]
     if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in made):

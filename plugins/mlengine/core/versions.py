@@ -1,8 +1,8 @@
 """The order of dataset versions, and the newest version at a given time.
 
 Names that are dates (``2026-11-01``, ``20261101``, ``2026-11``, ``2026-11-01T06-00``) are ordered by date, in the time
-zone that the caller gives. Other names are in natural order (``v12`` after ``v9``); their time is that of their
-registration, which the caller may give.
+zone that the caller gives. Other names are in natural order (``v12`` after ``v9``); their time is their registration
+time, which the caller may give.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def version_time(version: str, zone: tzinfo = UTC) -> datetime | None:
 
 
 def version_key(version: str) -> Key:
-    """Sort key, oldest first: names that are not dates in natural order, then dates."""
+    """The sort key of a version, oldest first: names that are not dates in natural order, then dates."""
     begins = version_time(version)
     natural = tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(version) if part)
     return (0 if begins is None else 1, begins or datetime.min.replace(tzinfo=UTC), natural, version)
 
 
 def in_order(versions: Iterable[str]) -> list[str]:
-    """``versions``, oldest first."""
+    """``versions`` sorted, oldest first."""
     return sorted(versions, key=version_key)
 
 
@@ -80,10 +80,11 @@ def newest_at(
     registered: Mapping[str, datetime] | None = None,
     zone: tzinfo = UTC,
 ) -> str | None:
-    """The newest version at ``at``; ``None`` if there was none.
+    """The newest version at the time ``at``; ``None`` if there was none.
 
     :param at: a time (in ``zone`` unless it has a time zone), or a date in ``zone``, which means the end of that day.
-    :param registered: when versions without a date in their names were registered; others without one are ignored.
+    :param registered: the registration times of versions without a date in their names. A version with neither is
+        ignored.
     :param zone: the time zone of the dates in version names.
     """
     moment = _moment(at, zone)

@@ -1,4 +1,4 @@
-"""What Vertex AI's training offers, as ``vertex_machines.toml`` has it: machines, accelerators, disks, prices."""
+"""The machines, accelerators, disks and prices of Vertex AI training, from ``vertex_machines.toml``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 _FILE = Path(__file__).with_name("vertex_machines.toml")
-_PREFIX = "NVIDIA_TESLA_"  # of the accelerators that are attached to N1
+_PREFIX = "NVIDIA_TESLA_"  # of accelerators that are attached to N1 machines
 # Family, shape and vCPUs, as in n1-standard-8 and c3-standard-88-lssd.
 _SIZED = re.compile(r"(?P<series>(?P<family>[a-z0-9]+)-[a-z]+)-(?P<vcpus>[0-9]+)(-[a-z]+)?")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine type that is offered for training.
+    """A machine type that Vertex AI offers for training.
 
-    :param accelerators: the accelerators it can have, each with the valid counts.
-    :param required: whether it must have one of them.
-    :param topologies: of a TPU that is a machine type of its own; the single machine's first.
+    :param accelerators: the accelerators that the machine type can have, each with the valid counts.
+    :param required: whether a request must name one of them.
+    :param topologies: the topologies of a TPU that has its own machine type, the single machine's first.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Size:
-    """What a machine type has apart from its accelerators.
+    """The vCPUs and memory of a machine type.
 
-    :param gib: its memory in GiB; ``None`` if the table does not have it.
+    :param gib: the memory in GiB; ``None`` if the table does not have it.
     """
 
     vcpus: int
@@ -46,8 +46,8 @@ class Size:
 class Ended:
     """An accelerator that Google has withdrawn.
 
-    :param on: the day or year.
-    :param instead: what to use.
+    :param on: the day or year of the withdrawal.
+    :param instead: the accelerator to use instead.
     :param source: URL of the announcement.
     """
 
@@ -58,12 +58,12 @@ class Ended:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table comes from.
+    """The source of a table.
 
-    :param page: its URL.
-    :param read: the day on which it was read.
-    :param copy: the age of the copy that was read, if it was not the page itself.
-    :param region: the region that it is about.
+    :param page: the URL of the page.
+    :param read: the day on which the page was read.
+    :param copy: the age of the copy that was read, if not the page itself was read.
+    :param region: the region that the table is about.
     """
 
     page: str
@@ -74,7 +74,7 @@ class Source:
 
 @cache
 def table() -> Mapping[str, Any]:
-    """The file's content."""
+    """The content of ``vertex_machines.toml``."""
     return tomllib.loads(_FILE.read_text("utf-8"))
 
 
@@ -92,7 +92,7 @@ def machines() -> Mapping[str, Machine]:
     for name, own in data["tpu"].items():
         found.append(Machine(name, {}, topologies=tuple(own["topologies"])))
     tpu = data["cloud_tpu"]
-    # And multiples of the pods' cores, which are checked where TPUs are.
+    # Multiples of the pods' cores are valid too; the code for TPUs checks those.
     counts = (int(tpu["cores"]), int(tpu["pod_cores"]))
     found.append(Machine(tpu["machine"], dict.fromkeys(tpu["accelerators"], counts), required=True))
     return {machine.name: machine for machine in found}
@@ -110,7 +110,7 @@ def families() -> frozenset[str]:
 
 
 def is_offered(name: str) -> bool | None:
-    """Whether a machine type is offered; ``None`` if its family is not known here."""
+    """Whether Vertex AI offers a machine type; ``None`` if the table does not have its family."""
     if name in machines():
         return True
     family, data = name.partition("-")[0], table()["not_offered"]
@@ -119,15 +119,15 @@ def is_offered(name: str) -> bool | None:
 
 
 def built_in(name: str) -> tuple[str, int] | None:
-    """The accelerator that a machine type comes with, and how many; ``None`` if it has none of its own."""
+    """The type and number of a machine type's built-in accelerators; ``None`` if it has none."""
     own = table()["built_in"].get(name)
     return (own["accelerator"], own["count"]) if own else None
 
 
 def size(name: str) -> Size | None:
-    """VCPUs and memory of a machine type; ``None`` if neither the table nor the name has them.
+    """The vCPUs and memory of a machine type; ``None`` if neither the table nor the name has them.
 
-    Compute Engine has more series than Vertex AI offers: their names have the vCPUs, and the memory is unknown.
+    Compute Engine has more series than Vertex AI offers. Their names contain the vCPUs; their memory is unknown.
     """
     data = table()
     own = data["built_in"].get(name) or data["shared_core"].get(name)
@@ -142,7 +142,7 @@ def size(name: str) -> Size | None:
 
 @cache
 def _with_built_in() -> frozenset[str]:
-    """The families whose machine types come with accelerators, such as ``g2``."""
+    """The families whose machine types have built-in accelerators, such as ``g2``."""
     return frozenset(name.partition("-")[0] for name in table()["built_in"])
 
 
@@ -152,13 +152,13 @@ def with_accelerator(accelerator: str) -> tuple[str, ...]:
 
 
 def ended(accelerator: str) -> Ended | None:
-    """Whether Google has withdrawn an accelerator."""
+    """The withdrawal of an accelerator by Google; ``None`` if it is still offered."""
     own = table()["ended"].get(accelerator)
     return Ended(**own) if own else None
 
 
 def needs_reservation() -> frozenset[str]:
-    """The accelerators that are given to reservations only."""
+    """The accelerators that are available only through reservations."""
     return frozenset(table()["reservations"]["required_by"])
 
 
@@ -168,12 +168,12 @@ def reservation_name() -> str:
 
 
 def flex_start() -> frozenset[str]:
-    """The accelerators of the Dynamic Workload Scheduler."""
+    """The accelerators that the Dynamic Workload Scheduler offers."""
     return frozenset(table()["flex_start"]["accelerators"])
 
 
 def driver_cuda(accelerator: str) -> str | None:
-    """The CUDA version that the driver of an accelerator's hosts supports, where it is known to be old."""
+    """The CUDA version that the driver on an accelerator's hosts supports, if the driver is known to be old."""
     own = table()["drivers"].get(accelerator)
     return str(own["cuda"]) if own else None
 
@@ -186,20 +186,20 @@ def disk_types() -> tuple[str, ...]:
 def usd_per_hour() -> Mapping[str, float]:
     """Prices in the region of :func:`price_source`, by machine type, or for one accelerator by its name.
 
-    Most have none here: only those are in the file that were read in a dated source.
+    Most machine types have no price: the file has only prices that were read in a dated source.
     """
     return dict(table()["prices"]["usd_per_hour"])
 
 
 def price_source() -> Source:
-    """Where the prices come from."""
+    """The source of the prices."""
     own = table()["prices"]
     return Source(own["page"], own["read"], region=own["region"])
 
 
 @cache
 def accelerators() -> tuple[str, ...]:
-    """Every accelerator that is named in the file, those that have ended included."""
+    """Every accelerator that the file names, including withdrawn ones."""
     data = table()
     named = [*data["ended"], *data["cloud_tpu"]["accelerators"], *data["not_offered"]["tpu_accelerators"]]
     named += [own["accelerator"] for own in data["built_in"].values()]
@@ -208,12 +208,12 @@ def accelerators() -> tuple[str, ...]:
 
 
 def source() -> Source:
-    """Where the tables of machines come from."""
+    """The source of the machine tables."""
     own = table()["source"]
     return Source(own["page"], own["read"], own["copy"])
 
 
 def size_source() -> Source:
-    """Where the sizes of machines come from."""
+    """The source of the machine sizes."""
     own = table()["sizes"]
     return Source(own["page"], own["read"], own["copy"])

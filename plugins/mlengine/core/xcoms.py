@@ -1,4 +1,4 @@
-"""What the operators return: small mappings of ids and URIs, as Airflow stores them in XCom.
+"""The return values of the operators: small mappings of ids and URIs, which Airflow stores in XCom.
 
 A task that needs more reads it from the bucket or from the backend. Every value is JSON. Numbers are finite: Airflow
 3.3's API client cannot encode NaN or infinity, and the task would fail after its work is done.
@@ -22,8 +22,9 @@ def finite(result: Result) -> Result:
 class PackageXCom(TypedDict):
     """Result of the task that packages the trainer.
 
-    ``package_uris`` has the trainer's own archive first. ``digest`` is the content's: the same source has the same.
-    ``reused`` says that the archives were in the bucket already. ``scorer`` is the trainer's own, if it has one.
+    ``package_uris`` has the trainer's own archive first. ``digest`` is a digest of the content: equal sources have
+    equal digests. ``reused`` means that the archives were already in the bucket. ``scorer`` is the trainer's own
+    scorer, if it has one.
     """
 
     package_uris: list[str]
@@ -111,7 +112,7 @@ class PublicationXCom(TypedDict):
 
 
 class RegisteredXCom(TypedDict):
-    """One registry's entry: ``created``: whether this task created the version."""
+    """One registry's entry. ``created`` says whether this task created the version."""
 
     registry: str
     name: str

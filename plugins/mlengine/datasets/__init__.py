@@ -1,6 +1,6 @@
-"""Dataset versions in the bucket: register, list, resolve, verify, fetch.
+"""Dataset versions in the bucket: registering, listing, resolving, verifying and downloading them.
 
-Imports nothing heavy: a DAG file may import it.
+This package imports nothing expensive at module level, so a DAG file may import it.
 """
 
 from mlengine.core.dataset import Manifest, diff

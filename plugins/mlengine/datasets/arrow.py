@@ -1,4 +1,4 @@
-"""Columns of a manifest and types of Arrow: each in terms of the other."""
+"""Converts between the columns of a manifest and Arrow types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_COUNTERPART = "write it as scalars, strings or lists of numbers; or leave th
 def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Schema:
     """The Arrow schema of a version's rows.
 
-    :param columns: only these, in this order.
+    :param columns: only these columns, in this order.
     """
     import pyarrow as pa
 
@@ -29,7 +29,7 @@ def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Sch
 
 
 def arrow_type(column: Column) -> pa.DataType:
-    """The type of a column's array."""
+    """The Arrow type of a column's array."""
     import pyarrow as pa
 
     value = scalar_type(column.dtype)
@@ -43,9 +43,9 @@ def arrow_type(column: Column) -> pa.DataType:
 
 
 def scalar_type(dtype: str) -> pa.DataType:
-    """The type of one value of ``dtype``.
+    """The Arrow type of one value of ``dtype``.
 
-    :raises DatasetError: no such dtype.
+    :raises DatasetError: there is no such dtype.
     """
     import pyarrow as pa
 
@@ -62,10 +62,10 @@ def scalar_type(dtype: str) -> pa.DataType:
 
 
 def column_of(field: pa.Field, where: str) -> Column:
-    """The column that an Arrow field is read as.
+    """The manifest column for an Arrow field.
 
-    :param where: names the file in errors.
-    :raises DatasetError: its type has no counterpart, such as a struct.
+    :param where: the file's name in error messages.
+    :raises DatasetError: the field's type has no counterpart, such as a struct.
     """
     import pyarrow as pa
 
@@ -124,9 +124,9 @@ def _dtype(kind: Any) -> str | None:
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
-    """The batch with the columns and types of ``schema``, by name.
+    """Convert a batch to the columns and types of ``schema``. Columns are matched by name.
 
-    :raises DatasetError: a column is missing, or a value does not fit; names both.
+    :raises DatasetError: a column is missing, or a value does not fit; the error names both.
     """
     import pyarrow as pa
 
@@ -175,5 +175,5 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         array = _list_of(array)
     if isinstance(kind, pa.FixedShapeTensorType):
         return pa.ExtensionArray.from_storage(kind, array.cast(kind.storage_type))
-    # Nanoseconds become microseconds, and a time without zone is taken for UTC.
+    # Nanoseconds become microseconds, and a time without a zone is interpreted as UTC.
     return array.cast(options=pc.CastOptions(kind, allow_time_truncate=pa.types.is_timestamp(kind)))

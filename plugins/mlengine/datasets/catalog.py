@@ -1,6 +1,7 @@
-"""Which dataset versions there are, and which one is meant.
+"""Lists dataset versions, and resolves which version to use.
 
-A version is a folder whose manifest is written last; without one it is not there for anybody. Reads only.
+A version is a folder whose manifest is written last. Without a manifest, the version does not exist. This module only
+reads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def list_datasets(storage: Storage, bucket: str) -> list[str]:
-    """The datasets that have a version, by name."""
+    """The names of the datasets that have a version, sorted."""
     prefix = layout.join(layout.bucket_uri(bucket), "datasets") + "/"
     found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
     names = {parts[0] for parts in found if len(parts) == 3 and parts[2] == MANIFEST}
@@ -26,7 +27,7 @@ def list_datasets(storage: Storage, bucket: str) -> list[str]:
 
 
 def list_versions(storage: Storage, bucket: str, name: str) -> list[str]:
-    """The versions that exist, oldest first: those whose manifest is there. One listing."""
+    """The versions of a dataset that have a manifest, oldest first. Costs one list call."""
     prefix = layout.datasets_prefix(bucket, check_dataset_name(name))
     found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
     names = (parts[0] for parts in found if len(parts) == 2 and parts[1] == MANIFEST)
@@ -34,7 +35,7 @@ def list_versions(storage: Storage, bucket: str, name: str) -> list[str]:
 
 
 def _valid(check: Callable[[str], str], name: str) -> bool:
-    """Whether a folder has a name that a dataset or version can have; the bucket may hold other folders."""
+    """Whether a folder's name is valid for a dataset or version. The bucket may contain other folders."""
     try:
         return bool(check(name))
     except DatasetError:
@@ -42,7 +43,10 @@ def _valid(check: Callable[[str], str], name: str) -> bool:
 
 
 def load_manifest(storage: Storage, bucket: str, name: str, version: str) -> Manifest:
-    """:raises DatasetError: there is no such version (lists those there are), or its manifest is damaged."""
+    """Read the manifest of a version.
+
+    :raises DatasetError: there is no such version (the error lists the existing ones), or its manifest is damaged.
+    """
     uri = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
     try:
         return read_manifest(storage, uri)
@@ -52,7 +56,7 @@ def load_manifest(storage: Storage, bucket: str, name: str, version: str) -> Man
 
 
 def load_manifests(storage: Storage, bucket: str, name: str, chosen: Sequence[str]) -> list[Manifest]:
-    """:func:`load_manifest` for many versions at once, in the order given."""
+    """Read the manifests of many versions concurrently, and return them in the given order."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda version: load_manifest(storage, bucket, name, version), chosen))
 
@@ -60,7 +64,8 @@ def load_manifests(storage: Storage, bucket: str, name: str, chosen: Sequence[st
 def read_manifest(storage: Storage, uri: str) -> Manifest:
     """The manifest of the version at ``uri``, a folder ``…/datasets/<name>/<version>``.
 
-    :raises ObjectMissingError: there is none, so there is no such version; :raises DatasetError: it is damaged.
+    :raises ObjectMissingError: there is no manifest, so there is no such version.
+    :raises DatasetError: the manifest is damaged.
     """
     uri = uri.rstrip("/")
     where = layout.join(uri, MANIFEST)
@@ -82,12 +87,12 @@ def resolve(
     at: date | datetime | str | None = None,
     zone: tzinfo = UTC,
 ) -> str:
-    """Which version to train on: the one that is named, else the newest at a date, else the newest.
+    """The version to train on: the named one, else the newest at a date, else the newest.
 
-    :param at: a day (counts until its end), a moment (in ``zone`` unless it says otherwise), or either in ISO format. A
-        version that is no date by name counts from its registration.
+    :param at: a day, which includes all of it, or a time (in ``zone`` unless it has a time zone), or either in ISO
+        format. A version whose name is not a date is available from its registration.
     :param zone: the time zone of ``at`` and of the dates in version names.
-    :raises DatasetError: no version answers to that; lists those that exist.
+    :raises DatasetError: no version matches; the error lists the existing ones.
     """
     there = list_versions(storage, bucket, name)
     if version is not None:

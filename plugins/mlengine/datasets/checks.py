@@ -1,6 +1,8 @@
-"""What must hold before a dataset version is registered, against itself and against the version before.
+"""The checks that a dataset version must pass before it is registered.
 
-Works on statistics: reads no file and knows no bucket.
+A version is checked by itself and against the previous version.
+
+The checks use statistics only. This module reads no files and no bucket.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from mlengine.core.plural import number_of
 from mlengine.datasets.drift import new_values_share, psi
 from mlengine.datasets.scan import Scan
 
-# Checks that may not fail: the data are broken, or models of two versions could not be compared.
+# Checks whose failure cannot be allowed: the data are broken, or models of two versions could not be compared.
 NEVER_EXCEPTED = ("target", "key", "weight", "held-out-set")
 _CLASSIFICATION = ("binary", "multiclass")
 
@@ -25,13 +27,13 @@ _CLASSIFICATION = ("binary", "multiclass")
 class Limits:
     """The thresholds of checks, set with ``--limit NAME=VALUE``; names have hyphens there.
 
-    :param duplicates: the part of the held-out rows that may be training rows too.
-    :param class_balance: how much the share of a class may change, in parts of one.
-    :param drift: the largest PSI of a column.
-    :param nulls: how much the share of nulls of a column may grow, in parts of one.
-    :param categories: the part of the rows that may have a value that the version before does not have.
-    :param row_count: the smallest number of training rows, in parts of those of the version before.
-    :param time_order: the part of the training rows that may be newer than the first held-out one.
+    :param duplicates: the share of held-out rows that may also be training rows.
+    :param class_balance: the largest allowed change of a class's share, as a fraction of 1.
+    :param drift: the largest allowed PSI of a column.
+    :param nulls: the largest allowed growth of a column's share of nulls, as a fraction of 1.
+    :param categories: the share of rows that may have a value that the previous version does not have.
+    :param row_count: the smallest allowed number of training rows, as a fraction of the previous version's.
+    :param time_order: the share of training rows that may be newer than the first held-out row.
     """
 
     duplicates: float = 0.001
@@ -44,7 +46,10 @@ class Limits:
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> Limits:
-        """:raises DatasetError: there is no such check, or a value is not a number of 0 or more."""
+        """Limits with the given values, and defaults for the others.
+
+        :raises DatasetError: there is no such check, or a value is not a number of at least 0.
+        """
         known = [field.name.replace("_", "-") for field in fields(cls)]
         wrong = [name for name in values if name not in known]
         if wrong:
@@ -56,10 +61,10 @@ class Limits:
 
 
 def run_checks(draft: Manifest, scan: Scan, previous: Manifest | None, limits: Limits) -> list[CheckResult]:
-    """All checks, passed or not.
+    """Run all checks and return their results, passed or not.
 
     :param draft: the version as it would be registered.
-    :param previous: the version before it; ``None`` for the first of a dataset.
+    :param previous: the previous version; ``None`` for the first version of a dataset.
     """
     checks = [*_roles(draft, scan), *_heldout(draft, scan, limits)]
     if previous is not None:
@@ -72,11 +77,12 @@ def run_checks(draft: Manifest, scan: Scan, previous: Manifest | None, limits: L
 def refuse_failed(
     checks: Sequence[CheckResult], what: str, *, allow: Sequence[str] = (), reason: str = ""
 ) -> tuple[CheckException, ...]:
-    """The failed checks that are allowed, for the manifest.
+    """Raise an error for failed checks, and return those whose failure is allowed, for the manifest.
 
     :param allow: names of checks that may fail.
     :param reason: why the failure is acceptable.
-    :raises DatasetError: with every other failed check's message; or a check may not be allowed to fail.
+    :raises DatasetError: other checks failed, whose messages the error has; or the failure of a check in ``allow``
+        cannot be allowed.
     """
     known = {check.name for check in checks} | {field.name.replace("_", "-") for field in fields(Limits)}
     wrong = [name for name in allow if name in NEVER_EXCEPTED or name not in known]
@@ -103,7 +109,7 @@ def refuse_failed(
 
 
 def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
-    """Target, key and weight of each split."""
+    """Check the target, key and weight of each split."""
     for name, split in scan.splits.items():
         for role in ("target", "key", "weight"):
             column = getattr(draft.schema, role)
@@ -214,7 +220,7 @@ def _short(value: object) -> str:
 
 
 def _versions(draft: Manifest, previous: Manifest, limits: Limits) -> Iterator[CheckResult]:
-    """Against the version before: held-out rows, number of rows, nulls, distributions."""
+    """Check against the previous version: held-out rows, number of rows, nulls, distributions."""
     name = f"{previous.name}/{previous.version}"
     if draft.heldout_policy == "fixed" and "heldout" in previous.splits and "heldout" in draft.splits:
         mine, theirs = draft.heldout, previous.heldout
@@ -273,7 +279,7 @@ def _drift(column: str | None, index: float | None, name: str, limits: Limits) -
 def _class_balance(
     draft: Manifest, reference: Mapping[str, ColumnStatistics], name: str, limits: Limits
 ) -> Iterator[CheckResult]:
-    """The largest change of a class's share of the training rows, in parts of one."""
+    """The largest change of a class's share of the training rows, as a fraction of 1."""
     target = draft.schema.target
     if target is None or draft.task not in _CLASSIFICATION:
         return

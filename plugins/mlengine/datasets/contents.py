@@ -1,4 +1,4 @@
-"""The files of a version that is being registered: their checksums, and their way into the bucket."""
+"""Computes the checksums of the files of a version that is being registered, and uploads the files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mlengine.datasets.split_names import split_of_folder
 from mlengine.storage.client import Storage, crc32c_of
 
 _CHUNK = 1 << 20
-_LEVEL = 6  # gzip: 10 % smaller than level 1 on digits, for twice the time, which is paid once
+_LEVEL = 6  # gzip: 10 % smaller than level 1 on digits, in twice the time, which is spent only once
 _THREADS = 4
 
 
 class Contents:
-    """The files of all splits, and what is uploaded of them.
+    """The files of all splits, and the subset that is uploaded.
 
-    IDX files are compressed, into the same bytes each time. Other files are stored as they are. Objects that are
-    recorded by reference stay where they are.
+    IDX files are compressed, always into the same bytes. Other files are stored as they are. Objects that are recorded
+    by reference are not copied.
 
     :param scratch: an empty folder for compressed files.
     """
@@ -43,7 +43,7 @@ class Contents:
         self.splits: dict[str, tuple[DataFile, ...]] = {}
 
     def read(self, row_counts: dict[str, list[int] | None], progress: Progress) -> None:
-        """Take the checksums of all files, and compress what is to be compressed."""
+        """Compute the checksums of all files, and compress those that are stored compressed."""
         for split, files in self._found.splits.items():
             counts: list[int] | list[None] = row_counts.get(split) or [None] * len(files)
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -105,9 +105,9 @@ class Contents:
         )
 
     def upload(self, storage: Storage, root: str, progress: Progress) -> None:
-        """Create the objects in the version's folder; those that are there with the same content are not sent again.
+        """Create the objects in the version's folder. Objects that exist with the same content are not uploaded again.
 
-        :raises DatasetError: there are objects with other content, or a file changed since its checksum was taken.
+        :raises DatasetError: there are objects with other content, or a file changed after its checksum was computed.
         """
         files = [file for files in self.splits.values() for file in files if file.uri is None]
         done: list[str] = []
@@ -131,7 +131,7 @@ class Contents:
             ) from error
 
     def _verify(self, storage: Storage, root: str, files: Sequence[DataFile]) -> None:
-        """Once more, when all have arrived: not every server takes "only if it is not there" in an upload session."""
+        """Verify all objects after the upload, because not every server enforces "create only" in an upload session."""
         if not files:
             return
         there = {stat.uri: stat for stat in storage.ls(f"{root}/")}
@@ -146,14 +146,14 @@ class Contents:
 
 
 def stored_path(split: str, path: str) -> str:
-    """The path of a file of a split in the manifest: below a folder of the split's name."""
+    """The path of a split's file in the manifest, in a folder with the split's name."""
     folders = path.split("/")
     kept = folders[1:] if len(folders) > 1 and split_of_folder(folders[0]) else folders
     return "/".join([split, *kept])
 
 
 def _checksums(path: Path) -> tuple[int, str, str]:
-    """Size, SHA-256 and CRC32C in one pass."""
+    """The size, SHA-256 and CRC32C of a file, in one pass."""
     import google_crc32c
 
     sha256, crc, size = hashlib.sha256(), _crc(google_crc32c), 0

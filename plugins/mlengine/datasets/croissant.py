@@ -1,7 +1,7 @@
-"""Croissant 1.1 metadata of a version, for other tools: ``croissant.json``, next to the manifest.
+"""Writes Croissant 1.1 metadata of a version for other tools, as ``croissant.json`` next to the manifest.
 
-https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. The manifest stays the record: this file is written
-from it, and nothing here reads it back.
+https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. The manifest remains the authoritative record. The
+metadata is generated from it and never read back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlengine.storage.client import Storage
 
 CROISSANT = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
-MOST_FILES = 1_000  # of more, the metadata has sets of files only
+MOST_FILES = 1_000  # with more files, the metadata lists only sets of files
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -87,14 +87,14 @@ _RECORDS = ("parquet", "csv", "jsonl", "images")
 
 
 def write(storage: Storage, root: str, manifest: Manifest) -> None:
-    """Write the metadata into the version's folder, if it is not there."""
+    """Write the metadata into the version's folder, unless it exists."""
     uri = layout.join(root, CROISSANT)
     if not storage.exists(uri):
         storage.write(uri, to_bytes(manifest, root), "application/ld+json")
 
 
 def to_bytes(manifest: Manifest, root: str) -> bytes:
-    """The metadata as a file.
+    """The metadata as the content of a file.
 
     :param root: the URI of the version's folder.
     """
@@ -120,7 +120,7 @@ def metadata(manifest: Manifest, root: str) -> dict[str, Any]:
         "distribution": [*_file_objects(manifest), *(_file_set(manifest, split) for split in manifest.splits)],
     }
     if manifest.by_reference:
-        data["isLiveDataset"] = True  # otherwise each file needs a SHA-256, which is not known
+        data["isLiveDataset"] = True  # otherwise each file needs a SHA-256, which is not known here
     if manifest.format in _RECORDS:
         data["recordSet"] = [_record_set(manifest, split) for split in manifest.splits]
     return data

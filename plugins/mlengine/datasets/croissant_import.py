@@ -1,4 +1,4 @@
-"""The files that Croissant metadata lists, as a directory or prefix that can be registered."""
+"""Resolves Croissant metadata to a directory or prefix of files that can be registered."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlengine.datasets.scan import Progress
 if TYPE_CHECKING:
     from mlengine.datasets.register import Options
 
-_TIMEOUT = 60.0  # seconds of silence
+_TIMEOUT = 60.0  # seconds without data
 
 
 def read_croissant(file: str, options: Options, scratch: Path, progress: Progress) -> tuple[str, Options]:
-    """Where the files are, and the options with licence, source, key and target from the metadata.
+    """The location of the files, and the options, completed by the metadata's licence, source, key and target.
 
-    Files next to the metadata are used in place; files on the web are downloaded into ``scratch`` and compared
-    with their checksums; files in Cloud Storage are recorded by reference.
+    Files next to the metadata are used in place. Files on the web are downloaded into ``scratch`` and compared with
+    their checksums. Files in Cloud Storage are recorded by reference.
 
-    :param file: a local path.
-    :raises DatasetError: it is not Croissant metadata, or lists files of several places, or none.
+    :param file: the local path of the metadata.
+    :raises DatasetError: the file is not Croissant metadata, or lists no files, or files in several locations.
     """
     path = Path(file)
     try:
@@ -57,7 +57,7 @@ def read_croissant(file: str, options: Options, scratch: Path, progress: Progres
 
 
 def _with_terms(options: Options, data: dict[str, Any]) -> Options:
-    """What the user did not say, from the metadata."""
+    """The options, completed from the metadata where the user gave no value."""
     license_, source = data.get("license"), data.get("citeAs") or data.get("description") or data.get("url")
     roles = options.roles
     record_sets = _listed(data.get("recordSet"))
@@ -84,7 +84,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    """A text, also one that is given by language."""
+    """A string of the metadata, which may also be given by language."""
     return str(next(iter(value.values()), "")) if isinstance(value, dict) else str(value)
 
 
@@ -94,7 +94,7 @@ def _name(field: dict[str, Any]) -> str:
 
 
 def _common_prefix(urls: list[str]) -> str:
-    """The folder that all files are below; for one folder a split, the one above."""
+    """The common folder of all files. With one folder per split, it is the parent folder."""
     shared = posixpath.commonpath([posixpath.dirname(url.removeprefix("gs://")) for url in urls])
     if not shared:
         raise DatasetError("the files are in several buckets", hint="bring them into one")

@@ -1,4 +1,4 @@
-"""The files of a dataset in a directory or under a prefix, and the split that each belongs to.
+"""Finds the files of a dataset in a directory or under a prefix, and the split that each belongs to.
 
 The path of a file names its split (:mod:`~mlengine.datasets.split_names`). If no path does, all files are training
 rows.
@@ -19,7 +19,7 @@ from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
 from mlengine.datasets.split_names import NAMES, split_of, split_of_folder
 from mlengine.storage.client import Storage
 
-# Left out wherever they are; and documents by their suffix, in versions of tables and pictures.
+# Files that are left out in any folder. Documents are left out by suffix, in versions of tables and images.
 _NO_DATA = re.compile(
     r"[._].*|(readme|licen[cs]e|copying|changelog)(\.(md|txt|rst|html|pdf))?|(croissant|manifest)\.json", re.I
 )
@@ -44,8 +44,8 @@ class Found:
 def find(storage: Storage, source: str, *, file_format: str | None = None, heldout: str | None = None) -> Found:
     """The files under ``source``, a directory, a file, or a ``gs://`` prefix.
 
-    :param file_format: the format; else it follows from the suffixes.
-    :param heldout: where the held-out files are, if not under ``source``.
+    :param file_format: the format; by default, it is derived from the suffixes.
+    :param heldout: the location of the held-out files, if they are not under ``source``.
     :raises DatasetError: there are no files, or their splits or formats are ambiguous.
     """
     files, by_reference = _listed(storage, source, file_format), source.startswith("gs://")
@@ -102,10 +102,11 @@ def _listed(storage: Storage, source: str, file_format: str | None) -> list[Sour
 
 
 def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files below ``folder``; links are followed.
+    """The files below ``folder``. Symbolic links are followed.
 
-    :param above: the directories that it is in, without links.
-    :raises DatasetError: a directory cannot be read, a link is broken, or a link leads to a directory that it is in.
+    :param above: the resolved directories that contain ``folder``.
+    :raises DatasetError: a directory cannot be read, a link is broken, or a link points to a directory that contains
+        it.
     """
     real = folder.resolve()
     if real in above:
@@ -126,12 +127,15 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def _hidden(path: str) -> bool:
-    """Marker files of other programs (``_SUCCESS``, ``.part-0.crc``), README and the like."""
+    """Whether a path is a marker file of another program (``_SUCCESS``, ``.part-0.crc``), a README or the like."""
     return _NO_DATA.fullmatch(path.rsplit("/", 1)[-1]) is not None
 
 
 def _without_documents(files: list[SourceFile], file_format: str | None) -> list[SourceFile]:
-    """Notes are no data in a version of tables or pictures. In one of other files they may be: labels in ``.txt``."""
+    """The files without documents such as notes, for versions of tables or images.
+
+    In a version of other files they may be data, such as labels in ``.txt``.
+    """
     data = [file for file in files if not file.path.lower().endswith(_DOCUMENTS)]
     if file_format:
         return files if file_format == "files" else data
@@ -142,12 +146,12 @@ def _without_documents(files: list[SourceFile], file_format: str | None) -> list
 def _of_two_places(
     files: list[SourceFile], apart: list[SourceFile], source: str, heldout: str, file_format: str | None
 ) -> dict[str, list[SourceFile]]:
-    """The splits of a directory or prefix, and of another with its held-out files.
+    """The splits of a directory or prefix, combined with held-out files in another location.
 
-    One may be in the other: a file that both have belongs to the inner one.
+    One location may contain the other. A file in both belongs to the inner one.
 
-    :raises DatasetError: the folder of some pictures may be a class or a split; the first place has held-out files too,
-        or the other one has files of other splits.
+    :raises DatasetError: the folder of some images may be a class or a split; the first location also has held-out
+        files; or the other location has files of other splits.
     """
     both = set(map(_identity, files)) & set(map(_identity, apart))
     if len(both) == len(files) == len(apart):
@@ -180,9 +184,9 @@ def _of_two_places(
 
 
 def _of_classes(files: list[SourceFile], split: str, file_format: str | None) -> list[SourceFile]:
-    """Pictures as CLASS/NAME, below a folder ``split``; empty if the files are not of this form.
+    """Images with paths CLASS/NAME, moved below a folder ``split``; empty if the files do not have this form.
 
-    A class may have the name of a split, such as ``val``, if another one has not.
+    A class may have the name of a split, such as ``val``, if another class does not.
     """
     pictures = format_named("images")
     folders = {file.path.rpartition("/")[0] for file in files}
@@ -194,9 +198,9 @@ def _of_classes(files: list[SourceFile], split: str, file_format: str | None) ->
 
 
 def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[str, list[SourceFile]]:
-    """Files by split.
+    """Assign files to splits.
 
-    :param all_needed: a file without a split is an error where others have one.
+    :param all_needed: whether a file without a split is an error if other files have one.
     """
     splits: dict[str, list[SourceFile]] = {}
     unknown: list[SourceFile] = []
@@ -215,7 +219,7 @@ def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[st
 
 
 def _prefixed(files: list[SourceFile], source: str) -> list[SourceFile]:
-    """The held-out files of a place of their own: all of them. They may be named as validation files.
+    """All files of a separate held-out location. They may be named as validation files.
 
     :raises DatasetError: some are named as training files, or as files of different splits.
     """
@@ -232,5 +236,5 @@ def _prefixed(files: list[SourceFile], source: str) -> list[SourceFile]:
 
 
 def _identity(file: SourceFile) -> object:
-    """What is equal for two paths to one file."""
+    """An identifier that is equal for two paths of the same file."""
     return file.local.resolve() if isinstance(file, LocalFile) else file.where

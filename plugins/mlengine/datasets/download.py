@@ -1,4 +1,4 @@
-"""Versions compared with their manifests: in the bucket, or as local copies that a machine keeps."""
+"""Compares versions with their manifests, in the bucket and in the local copies that a machine keeps."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _DAMAGED = "restore the object, or use another version"
 
 @dataclass(frozen=True)
 class Problem:
-    """What :func:`verify` found wrong with one object."""
+    """A problem that :func:`verify` found with one object."""
 
     uri: str
     reason: str
 
 
 def verify(storage: Storage, bucket: str, name: str, version: str) -> list[Problem]:
-    """Compare every object of a version with the manifest. Empty: all is well.
+    """Compare every object of a version with the manifest. Returns an empty list if there are no problems.
 
-    Objects in the version's folder are read to their end. Objects that were recorded by reference are not read: their
-    generation, size and checksum are compared, as a listing gives them.
+    Objects in the version's folder are read completely. Objects that were recorded by reference are not read: their
+    generation, size and checksum from a list call are compared.
 
-    :raises DatasetError: no such version, or no readable manifest.
+    :raises DatasetError: there is no such version, or its manifest cannot be read.
     """
     manifest = load_manifest(storage, bucket, name, version)
     root = layout.dataset_dir(bucket, name, version)
@@ -72,7 +72,7 @@ def _listed(storage: Storage, manifest: Manifest, files: Sequence[DataFile]) -> 
 
 
 def _changed(file: DataFile, stat: ObjectStat | None) -> str:
-    """Why the object is not the one that was recorded; empty if it is."""
+    """How an object differs from the recorded one; empty if it does not."""
     if stat is None:
         return "is missing"
     if stat.generation != file.generation:
@@ -85,14 +85,15 @@ def _changed(file: DataFile, stat: ObjectStat | None) -> str:
 
 
 def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
-    """A local copy of the version at ``uri``, verified against its manifest; downloaded once a machine.
+    """A local copy of the version at ``uri``, verified against its manifest. It is downloaded once per machine.
 
-    Safe to call from many processes: the copy appears complete, by one rename, under a lock; others wait for it. A copy
-    that was damaged since is downloaded again. The manifest is always read from the bucket.
+    Many processes may call this at the same time: one downloads the copy under a lock and makes it visible with one
+    rename, and the others wait. A copy that was damaged later is downloaded again. The manifest is always read from the
+    bucket.
 
     :returns: a directory with ``manifest.json``, ``croissant.json`` and the files that they name.
-    :raises DatasetError: no such version, or what the bucket holds is not what its manifest says; names the file. Or
-        ``cache_dir`` cannot be written.
+    :raises DatasetError: there is no such version; an object in the bucket does not match the manifest (the error names
+        the file); or ``cache_dir`` is not writable.
     """
     try:
         manifest = read_manifest(storage, uri)
@@ -106,7 +107,7 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
 
 
 def fetch_split(storage: Storage, manifest: Manifest, uri: str, split: str, cache_dir: Path) -> Path:
-    """As :func:`fetch`, with the files of one split only."""
+    """A local copy of the files of one split; otherwise like :func:`fetch`."""
     files, whole = manifest.splits[split].files, _folder(manifest, cache_dir)
     if not any(_mismatch(whole / file.path, file) for file in files):
         return whole
@@ -155,7 +156,7 @@ def _download(storage: Storage, uri: str, manifest: Manifest, files: Sequence[Da
 
 
 def _mismatch(path: Path, file: DataFile) -> str:
-    """Why ``path`` is not ``file``; empty if it is."""
+    """How the file at ``path`` differs from ``file``; empty if it does not."""
     if not path.is_file():
         return "is missing"
     if (size := path.stat().st_size) != file.size:
@@ -174,7 +175,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """:raises DatasetError: the body cannot write a file."""
+    """Convert write errors of the ``with`` body.
+
+    :raises DatasetError: the body could not write a file.
+    """
     try:
         yield
     except OSError as error:
@@ -185,7 +189,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock of one that dies."""
+    """Hold a lock that only one process has at a time. The kernel releases the lock of a process that dies."""
     with path.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

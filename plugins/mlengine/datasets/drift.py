@@ -1,7 +1,7 @@
-"""How far the values of a column have moved between two versions: the population stability index (PSI).
+"""The population stability index (PSI): how much the distribution of a column has changed between two versions.
 
-Below 0.1 is usually called no change, above 0.25 a large one. Computed from the statistics in two manifests, so that
-no row is read again.
+Below 0.1 is usually called no change, above 0.25 a large one. It is computed from the statistics in two manifests, so
+no rows are read again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import pairwise
 from mlengine.core.dataset import ColumnStatistics, Manifest, Split, Value
 
 _BINS = 10
-# With more different numbers than this, ranges are compared: in small versions, the noise of each number would add up.
+# With more distinct numbers than this, ranges are compared, because in small versions the noise of each number adds up.
 _MOST_NUMBERS = 20
-_SMALLEST = 1e-4  # the share that an empty bin is given
+_SMALLEST = 1e-4  # the share that is assumed for an empty bin
 
 
 def psi(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:
-    """The index; ``None`` if the columns' values are not known well enough."""
+    """The PSI of a column; ``None`` if the statistics of its values are not sufficient."""
     if _complete(old, old_rows) and _complete(new, new_rows):
         return _psi(*_value_shares(old, new))
     if old.quantiles and new.quantiles:
@@ -28,10 +28,10 @@ def psi(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: i
 
 
 def over_versions(manifests: Sequence[Manifest], split: str = "train") -> dict[str, list[float | None]]:
-    """The index of each column in each version against the version before, for plots.
+    """The PSI of each column in each version against the previous version, for plots.
 
-    :param manifests: of one dataset, oldest first.
-    :returns: by column, one value for each version; the first is ``None``.
+    :param manifests: the manifests of one dataset, oldest first.
+    :returns: for each column, one value per version; the first is ``None``.
     """
     columns = list(dict.fromkeys(column.name for manifest in manifests for column in manifest.schema.columns))
     found: dict[str, list[float | None]] = {name: [None] for name in columns}
@@ -48,7 +48,7 @@ def _of_split(old: Split | None, new: Split | None, column: str) -> float | None
 
 
 def new_values_share(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:
-    """The part of the new rows whose value the old ones do not have; ``None`` if not all values are known."""
+    """The share of new rows with a value that no old row has; ``None`` if not all values are known."""
     if not (_complete(old, old_rows) and _complete(new, new_rows)):
         return None
     known = old.counts
@@ -57,13 +57,13 @@ def new_values_share(old: ColumnStatistics, new: ColumnStatistics, old_rows: int
 
 
 def _complete(statistics: ColumnStatistics, rows: int) -> bool:
-    """Whether ``top`` has all values."""
+    """Whether ``top`` contains all values of the column."""
     counted = sum(count for _, count in statistics.top)
     return bool(statistics.top) and statistics.sampled is None and counted == rows - (statistics.nulls or 0)
 
 
 def _value_shares(old: ColumnStatistics, new: ColumnStatistics) -> tuple[list[float], list[float]]:
-    """The shares of both with each value, or in each range if there are many different numbers."""
+    """The shares of both versions for each value, or for each range if there are many distinct numbers."""
     before, after = old.counts, new.counts
     values: list[Value] = list({**before, **after})
     ranges = len(values) > _MOST_NUMBERS and all(isinstance(value, int | float) for value in values)
@@ -75,7 +75,7 @@ def _value_shares(old: ColumnStatistics, new: ColumnStatistics) -> tuple[list[fl
 
 
 def _merged(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The shares of neighbouring values together, in ranges that each have about a tenth of the old ones."""
+    """The shares, summed over ranges of neighbouring values, each with about a tenth of the old values."""
     before, after, passed = [0.0] * _BINS, [0.0] * _BINS, 0.0
     for a, b in zip(old, new, strict=True):
         place = min(_BINS - 1, int((passed + a / 2) * _BINS))
@@ -86,7 +86,7 @@ def _merged(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], li
 
 
 def _bin_shares(old: Sequence[float], new: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The shares of both between the deciles of the old values; equal deciles are one."""
+    """The shares of both versions between the deciles of the old values. Equal deciles are merged."""
     step = (len(old) - 1) // _BINS
     edges = sorted({old[index] for index in range(step, len(old) - 1, step)})
     return _shares(old, edges), _shares(new, edges)
@@ -99,7 +99,7 @@ def _shares(quantiles: Sequence[float], edges: Sequence[float]) -> list[float]:
 
 
 def _share_up_to(quantiles: Sequence[float], value: float) -> float:
-    """The part of the values that is at most ``value``, between quantiles by interpolation."""
+    """The share of values that are at most ``value``, interpolated between quantiles."""
     last = len(quantiles) - 1
     if value < quantiles[0]:
         return 0.0

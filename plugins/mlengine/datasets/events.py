@@ -1,7 +1,7 @@
-"""Telling Airflow that there is a new dataset version: an asset event with the version as its partition key.
+"""Announces a new dataset version to Airflow, as an asset event with the version as its partition key.
 
-Over Airflow's public REST API, so that data can be registered on a machine without Airflow. Where a task of
-Airflow's registers it, that task emits the event itself, by its outlets (docs/retraining.md).
+It uses Airflow's public REST API, so that data can be registered on a machine without Airflow. If an Airflow task
+registers the version, that task emits the event itself, through its outlets (docs/retraining.md).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mlengine.core.layout import dataset_asset_name
 
 
 def announce(server: AirflowServer, dataset: str, version: str, extra: Mapping[str, Any] | None = None) -> int:
-    """Send the event; every DAG that waits for the dataset starts a run about this version. Returns the event's id.
+    """Send the event and return its id. Every DAG that is scheduled on the dataset starts a run for this version.
 
-    Not idempotent: told twice, a version starts two runs, of which the second finds its work done (``reused``).
+    This is not idempotent: announcing a version twice starts two runs. The second finds its work done (``reused``).
 
-    :param extra: small JSON that goes with the event.
-    :raises AnnounceError: Airflow has no DAG that waits for the dataset.
-    :raises AirflowError: Airflow cannot be reached, or refuses.
+    :param extra: a small JSON object that is sent with the event.
+    :raises AnnounceError: Airflow has no DAG that is scheduled on the dataset.
+    :raises AirflowError: Airflow cannot be reached, or rejects the request.
     """
     name = dataset_asset_name(dataset)
     query = urllib.parse.urlencode({"name_pattern": name, "limit": 100})

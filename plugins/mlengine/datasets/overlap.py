@@ -1,4 +1,4 @@
-"""How much of the held-out rows is among other rows too, with bounded memory."""
+"""Computes the share of held-out rows that are also among other rows, with bounded memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-# Hashes that are kept; of more held-out rows, those with the smallest hashes are.
+# The maximum number of hashes that are kept. With more held-out rows, the smallest hashes are kept.
 MOST = 1 << 21
 _EXAMPLES = 3
 
 
 class HeldoutRows:
-    """The hashes of the held-out rows, and which of them were found among other rows.
+    """The hashes of the held-out rows, and which of them were also found among other rows.
 
-    Above :data:`MOST` rows the share is an estimate from a sample: the rows whose hash is below a limit.
+    With more than :data:`MOST` rows, the share is estimated from a sample, which is the rows whose hash is below a
+    limit.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -33,7 +34,7 @@ class HeldoutRows:
         self.examples: list[int] = []
 
     def add(self, hashes: np.ndarray[Any, Any]) -> None:
-        """Some held-out rows."""
+        """Add the hashes of held-out rows."""
         self.rows += len(hashes)
         self._keep(hashes[hashes <= self._limit])
 
@@ -49,7 +50,7 @@ class HeldoutRows:
             self._held = len(self._parts[0])
 
     def finish(self) -> None:
-        """All held-out rows were added."""
+        """Prepare for :meth:`match`, after all held-out rows were added."""
         import numpy as np
 
         everything = np.concatenate(self._parts) if self._parts else np.zeros(0, np.uint64)
@@ -58,7 +59,7 @@ class HeldoutRows:
         self._parts = []
 
     def match(self, hashes: np.ndarray[Any, Any]) -> None:
-        """Some training rows."""
+        """Search for the hashes of training rows among the held-out rows."""
         import numpy as np
 
         inside = np.flatnonzero(hashes <= self._limit)
@@ -73,12 +74,12 @@ class HeldoutRows:
 
     @property
     def share(self) -> float:
-        """The part of the held-out rows that is among the training rows."""
+        """The share of held-out rows that are also training rows."""
         total = int(self._counts.sum())
         return float(self._counts[self._found].sum()) / total if total else 0.0
 
     @property
     def distinct_share(self) -> float:
-        """Different held-out rows, as a part of all: 1 if no two are equal."""
+        """The share of distinct rows among all held-out rows: 1 if no two are equal."""
         total = int(self._counts.sum())
         return len(self._counts) / total if total else 1.0

@@ -1,4 +1,4 @@
-"""Checks that users write: functions, or Pandera schemas."""
+"""Runs checks that users write, as functions or Pandera schemas."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class Candidate:
     """The version that is about to be registered, as checks see it.
 
-    :param manifest: with schema, files and statistics.
-    :param previous: the version before; ``None`` for the first.
+    :param manifest: the manifest, with schema, files and statistics.
+    :param previous: the previous version; ``None`` for the first.
     """
 
     manifest: Manifest
@@ -34,20 +34,20 @@ class Candidate:
     _found: Found
 
     def batches(self, split: str, rows: int = 8192) -> Iterator[pa.RecordBatch]:
-        """The rows of a split, read again."""
+        """Read the rows of a split again, as record batches."""
         return self._found.format.batches(self._found.splits[split], arrow_schema(self.manifest.schema), rows)
 
 
-# Given the candidate; returns nothing or True if all is well, False or a message if not.
+# A check gets the candidate. It returns None or True if it passes, and False or a message if it fails.
 OwnCheck = Callable[[Candidate], "bool | str | CheckResult | None"]
 
 
 def run_own_checks(
     given: Sequence[str | OwnCheck], draft: Manifest, previous: Manifest | None, found: Found
 ) -> list[CheckResult]:
-    """One result for each check. An exception in one is a failed check.
+    """Run the checks and return one result for each. A check that raises an exception has failed.
 
-    :param given: functions, or ``module:name`` of a function or a Pandera schema.
+    :param given: the checks: functions, or ``module:name`` of a function or a Pandera schema.
     :raises DatasetError: there is no such module or name.
     """
     return [_run(_resolved(one), Candidate(draft, previous, found)) for one in given]
@@ -89,7 +89,10 @@ def _is_pandera(check: Any) -> bool:
 
 
 def _pandera(schema: Any, candidate: Candidate) -> str | None:
-    """Batches are validated one by one: a check that needs all rows at once, such as ``unique``, sees a batch."""
+    """Validate the rows with a Pandera schema, batch by batch.
+
+    A Pandera check that needs all rows at once, such as ``unique``, sees only one batch at a time.
+    """
     from pandera.errors import SchemaError, SchemaErrors
 
     for split in candidate.manifest.splits:

@@ -1,4 +1,4 @@
-"""The rows of a split of a registered version, as Arrow record batches."""
+"""Reads the rows of a split of a registered version as Arrow record batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SplitReader:
     """Reads the rows of one split, any number of times.
 
-    :param rows: ``None`` if they were not counted when the version was registered.
+    :param rows: the number of rows; ``None`` if they were not counted when the version was registered.
     :param folder: the local copy of the split's files.
     """
 
@@ -36,9 +36,9 @@ class SplitReader:
     def batches(self, rows: int = 8192, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in the order of the files, in batches of at most ``rows``, with the types of the schema.
 
-        :param columns: only these, in this order.
+        :param columns: only these columns, in this order.
         :raises DatasetError: the version has no rows (format ``files``), there is no such column, or a file does not
-            fit the schema; names it.
+            fit the schema (the error names the file).
         """
         unknown = [name for name in columns or () if name not in self.schema.names]
         if unknown:
@@ -50,11 +50,12 @@ class SplitReader:
 
 
 def open_split(storage: Storage, manifest: Manifest, root_uri: str, split: str, cache_dir: Path) -> SplitReader:
-    """A reader of one split, from a verified local copy of the split's files; they are downloaded once a machine.
+    """A reader of one split, from a verified local copy of its files, which are downloaded once per machine.
 
     :param root_uri: the version's folder in the bucket.
-    :param cache_dir: where versions are kept between runs.
-    :raises DatasetError: there is no such split, or an object is missing, was replaced or is damaged; names it.
+    :param cache_dir: the directory in which versions are kept between runs.
+    :raises DatasetError: there is no such split, or an object is missing, was replaced or is damaged (the error names
+        the object).
     """
     if split not in manifest.splits:
         raise DatasetError(

@@ -1,9 +1,9 @@
-"""Registering a dataset version: checks, then files, then the manifest, last and once.
+"""Registers a dataset version: first the checks, then the files, and last the manifest, which is written once.
 
-Files are created, never overwritten: two people who register different data under one version cannot mix, and a
-registration that died half-way is completed by the next one with the same data.
+Files are created and never overwritten. So if two people register different data as one version, their files cannot
+mix, and an interrupted registration is completed by the next one with the same data.
 
-Does not: delete or change a version that is registered.
+A registered version is never deleted or changed here.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ ROWS = ("all", "sample", "none")
 
 @dataclass(frozen=True)
 class Options:
-    """What is said of a new version. What is ``None`` is as in the version before, or follows from the data.
+    """The properties of a new version. Where a field is ``None``, it is taken from the previous version or the data.
 
     :param license: the terms of use.
-    :param source: where the data come from.
-    :param file_format: of the files; by default, by their suffixes.
-    :param heldout: where the held-out rows are, if not in ``path``: another path, or the share of the rows that
-        is held out, such as ``0.1``.
-    :param dtypes: types of columns that the format does not fix, by name.
+    :param source: the origin of the data.
+    :param file_format: the format of the files; by default, it is derived from their suffixes.
+    :param heldout: the location of the held-out rows, if they are not in ``path``; or the share of rows to hold out,
+        such as ``0.1``.
+    :param dtypes: types by column name, for columns whose type the format does not define.
     :param rows: which rows are read: ``all``, ``sample`` or ``none``; by default ``all`` of a directory, a
         ``sample`` of a prefix.
-    :param limits: of checks, by name.
-    :param allow: checks that may fail, and ``reason`` why that is acceptable.
-    :param own_checks: ``module:name`` of functions or Pandera schemas.
+    :param limits: limits of checks, by name.
+    :param allow: the names of checks that may fail; ``reason`` says why that is acceptable.
+    :param own_checks: the user's checks, as ``module:name`` of functions or Pandera schemas.
     """
 
     license: str | None = None
@@ -77,13 +77,13 @@ def add(
     progress: Progress = no_progress,
     **fields: Any,
 ) -> Manifest:
-    """Register the files under ``path`` as ``name/version``: all of them, or none.
+    """Register the files under ``path`` as ``name/version``. Either all of them are registered, or none.
 
-    The same data again is no error. Everything that is wrong is reported at once, before any upload. Memory is bounded,
-    whatever the size of the data.
+    Registering the same data again is not an error. All problems are reported at once, before any upload. Memory usage
+    is bounded, whatever the size of the data.
 
     :param path: a directory or file, which is copied; or a ``gs://`` prefix, whose objects are recorded by reference.
-    :param fields: those of :class:`Options` and :class:`~mlengine.datasets.roles.Roles`, instead of ``options``.
+    :param fields: fields of :class:`Options` and :class:`~mlengine.datasets.roles.Roles`, instead of ``options``.
     :raises DatasetError: a check failed, or the version exists with other content.
     """
     options = options or _options(fields)
@@ -132,7 +132,7 @@ def _add(
         manifest = replace(draft, exceptions=exceptions)
         try:
             storage.create(layout.join(root, MANIFEST), manifest.to_bytes())
-        except StorageConflictError:  # another process registered this version since the listing
+        except StorageConflictError:  # another process has registered this version since the listing
             return _same_or_refuse(storage, root, load_manifest(storage, bucket, name, version), contents, counts)
         croissant.write(storage, root, manifest)
     return manifest
@@ -147,7 +147,7 @@ def _options(fields: Mapping[str, Any]) -> Options:
 def _found(
     storage: Storage, path: str, options: Options, previous: Manifest | None, *, scratch: Path, progress: Progress
 ) -> tuple[Found, Options]:
-    """The files, after a share of the rows was set apart if the user, or the version before, says so."""
+    """Find the files. A share of the rows is held out if the user or the previous version requires it."""
     share = _share(options)
     found = find(storage, path, file_format=options.file_format, heldout=options.heldout if share is None else None)
     if options.heldout is None and previous is not None and can_split(found):
@@ -162,7 +162,7 @@ def _found(
 
 
 def _share(options: Options) -> float | None:
-    """The share of the rows to hold out; ``None`` if they are in a place of their own."""
+    """The share of rows to hold out; ``None`` if the held-out rows are in a separate location."""
     try:
         return float(options.heldout) if options.heldout is not None else None
     except ValueError:
@@ -181,9 +181,9 @@ def _checked(
     limits: checks.Limits,
     progress: Progress,
 ) -> tuple[Manifest, tuple[Any, ...]]:
-    """The manifest with all its checks.
+    """Run all checks and return the manifest with their results.
 
-    :raises DatasetError: one of them failed.
+    :raises DatasetError: a check failed.
     """
     rows = _rows(options, found)
     scanned = scan(found, schema, rows, progress) if found.format.name != "files" else Scan()
@@ -229,7 +229,10 @@ def _rows(options: Options, found: Found) -> str:
 
 
 def _inherited(field_name: str, value: str | None, previous: Manifest | None) -> str:
-    """:raises DatasetError: the first version of a dataset needs it."""
+    """The value of a field, or that of the previous version.
+
+    :raises DatasetError: there is neither; the first version of a dataset needs a value.
+    """
     found = value or (getattr(previous, field_name) if previous is not None else None)
     if not found:
         raise DatasetError(f"the first version of a dataset needs a {field_name}", hint=f'write --{field_name} "…"')
@@ -237,14 +240,14 @@ def _inherited(field_name: str, value: str | None, previous: Manifest | None) ->
 
 
 def _root(found: Found, contents: Contents) -> str | None:
-    """The prefix that all files recorded by reference are under."""
+    """The common prefix of all files that are recorded by reference."""
     prefix = found.root if found.root.endswith("/") else f"{found.root}/"
     uris = [str(file.uri) for files in contents.splits.values() for file in files]
     return prefix if found.by_reference and all(uri.startswith(prefix) for uri in uris) else None
 
 
 def _previous(storage: Storage, bucket: str, name: str, version: str, there: list[str]) -> Manifest | None:
-    """The version just before this one, else the one just after: what the new one is compared with."""
+    """The version to compare the new one with: the one just before it, else the one just after it."""
     order = versions.in_order({*there, version})
     at = order.index(version)
     others = order[at - 1 : at] if at else order[1:2]
@@ -252,12 +255,12 @@ def _previous(storage: Storage, bucket: str, name: str, version: str, there: lis
 
 
 def _discard(storage: Storage, root: str) -> bool:
-    """Delete the data files of another registration of this version; nothing else in its folder.
+    """Delete the data files of another registration of this version, and nothing else in its folder.
 
     The other registration may still be running: its files are listed before the check for its manifest, and deleted
     only if they have not been replaced since.
 
-    :returns: false if it has been completed; nothing is deleted then.
+    :returns: ``False`` if the other registration has been completed; then nothing is deleted.
     """
     stats = storage.ls(f"{root}/")
     if storage.exists(layout.join(root, MANIFEST)):
@@ -273,9 +276,9 @@ def _discard(storage: Storage, root: str) -> bool:
 def _same_or_refuse(
     storage: Storage, root: str, manifest: Manifest, contents: Contents, counts: Mapping[str, list[int] | None]
 ) -> Manifest:
-    """The registered version, if it has the same files.
+    """Return the registered version if it has the same files.
 
-    :raises DatasetError: it has others.
+    :raises DatasetError: its files are different.
     """
     given = {
         split: Split(rows[0] if (rows := counts[split]) and files[0].column else None, files)

@@ -1,4 +1,4 @@
-"""Whether the columns of a version have types that fit their roles. Reads no rows."""
+"""Checks that the columns of a version have types that fit their roles, without reading rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_key(file_format: Format, schema: pa.Schema, key: str | None) -> None:
-    """A key that is converted into a float is not what the files have: different keys would become equal.
+    """Check that reading does not convert the key to float, because different keys would become equal.
 
     :param schema: the columns of the files.
-    :raises DatasetError: the key has decimals, or a format without types has numbers that are no int64.
+    :raises DatasetError: the key has decimals, or a format without types has numbers that are not int64.
     """
     import pyarrow as pa
 
@@ -36,10 +36,10 @@ def check_key(file_format: Format, schema: pa.Schema, key: str | None) -> None:
 
 
 def check_types(schema: Schema, task: str | None) -> None:
-    """Check target, time and weight.
+    """Check the types of target, time and weight.
 
-    :param task: as given, or that of the version before; ``None`` if it is to follow from the data.
-    :raises DatasetError: one of them has a type that does not fit.
+    :param task: the given task, or that of the previous version; ``None`` to derive it from the data.
+    :raises DatasetError: one of these columns has a type that does not fit.
     """
     columns: Mapping[str, Column] = {column.name: column for column in schema.columns}
     if schema.target is not None and task != "none":
@@ -54,7 +54,10 @@ def check_types(schema: Schema, task: str | None) -> None:
 
 
 def _check_target(column: Column) -> None:
-    """:raises DatasetError: no task has targets of this type."""
+    """Check the type of the target.
+
+    :raises DatasetError: no task has targets of this type.
+    """
     if column.shape:
         raise DatasetError(
             f"the target {column.name!r} is {column}: it has several values in each row, and no task has such targets",
@@ -70,7 +73,10 @@ def _check_target(column: Column) -> None:
 
 
 def _check_time(column: Column) -> None:
-    """:raises DatasetError: the values have no order in time."""
+    """Check the type of the time column.
+
+    :raises DatasetError: the values have no order in time.
+    """
     if column.shape:
         raise DatasetError(
             f"the column {column.name!r} for --time is {column}: it has several values in each row",

@@ -1,4 +1,4 @@
-"""What the columns of a new version are for: from the user's words, the version before, and the data."""
+"""Determines the roles of a new version's columns from the user's options, the previous version, and the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlengine.datasets.scan import Scan
 from mlengine.datasets.statistics import MOST_CLASSES
 
 # The roles of formats whose columns are always the same.
-_MOST_LISTED = 30  # indices of classes in a hint
+_MOST_LISTED = 30  # maximum number of class indices in a hint
 _OWN_ROLES: Mapping[str, Mapping[str, str]] = {
     "idx": {"target": "label"},
     "images": {"target": "label", "key": "path"},
@@ -25,9 +25,9 @@ _OWN_ROLES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Roles:
-    """What the user said of the columns. ``None``: as in the version before, or by the data.
+    """The column roles that the user specified. ``None`` means the previous version's, or derived from the data.
 
-    :param classes: as words; ``["0", "1"]`` are integers if the target's values are.
+    :param classes: the classes as strings; ``["0", "1"]`` are integers if the target's values are.
     """
 
     target: str | None = None
@@ -92,17 +92,17 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
 
 
 def _task_before(previous: Manifest | None, target: str | None) -> str | None:
-    """The task of the version before, if it has the same target."""
+    """The task of the previous version, if it has the same target."""
     return previous.task if previous is not None and previous.schema.target == target else None
 
 
 def _with_fractions(
     columns: Mapping[str, Mapping[str, Column]], before: Mapping[str, Column], dtypes: Mapping[str, str]
 ) -> dict[str, dict[str, Column]]:
-    """Integers are float64 where the column has fractions in another split, or in the version before.
+    """The columns, with float64 for integers that have fractions in another split or in the previous version.
 
-    :param columns: by split and name.
-    :param dtypes: columns whose type the user has set.
+    :param columns: the columns by split and name.
+    :param dtypes: the types that the user has set, by column.
     """
     there = [before, *columns.values()]
     floats = {name for those in there for name, column in those.items() if column.dtype == "float64"} - dtypes.keys()
@@ -131,9 +131,9 @@ def _same_columns(split: str, columns: Mapping[str, Column], first: Mapping[str,
 
 
 def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | None, scan: Scan) -> tuple[str, Schema]:
-    """The task, and the schema with the classes that it needs.
+    """Determine the task, and the schema with the classes that the task needs.
 
-    :raises DatasetError: the task does not follow from the data, or there are too many classes.
+    :raises DatasetError: the task cannot be derived from the data, or there are too many classes.
     """
     if schema.target is None:
         if roles.task not in (None, "none"):
@@ -172,7 +172,7 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
 
 def _task_of(column: Column, scan: Scan) -> str:
     statistics = [split.statistics[column.name] for split in scan.splits.values() if column.name in split.statistics]
-    # What is known of a split with too many values to count is at most a part of them.
+    # For a split with too many distinct values to count, only some of the values are known.
     counted = all(one.distinct is not None for one in statistics)
     distinct = {value for one in statistics for value, _ in one.top}
     if counted and len(distinct) == 1:
@@ -217,9 +217,9 @@ def _classes_of(column: Column, scan: Scan) -> tuple[Value, ...]:
 
 
 def _check_indices(classes: tuple[Value, ...]) -> None:
-    """The labels of IDX files are indices of classes.
+    """Check the labels of IDX files, which are class indices.
 
-    :raises DatasetError: an index in between does not occur, so that the last ones may be errors.
+    :raises DatasetError: an index in between does not occur, so that the highest ones may be errors.
     """
     if classes != tuple(range(len(classes))):
         last = max(int(index) for index in classes)
@@ -247,7 +247,10 @@ def _given(words: tuple[str, ...] | None, column: Column) -> tuple[Value, ...] |
 
 
 def _truth(word: str) -> bool:
-    """:raises ValueError: the word is neither true nor false."""
+    """Parse a boolean.
+
+    :raises ValueError: the word is neither true nor false.
+    """
     if word.lower() not in {"true", "false"}:
         raise ValueError(f"{word!r} is neither true nor false")
     return word.lower() == "true"

@@ -1,7 +1,7 @@
-"""What changed between two versions row by row: rows that came, went, were given another target or other features.
+"""Compares two versions row by row: added and removed rows, and rows with another target or other features.
 
-Rows are the same if they have the same key; without a key, if they have the same features. Keys, features and targets
-are compared by hash, wherever the rows stand. Memory: about 190 bytes a row.
+Rows are matched by key or, without a key, by features. Keys, features and targets are compared by hash, independent of
+the rows' positions. Memory usage is about 190 bytes per row.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowDiff:
-    """Counts of rows.
+    """Numbers of rows that differ between two versions.
 
-    :param kept: rows of both versions: with the same key; without a key, with the same features.
-    :param relabelled: of those, the keys or features whose targets are not the same in both.
-    :param changed: of those, the keys whose features are not the same in both; ``None`` without a key.
+    :param kept: rows in both versions, matched by key or, without a key, by features.
+    :param relabelled: among the kept ones, the keys or features whose targets differ.
+    :param changed: among the kept ones, the keys whose features differ; ``None`` without a key.
     """
 
     kept: int
@@ -37,7 +37,7 @@ class RowDiff:
 def incomparable(old: Manifest | SplitReader, new: Manifest | SplitReader) -> str:
     """Why no rows of the two versions can be equal; empty if they can.
 
-    The order of the columns is no reason, nor is whether they may be null: a CSV file does not say it.
+    The order of the columns does not matter. Nor does whether they may be null, because a CSV file does not specify it.
     """
     if "files" in (old.format, new.format):
         return "a version of files has no rows"
@@ -53,10 +53,10 @@ def incomparable(old: Manifest | SplitReader, new: Manifest | SplitReader) -> st
 def diff_rows(old: SplitReader, new: SplitReader) -> RowDiff:
     """Compare the rows of two versions of a split.
 
-    The key of pictures is their path, which has their class: they are compared by content. So are the rows of versions
-    with different keys, without both keys.
+    Images are compared by content, because their key is the path, which contains the class. If the versions have
+    different keys, rows are compared by content too, without both keys.
 
-    :raises DatasetError: no row can be equal (:func:`incomparable`).
+    :raises DatasetError: no rows can be equal (:func:`incomparable`).
     """
     if reason := incomparable(old, new):
         raise DatasetError(reason, hint="compare them without their rows: without --rows")
@@ -79,10 +79,10 @@ def diff_rows(old: SplitReader, new: SplitReader) -> RowDiff:
 
 
 def _differing(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], both: np.ndarray[Any, Any]) -> int:
-    """How many rows of both versions do not have the same values in them.
+    """The number of common rows whose values differ between the versions.
 
-    :param before: what identifies each row, and its value.
-    :param both: what identifies the rows of both versions.
+    :param before: the identifier of each old row, and its value; ``after`` has the new rows.
+    :param both: the identifiers of the rows in both versions.
     """
     import numpy as np
 
@@ -96,10 +96,10 @@ def _differing(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], both: 
 
 
 def _hashes(reader: SplitReader, schema: Schema, key: str | None, features: tuple[Column, ...]) -> np.ndarray[Any, Any]:
-    """Three hashes of each row: of what identifies it, of its features, and of its target.
+    """Three hashes of each row: of its identifier, of its features, and of its target.
 
-    :param schema: of the older version, whose order of columns the hashes depend on.
-    :param key: the column that identifies a row; by default, the features do.
+    :param schema: the schema of the older version, whose column order determines the hashes.
+    :param key: the column that identifies a row; by default, the features identify it.
     """
     import numpy as np
 

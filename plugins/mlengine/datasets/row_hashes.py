@@ -1,6 +1,7 @@
-"""A hash of 64 bits for each row of a batch, to find equal rows in data of any size.
+"""Computes a 64-bit hash of each row of a batch, to find equal rows in data of any size.
 
-Equal rows have equal hashes; different rows have equal ones with a probability of about 2^-64. Not for adversaries.
+Equal rows have equal hashes; different rows have equal hashes with a probability of about 2^-64. The hash does not
+resist deliberate collisions.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-_LONG = 256  # bytes of a string above which it is hashed by itself
+_LONG = 256  # a string with more bytes is hashed separately
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _NULL = 0xD6E8FEB86659FD93
 
 
 def compared_columns(schema: Schema) -> tuple[Column, ...]:
-    """The columns that make two rows equal: all but key and weight.
+    """The columns that must be equal in equal rows: all but key and weight.
 
-    With images and other tensors the target is left out too: a picture that comes with two labels is still one picture.
+    With images and other tensors, the target is left out too, because an image with two labels is still one image.
     """
     tensors = any(column.shape or column.dtype == "binary" for column in schema.columns)
     left_out = {schema.key, schema.weight} | ({schema.target} if tensors else set())
@@ -30,9 +31,9 @@ def compared_columns(schema: Schema) -> tuple[Column, ...]:
 
 
 def row_hashes(batch: pa.RecordBatch, columns: tuple[Column, ...]) -> np.ndarray[Any, Any]:
-    """One ``uint64`` a row.
+    """One ``uint64`` hash per row.
 
-    :param columns: those to hash, by name.
+    :param columns: the columns to hash, matched by name.
     """
     import numpy as np
 
@@ -45,7 +46,7 @@ def row_hashes(batch: pa.RecordBatch, columns: tuple[Column, ...]) -> np.ndarray
 
 
 def _folded(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """With the upper bits in the lower ones too: floats differ in their upper bits, products keep lower ones."""
+    """Mix the upper bits into the lower ones: floats differ in upper bits, and products keep only lower bits."""
     import numpy as np
 
     folded: np.ndarray[Any, Any] = values ^ (values >> np.uint64(32))
@@ -71,7 +72,7 @@ def _column_hashes(array: pa.Array, column: Column) -> np.ndarray[Any, Any]:
 
 
 def _number_words(array: pa.Array) -> np.ndarray[Any, Any]:
-    """The values' bits as 64-bit words."""
+    """The bits of the values as 64-bit words."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -89,7 +90,7 @@ def _number_words(array: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def _repeated_text_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
-    """Of a column with few different values, each value is hashed once."""
+    """The hashes of a column with few distinct values. Each distinct value is hashed once."""
     import pyarrow.compute as pc
 
     head = array.slice(0, 512)
@@ -104,7 +105,7 @@ def _repeated_text_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def _text_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
-    """Words of eight bytes, each multiplied with a factor of its position, and the length."""
+    """The hashes of strings, from their length and words of eight bytes, each multiplied by a positional factor."""
     import numpy as np
 
     _, offsets_buffer, data = array.buffers()
@@ -136,7 +137,7 @@ def _text_hashes(array: pa.Array) -> np.ndarray[Any, Any]:
 def _words_at(
     words: np.ndarray[Any, Any], places: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    """The ``lengths`` bytes (1 to 8) from each place of the bytes that ``words`` holds, as words."""
+    """The 1 to 8 bytes (``lengths``) at each position of the bytes in ``words``, as words."""
     import numpy as np
 
     index, shift = places >> 3, ((places & 7) << 3).astype(np.uint64)

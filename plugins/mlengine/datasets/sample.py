@@ -1,6 +1,6 @@
-"""A uniform sample of the rows of a stream: those with the smallest of the random numbers that each row is given.
+"""A uniform sample of the rows of a stream. Each row gets a random number, and those with the smallest are kept.
 
-Samples of two streams merge to a sample of both. The same rows in the same order give the same sample.
+Samples of two streams can be merged into a sample of both. The same rows in the same order give the same sample.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 20_000
-_CELLS = 8_000_000  # of a very wide table, fewer rows are kept
+_CELLS = 8_000_000  # fewer rows of a very wide table are kept
 _TEXT = 64  # characters of a string that are kept
 
 
@@ -45,7 +45,7 @@ class RowSample:
             self._shrink()
 
     def table(self) -> pa.Table:
-        """The sample."""
+        """The sampled rows as a table."""
         import pyarrow as pa
 
         if self._held > self._most:

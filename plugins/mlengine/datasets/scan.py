@@ -1,4 +1,4 @@
-"""One pass over the rows of all splits: statistics, equal rows, order in time."""
+"""Scans the rows of all splits once, for statistics, equal rows, and the order in time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from mlengine.datasets.statistics import SplitStatistics
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLE_BYTES = 64 << 20  # of a split, read for statistics where not all rows are
+SAMPLE_BYTES = 64 << 20  # bytes of a split that are read for statistics if not all rows are read
 _BATCH_BYTES = 16 << 20
 _MOST_ROWS = 1 << 16
 
-# Called with a short text about what is being done.
+# Called with a short message about the current step.
 Progress = Callable[[str], None]
 
 
 def no_progress(text: str) -> None:
-    """Shows nothing."""
+    """A progress function that shows nothing."""
     del text
 
 
 @dataclass
 class SplitScan:
-    """What was found in one split.
+    """The result of scanning one split.
 
-    :param rows: ``None`` if not all rows were read and the files do not say.
-    :param read: rows that the statistics were made from.
-    :param infinite: values of the target that are not finite.
+    :param rows: the number of rows; ``None`` if not all rows were read and the files do not contain the number.
+    :param read: the number of rows from which the statistics were computed.
+    :param infinite: the number of target values that are not finite.
     """
 
     rows: int | None
@@ -48,11 +48,11 @@ class SplitScan:
 
 @dataclass
 class Scan:
-    """What was found in all splits.
+    """The result of scanning all splits.
 
-    :param overlap: the held-out rows that are training rows too; ``None`` if not all rows were read.
-    :param newer: training rows that are newer than the first held-out one.
-    :param first_heldout: when the first held-out row was observed.
+    :param overlap: the held-out rows that are also training rows; ``None`` if not all rows were read.
+    :param newer: the number of training rows that are newer than the first held-out row.
+    :param first_heldout: the time of the first held-out row.
     """
 
     splits: dict[str, SplitScan] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Setting a share of the rows apart as held out.
+"""Splits a share of the rows off as held-out rows.
 
-A row is chosen by the hash of its key, so that it is on the same side in every version; without a key, by the hash of
-the row. The rows are written as Parquet.
+A row is selected by the hash of its key, so that it is in the same split in every version. Without a key, the hash of
+the row is used. The rows are written as Parquet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TABLES = ("parquet", "csv", "jsonl", "tfrecord")
 
 
 def can_split(found: Found) -> bool:
-    """Whether the data are a table in a directory, without held-out rows."""
+    """Whether rows can be held out: the data are a table in a directory, without held-out rows."""
     return not found.by_reference and found.format.name in _TABLES and set(found.splits) == {"train"}
 
 
@@ -36,9 +36,9 @@ def split_share(
 ) -> None:
     """Write ``train/part-0.parquet`` and ``heldout/part-0.parquet`` into ``folder``.
 
-    :param share: of the rows, between 0 and 1.
+    :param share: the share of rows to hold out, between 0 and 1.
     :param key: the column that identifies a row.
-    :raises DatasetError: the data are not a table in a directory, or have held-out rows already.
+    :raises DatasetError: the data are not a table in a directory, or already have held-out rows.
     """
     from pyarrow import parquet
 

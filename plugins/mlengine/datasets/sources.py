@@ -1,4 +1,4 @@
-"""The files that rows are read from: local ones, or objects in a bucket that are read where they are."""
+"""The files from which rows are read: local files, or objects in a bucket, which are read without a local copy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlengine.storage.client import ObjectStat, Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CHUNK = 8 << 20  # bytes of one request for a part of an object
+_CHUNK = 8 << 20  # bytes per request for a part of an object
 _GZIP = b"\x1f\x8b"
 
 
 class SourceFile(Protocol):
     """A file that can be opened any number of times.
 
-    ``path`` is relative to the root of the version; ``where`` names the file in messages.
+    ``path`` is relative to the root of the version; ``where`` is the file's name in messages.
     """
 
     @property
@@ -34,11 +34,11 @@ class SourceFile(Protocol):
     def size(self) -> int: ...
 
     def open(self) -> pa.NativeFile:
-        """The bytes as stored; seekable."""
+        """Open the file's bytes as stored. The stream is seekable."""
         ...
 
     def below(self, folder: str) -> SourceFile:
-        """The same file, with its path below a folder."""
+        """The same file with ``folder`` as the first part of its path."""
         ...
 
 
@@ -71,7 +71,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class ObjectFile:
-    """An object of one generation. Read in parts; what a reader does not ask for is not downloaded."""
+    """One generation of an object. It is read in parts, and only the requested parts are downloaded."""
 
     path: str
     stat: ObjectStat
@@ -95,9 +95,9 @@ class ObjectFile:
 
 
 class ObjectReader(io.RawIOBase):
-    """The stored bytes of one generation of an object, by ranges.
+    """A stream of the stored bytes of one generation of an object, read in ranges.
 
-    An object that is read from its beginning to its end is compared with its checksum.
+    If the object is read from beginning to end, its checksum is verified.
 
     :raises DatasetError: the object is gone, was replaced, or differs from its checksum.
     """
@@ -109,8 +109,8 @@ class ObjectReader(io.RawIOBase):
         self._at = 0
         self._chunk, self._chunk_at = b"", 0
         self._crc: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
-        self._checked = 0  # bytes from the beginning that are in the checksum
-        self._next = 64 << 10  # a reader that jumps gets small parts, one that goes on gets large ones
+        self._checked = 0  # bytes from the beginning that the checksum includes so far
+        self._next = 64 << 10  # the size of the next request: small after a seek, larger for sequential reads
 
     def readable(self) -> bool:
         return True
@@ -175,7 +175,7 @@ def replaced(storage: Storage, stat: ObjectStat) -> MlengineError:
 
 
 def uncompressed(file: SourceFile) -> pa.NativeFile:
-    """The bytes of a file, without gzip if it has it."""
+    """Open the bytes of a file, uncompressed if the file is gzipped."""
     import pyarrow as pa
 
     stream = file.open()

@@ -1,7 +1,7 @@
-"""The split that the path of a file names.
+"""Derives the split of a file from its path.
 
-A file belongs to the split that a folder of its path names (``train/part-1.parquet``), or else the beginning of its own
-name (``train-images-idx3-ubyte.gz``, ``train.csv``).
+A file belongs to the split that is named by a folder of its path (``train/part-1.parquet``), or else by the beginning
+of its own name (``train-images-idx3-ubyte.gz``, ``train.csv``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# What folders and files of a split are called.
+# The names that folders and files of each split can have.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "heldout": ("heldout", "held-out", "holdout", "test", "testing", "t10k"),

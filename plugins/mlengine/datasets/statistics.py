@@ -1,7 +1,7 @@
-"""Statistics of the columns of a split, in one pass over its batches.
+"""Computes statistics of the columns of a split, in one pass over its batches.
 
-Rows, nulls, range, mean and spread are exact. So are the counts of values while a column has few different ones;
-quantiles, and the frequent values of a column with many, are estimated from a sample of the rows.
+Rows, nulls, range, mean and standard deviation are exact, as are the counts of values if a column has few distinct
+ones. Quantiles, and the frequent values of a column with many, are estimated from a sample of the rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-MOST_VALUES = 1_000  # different values of a column that are counted one by one
-MOST_CLASSES = 10_000  # … of the target
-TOP = 20  # values that the manifest lists of a column with more than MOST_LISTED; of the target, all
+MOST_VALUES = 1_000  # distinct values of a column that are counted individually
+MOST_CLASSES = 10_000  # the same for the target
+TOP = 20  # values that the manifest lists for a column with more than MOST_LISTED; it lists all of the target
 MOST_LISTED = 100
 
 
@@ -60,7 +60,7 @@ class SplitStatistics:
 class ColumnCollector:
     """Collects the statistics of one column.
 
-    :ivar counts: rows by value; ``None`` once there are more than ``most`` different ones.
+    :ivar counts: the number of rows of each value; ``None`` if there are more than ``most`` distinct values.
     """
 
     def __init__(self, column: Column, most: int) -> None:
@@ -130,7 +130,7 @@ class ColumnCollector:
         import pyarrow as pa
 
         if values.dtype.kind in "iu" and high - low < 4 * self._most:
-            if values.dtype.kind == "i":  # the difference of two int8 may be no int8
+            if values.dtype.kind == "i":  # the difference of two int8 may not fit an int8
                 values = values.astype(np.int64, copy=False)
             rows = np.bincount((values - values.dtype.type(low)).astype(np.int64, copy=False))
             found = np.flatnonzero(rows)
@@ -184,9 +184,9 @@ class ColumnCollector:
 
 
 class _Moments:
-    """Mean and spread, relative to the first mean so that large numbers lose nothing.
+    """Mean and standard deviation, computed relative to the first mean so that large numbers lose no precision.
 
-    Both are ``None`` without numbers, or if the sums exceed float64.
+    Both are ``None`` if there are no numbers, or if the sums exceed float64.
     """
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ def _quantiles(sample: pa.ChunkedArray, low: Any, high: Any) -> tuple[float, ...
 
 
 def _frequent(sample: pa.ChunkedArray | None, column: Column, rows: int) -> list[tuple[Value, int]]:
-    """The most frequent values of a column with many, estimated from the sample; those that occur in it twice."""
+    """The most frequent values of a column with many, estimated from those that occur at least twice in the sample."""
     import pyarrow.compute as pc
 
     if sample is None or column.dtype != "string" or len(sample) == 0:

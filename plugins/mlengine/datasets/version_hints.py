@@ -1,8 +1,8 @@
-"""Which dataset versions this machine last heard of: what trigger forms offer.
+"""Remembers the dataset versions that this machine last saw, as suggestions for trigger forms.
 
-A form is part of a DAG file, which is read again and again and may neither wait for a bucket nor fail with it. So
-the task that resolves a version, and ``mlengine datasets add``, leave a note in a small
-file, and a DAG file reads that. The note may be old or missing: it is for proposals, never for decisions.
+A trigger form is part of a DAG file, which Airflow parses repeatedly. Parsing must neither wait for the bucket nor fail
+if the bucket does. Therefore the task that resolves a version, and ``mlengine datasets add``, write the versions to a
+small local file, which the DAG file reads. The file may be outdated or missing, so it is used for suggestions only.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mlengine import settings
 from mlengine.settings.airflow_cfg import airflow_home
 
 MOST = 100
-_LONGEST = 64 << 10  # bytes of the file that a DAG file would read
+_LONGEST = 64 << 10  # maximum size in bytes of the file, which DAG files read
 
 
 def known_versions(dataset: str) -> list[str]:
-    """The versions of a dataset as last noted, the newest first; empty if nothing was. Never raises."""
+    """The last recorded versions of a dataset, newest first; empty if there are none. Never raises."""
     found = None
     with suppress(OSError, ValueError, RecursionError), _file(dataset).open("rb") as file:
         found = json.loads(file.read(_LONGEST))
@@ -29,7 +29,7 @@ def known_versions(dataset: str) -> list[str]:
 
 
 def note_versions(dataset: str, versions: Sequence[str]) -> None:
-    """Keep the newest of ``versions``, given oldest first. A note that cannot be written is left out."""
+    """Record the newest of ``versions``, which are given oldest first. Write errors are ignored."""
     file = _file(dataset)
     newest = list(reversed(versions))[:MOST]
     if newest == known_versions(dataset):

@@ -1,4 +1,4 @@
-"""``mlengine emulator``: the training APIs of Vertex AI and ML Engine on loopback, for Google's own clients.
+"""``mlengine emulator``: emulates the training APIs of Vertex AI and ML Engine on loopback, for Google's own clients.
 
 * :mod:`~mlengine.emulator.server`, :mod:`~mlengine.emulator.grpc_server`: the HTTP and gRPC servers
 * :mod:`~mlengine.emulator.vertex_api`, :mod:`~mlengine.emulator.mlengine_api`, :mod:`~mlengine.emulator.models_api`,

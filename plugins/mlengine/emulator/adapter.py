@@ -1,4 +1,4 @@
-"""Specs whose replicas run another client's commands, and the package that contains the replica adapter.
+"""Builds specs whose replicas run another client's commands, and the package that contains the replica adapter.
 
 The package has one module, :mod:`mlengine.emulator.replica`. It is installed along with the trainer's packages.
 """
@@ -25,21 +25,21 @@ from mlengine.storage.client import Storage
 MODULE = "mlengine_emulator_replica"
 _VERSION = "1"
 _CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
-# By which frameworks find their cluster, without those that the services set: Vertex AI documents none of them, and
-# AI Platform Training (ML Engine) documented four, for PyTorch.
+# Variables by which frameworks find their cluster, except for those that the services set: Vertex AI documents none of
+# them, and AI Platform Training (ML Engine) documented four, for PyTorch.
 _LOCAL_ONLY = {
     "vertex": sorted(rendezvous_variables(_CLUSTER)),
     "mlengine": sorted(set(rendezvous_variables(_CLUSTER)) - {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"}),
 }
-FOLDER = "mlengine-emulator"  # of the bucket; no model has this name
+FOLDER = "mlengine-emulator"  # a folder of the bucket; no model has this name
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one pool runs.
+    """The command that one pool runs, with its environment.
 
     :param command: the command and its arguments.
-    :param env: environment variables as the API has them: ``name`` and ``value``.
+    :param env: environment variables in the API's form, each with ``name`` and ``value``.
     """
 
     command: Sequence[str]
@@ -61,9 +61,9 @@ def adapted(
     """A spec whose replicas run ``tasks`` exactly as the client requested them.
 
     :param api: the API that created the job; the environment variables depend on it.
-    :param tasks: what each role runs.
+    :param tasks: the task of each role.
     :param dirs: the values of ``AIP_<name>_DIR``, by name.
-    :param bucket: where the adapter's package is stored.
+    :param bucket: the bucket in which the adapter's package is stored.
     :param job: the job as the client sent it.
     :param limits: further fields of the spec.
     """
@@ -115,9 +115,9 @@ def default_bucket(bucket: str | None) -> str | None:
 
 
 def bucket_of(*uris: str | None) -> str:
-    """``gs://BUCKET`` of the first URI that is given.
+    """The bucket, as ``gs://BUCKET``, of the first URI that is not empty.
 
-    :raises EmulatorApiError: none is given. The emulator does not choose a bucket by itself.
+    :raises EmulatorApiError: there is no URI. The emulator does not choose a bucket by itself.
     """
     for uri in uris:
         if uri:
@@ -130,7 +130,7 @@ def bucket_of(*uris: str | None) -> str:
 
 
 def scratch_dir(bucket: str, number: str) -> str:
-    """The job directory of a job without an output directory; only logs are stored there."""
+    """The job directory of a job without an output directory. Only logs are stored in it."""
     return join(bucket, FOLDER, "jobs", number)
 
 

@@ -1,4 +1,4 @@
-"""The emulator as an ASGI application: finds the method of a request, applies faults, responds with JSON.
+"""The emulator's ASGI application. It finds the method of a request, applies faults, and responds with JSON.
 
 Methods are synchronous and run in threads. :mod:`mlengine.emulator.server` resets connections.
 """
@@ -29,7 +29,7 @@ Receive = Callable[[], Awaitable[Message]]
 class App:
     """The ASGI application.
 
-    :param reset: resets the connection of a client's address.
+    :param reset: a function that resets the connection of a client, given its address.
     """
 
     def __init__(self, routes: Routes, script: FaultScript, effects: Effects, reset: Callable[[Any], None]) -> None:
@@ -99,7 +99,7 @@ class App:
 
     async def _reset_connection(self, scope: Message) -> None:
         self._reset(scope["client"])
-        # Lets uvicorn handle the lost connection; otherwise it logs a missing response.
+        # Let uvicorn handle the lost connection; otherwise, it logs a missing response.
         await asyncio.sleep(0)
 
 

@@ -1,6 +1,6 @@
 """Discovery documents, from which Google's API client builds its methods.
 
-They contain the methods that the emulator has, and no others.
+They contain only the methods that the emulator implements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ANY: dict[str, Any] = {"type": "object", "additionalProperties": _VALUE}
 
 
 def answer(request: Request) -> dict[str, Any]:
-    """The document of an API.
+    """The discovery document of an API.
 
     :raises EmulatorApiError: NOT_FOUND if the emulator does not have the API.
     """

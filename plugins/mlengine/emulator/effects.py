@@ -26,7 +26,7 @@ class Effects:
         self._engine = engine
 
     def apply(self, fault: Fault, response: dict[str, Any]) -> dict[str, Any]:
-        """The response to send."""
+        """Apply one fault, and return the response to send."""
         if fault.action == "lag":
             return {name: _older_than(value, fault.seconds) for name, value in response.items()}
         if fault.action == "preempt":
@@ -36,7 +36,7 @@ class Effects:
         return response
 
     def _record(self, response: dict[str, Any]) -> Record | None:
-        # A training pipeline names its job.
+        # The response for a training pipeline contains the name of its job.
         name = response.get("trainingTaskMetadata", {}).get("backingCustomJob") or response.get("name")
         for record in self._engine.store.all():
             if (record.api == VERTEX and name == job_name(record)) or (

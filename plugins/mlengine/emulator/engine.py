@@ -1,8 +1,8 @@
-"""The emulator's jobs: created by the APIs, submitted to a backend, kept over restarts.
+"""The emulator's jobs. The APIs create them, a backend runs them, and they survive restarts of the emulator.
 
 1. :meth:`Engine.create` writes the record of a job to disk.
 2. :meth:`Engine.refresh` submits jobs that have no handle yet, and reads the state of active jobs from the backend.
-3. A thread calls it every second, so that times and log entries are accurate without a client that polls.
+3. A thread calls ``refresh`` every second, so that times and log entries are accurate even if no client polls.
 
 A submission is idempotent on its key. An emulator that stopped between 1 and 2 submits the job after its next start.
 """
@@ -33,9 +33,9 @@ _STOP_SECONDS = 30.0
 
 
 class Engine:
-    """See the module's docstring.
+    """Creates jobs, submits them to the backend, and tracks their state; see the module's docstring.
 
-    :param backend: runs the jobs.
+    :param backend: the backend that runs the jobs.
     :param folder: the state directory.
     """
 
@@ -50,7 +50,7 @@ class Engine:
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
-        # Called after each poll, for example to upload the models of jobs that have succeeded.
+        # Functions that are called after each poll, for example to upload the models of jobs that have succeeded.
         self.after_poll: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
 
@@ -74,7 +74,7 @@ class Engine:
     def create(self, record: Record) -> Record:
         """Create a job.
 
-        :raises EmulatorApiError: ALREADY_EXISTS if the id is or was in use.
+        :raises EmulatorApiError: ALREADY_EXISTS if the id is or was used by another job.
         """
         submission = unpack(record.submission)
         if isinstance(self.backend, CapsCluster):
@@ -93,8 +93,8 @@ class Engine:
     def get(self, key: Key, name: str) -> Record:
         """A job with its current state.
 
-        :param name: how the error names it.
-        :raises EmulatorApiError: NOT_FOUND.
+        :param name: the job's name in the error message.
+        :raises EmulatorApiError: NOT_FOUND if there is no such job.
         """
         record = self.store.get(key)
         if record is None or record.deleted:
@@ -102,7 +102,7 @@ class Engine:
         return self.refresh([record])[0]
 
     def jobs_of(self, api: str, project: str, region: str) -> list[Record]:
-        """The jobs of one parent, the newest first."""
+        """The jobs of one parent, newest first."""
         records = [
             record
             for record in self.store.all()
@@ -127,7 +127,7 @@ class Engine:
                 now = time.time()
                 self._put(record, state=JobState.CANCELLED, ended=now, error=dict(error_mapping.CANCELLED))
                 return
-            # The backend first: if it fails, the job is not shown as CANCELLING.
+            # Call the backend first, so that the job is not shown as CANCELLING if the call fails.
             self.backend.cancel(record.handle)
             self._put(record, state=JobState.CANCELLING)
 
@@ -138,7 +138,7 @@ class Engine:
                 self.cancel(record)
 
     def delete(self, record: Record) -> None:
-        """Hide a job that has ended. Its id stays used.
+        """Hide a job that has ended. Its id cannot be used again.
 
         :raises EmulatorApiError: FAILED_PRECONDITION if the job has not ended.
         """
@@ -154,8 +154,9 @@ class Engine:
         return self._put(record, body={**record.body, "labels": labels})
 
     def refresh(self, records: Sequence[Record]) -> list[Record]:
-        """The same records with their current state. If the backend cannot be reached, the states are the last known
-        ones.
+        """The given records with their current states.
+
+        If the backend cannot be reached, the records have the last known states.
         """
         with self._lock:
             fresh = [self.store.get(record.key) or record for record in records]
@@ -175,7 +176,7 @@ class Engine:
         return waiting and time.time() >= record.faults.submit_at
 
     def _expire(self, record: Record) -> Record:
-        """Cancel a job that the backend does not have, at the service's limit of the wait for machines."""
+        """Cancel a job that is not in the backend when it reaches the service's time limit for waiting for machines."""
         if record.handle is not None or record.state.terminal:
             return record
         return self._put(record, state=JobState.CANCELLED, ended=time.time(), error=dict(error_mapping.CANCELLED))
@@ -200,9 +201,9 @@ class Engine:
         state = JobState.CANCELLING if cancelling and not status.state.terminal else status.state
         error = None if status.failure is None else error_mapping.of_failure(record.api, status.failure)
         if status.failure is not None and status.failure.cause is FailureCause.DEADLINE:
-            # The services cancel a job at its time limit; they do not fail it.
+            # At its time limit, the services show a job as cancelled, not as failed.
             state, error = JobState.CANCELLED, dict(error_mapping.CANCELLED)
-        # The time of the first start; a restart has a new one in the backend.
+        # Keep the time of the first start, because a restart has a new start time in the backend.
         started = (record.started if record.faults.restarted else status.started) or record.started
         if started is None and state is JobState.RUNNING:
             started = time.time()
@@ -216,7 +217,7 @@ class Engine:
         return self._put(record, state=state, error=error, started=started, ended=ended, faults=faults)
 
     def _interrupted(self, record: Record) -> Record:
-        """Continue a job whose processes a scripted fault has ended: another start, or its end."""
+        """Restart or end a job whose processes a scripted fault has ended."""
         now = time.time()
         if not record.faults.restarts:
             return self._put(record, state=JobState.FAILED, ended=now, error=record.faults.error)
@@ -228,7 +229,7 @@ class Engine:
 
     def _put(self, record: Record, **changes: Any) -> Record:
         with self._lock:
-            # Keeps what another thread has changed in the meantime.
+            # Read the record again, to keep what another thread has changed in the meantime.
             changed = replace(self.store.get(record.key) or record, updated=time.time(), **changes)
             self.store.put(changed)
         if changed.state.terminal:
@@ -252,5 +253,5 @@ class Engine:
             except MlengineError as error:
                 log.warning("polling the jobs failed; retrying: %s", error)
             except Exception:
-                # For example a full disk. The thread must not end.
+                # The cause may be a full disk, for example. The thread must not end.
                 log.exception("polling the jobs failed; retrying")

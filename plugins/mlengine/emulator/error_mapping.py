@@ -1,4 +1,4 @@
-"""A job's failure as the emulated services report it, for clients that parse their messages."""
+"""Converts a job's failure to the form of the emulated services, for clients that parse their messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODES: Mapping[FailureCause, int] = {
     FailureCause.DEADLINE: 4,
     FailureCause.CANCELLED: 1,
 }
-# The services' own status of a cancelled job.
+# The status that the services report for a cancelled job.
 CANCELLED: Mapping[str, Any] = {"code": 1, "message": "CANCELED"}
 _ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
 _PREFIXES = {
@@ -35,14 +35,14 @@ _PREFIXES = {
 
 
 def of_failure(api: str, failure: Failure) -> dict[str, Any]:
-    """The failure as ``google.rpc.Status``: code and message.
+    """The failure as ``google.rpc.Status``, with code and message.
 
-    :param api: whose name of a replica is used.
+    :param api: the API whose name for the replica is used.
     """
     if failure.cause is FailureCause.CANCELLED:
         message = str(CANCELLED["message"])
     elif failure.replica is not None and failure.exit_code is not None:
-        # A process that signal N ended has exit code 128 + N in a container.
+        # In a container, a process that was ended by signal N has exit code 128 + N.
         status = 128 - failure.exit_code if failure.exit_code < 0 else failure.exit_code
         message = f"The replica {_name(api, failure.replica)} exited with a non-zero status of {status}."
     else:

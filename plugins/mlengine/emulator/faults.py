@@ -1,7 +1,7 @@
 """Scripted faults: failures of a network or a service that the emulator reproduces on request.
 
-A script is a list of faults. Each fault applies to a number of calls of its method, in the order of the list. A fault
-that was not triggered is reported, because a test that scripted it did not test it.
+A script is a list of faults. Each fault applies to a number of calls of its method, in the order of the list. Faults
+that were not triggered are reported, because a test that scripts such a fault does not test it.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ _ONLY = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault.
+    """One scripted fault.
 
     :param method: one of :data:`METHODS`, or ``*`` for every method.
     :param action: one of :data:`ACTIONS`.
     :param times: the number of calls that the fault applies to.
-    :param skip: the number of calls before the first of those.
-    :param per_minute: of a quota, which applies to all calls.
+    :param skip: the number of calls before the first one that the fault applies to.
+    :param per_minute: the calls per minute of a quota, which applies to all calls.
     """
 
     method: str
@@ -80,7 +80,7 @@ class Fault:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Read a fault.
+        """Read a fault from JSON.
 
         :raises EmulatorApiError: a field is missing, unknown or invalid.
         """
@@ -102,8 +102,8 @@ class Fault:
 
     @property
     def refusal(self) -> tuple[str, str] | None:
-        """Status and message of a call that the fault refuses; ``None`` if it refuses none."""
-        if self.action == "quota":  # the service gives no Retry-After
+        """The status and message of a call that the fault rejects; ``None`` if it does not reject calls."""
+        if self.action == "quota":  # the service sends no Retry-After
             metric = "quota metric 'Read requests' and limit 'Read requests per minute'"
             return "RESOURCE_EXHAUSTED", f"Quota exceeded for {metric}: {self.per_minute}."
         return (self.status, self.message) if self.action == "status" else None
@@ -116,8 +116,8 @@ class Fault:
 def read_faults(data: Any, source: str) -> list[Fault]:
     """Read a list of faults.
 
-    :param source: where the list is from, for the message.
-    :raises EmulatorApiError: it is not a list, or contains an invalid fault.
+    :param source: the origin of the list, for error messages.
+    :raises EmulatorApiError: the data is not a list, or contains an invalid fault.
     """
     if not isinstance(data, list):
         raise EmulatorApiError(f"{source}: not a list of faults", hint="write '- {method: …, action: …}' items")
@@ -125,7 +125,7 @@ def read_faults(data: Any, source: str) -> list[Fault]:
 
 
 class FaultScript:
-    """The faults that remain, and all calls so far. Thread-safe."""
+    """The remaining faults, and all calls so far. Thread-safe."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._lock = threading.Lock()
@@ -141,7 +141,7 @@ class FaultScript:
     def match(self, method: str, project: str = "") -> list[Fault]:
         """Record a call of ``method`` and return the faults that it triggers, at most one of each action.
 
-        :param project: whose quotas the call counts towards.
+        :param project: the project whose quotas the call counts towards.
         """
         triggered: list[Fault] = []
         with self._lock:
@@ -161,7 +161,7 @@ class FaultScript:
         return triggered
 
     def unused(self) -> list[Fault]:
-        """The faults that calls have not triggered as often as scripted. A quota need not be exceeded."""
+        """The faults that were triggered less often than scripted. A quota need not be exceeded."""
         with self._lock:
             return [fault for fault in self._remaining if fault.action != "quota"]
 
@@ -201,7 +201,7 @@ def _check_field(data: Mapping[str, Any], name: str, value: Any) -> None:
     valid, expected = _CHECKS[name]
     try:
         accepted = valid(value)
-    except TypeError:  # a list or a mapping, which no set contains
+    except TypeError:  # a list or a mapping, which cannot be in a set
         accepted = False
     if accepted:
         return

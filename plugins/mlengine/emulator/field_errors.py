@@ -1,8 +1,8 @@
-r"""Errors of single fields in the words of the services, which name fields in snake_case.
+r"""Errors of single fields, with the messages of the services, which name fields in snake_case.
 
 Vertex AI's format is known from public reports:
-``List of found errors:\t1.Field: job_spec.worker_pool_specs[0].machine_spec.machine_type; Message: …\t``. Fields of a
-job's spec are named from ``job_spec`` on, those of a resource with its name:
+``List of found errors:\t1.Field: job_spec.worker_pool_specs[0].machine_spec.machine_type; Message: …\t``. Paths of a
+job spec's fields begin with ``job_spec``; those of a resource begin with the resource's name:
 ``training_pipeline.model_to_upload.labels``. The services list all errors of a request; the emulator lists the first
 one.
 """
@@ -24,7 +24,7 @@ _FIELD = re.compile(r"(?P<path>[A-Za-z]\w*(?:\.[^\s:]+|\[\d+\])*): (?P<what>.+)"
 
 
 def snake(path: str) -> str:
-    """``jobSpec.workerPoolSpecs[0]`` → ``job_spec.worker_pool_specs[0]``."""
+    """A field's path in snake_case: ``jobSpec.workerPoolSpecs[0]`` → ``job_spec.worker_pool_specs[0]``."""
     return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda hit: "_" + hit[0].lower(), path)
 
 
@@ -36,9 +36,9 @@ def vertex(field: str, message: str, hint: str = "") -> EmulatorApiError:
 
 
 def vertex_of(error: JobFileError, where: str) -> EmulatorApiError:
-    """The same for an error of the job file's checks.
+    """Vertex AI's error for an error of the job file's checks.
 
-    :param where: the name that the checks used for the request: the resource's in the API.
+    :param where: the name that the checks used for the request, which is the resource's name in the API.
     """
     path, what = _split(error, where)
     in_spec = path.partition(".")[0] == "jobSpec"
@@ -63,7 +63,7 @@ def mlengine_of(error: JobFileError, where: str = "job") -> EmulatorApiError:
 def unknown(name: str, parent: str, hint: str = "") -> EmulatorApiError:
     """The error of Google's API front end for a field that does not exist.
 
-    :param name: as the client wrote it.
+    :param name: the field's name as the client wrote it.
     :param parent: the path of the message that has no such field; empty for the request.
     """
     place = snake(parent)
@@ -75,7 +75,7 @@ def unknown(name: str, parent: str, hint: str = "") -> EmulatorApiError:
 def invalid(path: str, type_name: str, shown: str) -> EmulatorApiError:
     """The error of Google's API front end for a value of the wrong type.
 
-    :param path: of the field, in snake_case.
+    :param path: the path of the field, in snake_case.
     :param shown: the value as JSON.
     """
     message = f"Invalid value at '{path}' ({type_name}), {shown}"
@@ -83,7 +83,7 @@ def invalid(path: str, type_name: str, shown: str) -> EmulatorApiError:
 
 
 def _split(error: JobFileError, where: str) -> tuple[str, str]:
-    """Path and description of an error of :class:`~mlengine.core.job_file.located.Located`."""
+    """The path and the description in an error of :class:`~mlengine.core.job_file.located.Located`."""
     text = error.message.removeprefix(f"{where}: ")
     match = _FIELD.fullmatch(text)
     return (match["path"], match["what"]) if match else ("", text)

@@ -1,12 +1,12 @@
-"""The filters of the list methods: AIP-160, as far as the services document it.
+"""Parses the filters of the list methods, which are AIP-160 as far as the services document it.
 
 ``OR`` binds tighter than ``AND``: ``a=1 AND b=2 OR c=3`` is ``a=1 AND (b=2 OR c=3)``. Two restrictions in a row mean
-``AND``. ``NOT`` and ``-`` negate one restriction or one pair of parentheses. ``field:value`` is "has", with ``*`` as a
-wildcard; ``labels.key:*`` and ``labels:key`` mean that the key exists. Times are compared as times, other values as
-strings, with regard to case.
+``AND``. ``NOT`` and ``-`` negate one restriction or one pair of parentheses. ``field:value`` is the operator "has",
+with ``*`` as a wildcard; ``labels.key:*`` and ``labels:key`` mean that the key exists. Times are compared as times, and
+other values as case-sensitive strings.
 
-A value without a field, a function, a field that the method does not document, and an operator that it does not
-document for the field are refused. Cloud Logging has another language: :mod:`mlengine.emulator.logging_query`.
+The parser rejects values without a field, functions, fields that the method does not document, and operators that it
+does not document for the field. Cloud Logging has another language: :mod:`mlengine.emulator.logging_query`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-# A value may contain colons, as times do, and begin with a sign.
+# A value may contain colons, as in times, and begin with a sign.
 _VALUE = re.compile(r"""\s*(?P<value>[^\s()"'=<>!:,][^\s()"'=<>!,]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _KEYWORDS = frozenset({"AND", "OR", "NOT"})
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
@@ -57,7 +57,7 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
 class Filter:
     """A condition on a resource. The empty filter matches every resource.
 
-    :param matches: whether a resource matches, given a function that returns the value of a field.
+    :param matches: returns whether a resource matches, given a function that returns the value of a field.
     :param restrictions: the fields that the filter names, with their operators.
     """
 
@@ -66,9 +66,9 @@ class Filter:
 
 
 def parse(text: str, fields: Collection[str] | None = None, allowed: Mapping[str, str] | None = None) -> Filter:
-    """Read a filter.
+    """Parse a filter.
 
-    :param fields: the fields that it may name, in addition to ``labels.*``; ``None`` allows all.
+    :param fields: the fields that the filter may name, in addition to ``labels.*``; ``None`` allows all.
     :param allowed: the operators of each field, by its name in snake_case; ``None`` allows all.
     :raises EmulatorApiError: the filter is invalid, or uses another field or operator.
     """
@@ -110,7 +110,10 @@ class _Parser:
         return found
 
     def _all(self) -> Filter:
-        """``AND``, which may be omitted. Sequences bind tighter than ``AND``, and mean the same."""
+        """Parse restrictions joined by ``AND``, which may be omitted.
+
+        Sequences bind tighter than ``AND``, and mean the same.
+        """
         parts = [self._any()]
         while self._peek() not in {None, ("paren", ")")}:
             self._accept("AND")
@@ -166,7 +169,7 @@ def _restriction(name: str, operator: str, value: str) -> Filter:
     if name == "labels" and operator == ":":
         name, value = f"labels.{value}", "*"
     test = _test(name, operator, value)
-    # A missing field is unlike any value.
+    # A missing field is different from any value.
     return Filter(lambda get: _holds(get(name), test, missing=operator == "!="), frozenset({(name, operator)}))
 
 
@@ -197,7 +200,7 @@ def _seconds(stamp: str) -> float:
 
 
 def _name(member: str) -> str:
-    """A path without the quotation marks around its parts: ``labels."a key"``."""
+    """A path without the quotation marks around its parts, as in ``labels."a key"``."""
     return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda hit: _unquoted(hit[0]), member)
 
 

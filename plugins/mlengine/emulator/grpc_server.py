@@ -1,8 +1,8 @@
-"""Vertex AI's JobService and PipelineService over gRPC: the same methods as over REST.
+"""Vertex AI's JobService and PipelineService over gRPC, with the same methods as over REST.
 
 Google's asynchronous client and the Google provider's triggers have no REST transport. A connection that a fault resets
-is reported as UNAVAILABLE, as gRPC clients report it. Imported only if gRPC is enabled, because gRPC and the generated
-messages take seconds to import.
+is reported as UNAVAILABLE, as gRPC clients report it. This module is imported only if gRPC is enabled, because gRPC and
+the generated messages take seconds to import.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _QUERY = {"page_size": "pageSize", "page_token": "pageToken", "read_mask": "read
 
 @dataclass(frozen=True)
 class _Method:
-    """One method.
+    """One gRPC method and its REST equivalent.
 
-    :param request_type: the message of the request.
-    :param response_type: the message of the response.
-    :param verb: the HTTP method of the same method over REST.
-    :param collection: the resources' part of its path.
-    :param suffix: the end of its path.
+    :param request_type: the message class of the request.
+    :param response_type: the message class of the response.
+    :param verb: the HTTP method of the REST equivalent.
+    :param collection: the part of the REST path that names the collection.
+    :param suffix: the end of the REST path.
     :param resource: the field of the request that is the body over REST.
     """
 
@@ -47,7 +47,7 @@ class _Method:
     resource: str = ""
 
     def request(self, message: Any) -> tuple[str, Request]:
-        """The path and the request of the same call over REST."""
+        """The path and the request of the equivalent REST call."""
         from google.protobuf import json_format
 
         data: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
@@ -68,12 +68,12 @@ class GrpcServer:
         import grpc  # type: ignore[import-untyped,unused-ignore]
 
         self._routes, self._script, self._effects = routes, script, effects
-        # gRPC sets SO_REUSEPORT by default: a second server on the port would get some of the calls.
+        # gRPC sets SO_REUSEPORT by default, so that a second server on the port would get some of the calls.
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         for service, methods in zip(_SERVICES, (_job_methods(), _pipeline_methods()), strict=True):
             handlers = {name: self._handler(name, method) for name, method in methods.items()}
             self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
-        # gRPC's own error does not say why it cannot open the port.
+        # Try the port first, because gRPC's own error does not say why it cannot open the port.
         listener.listen(host, port).close()
         try:
             self.port = int(self._server.add_insecure_port(listener.address_of(host, port)))
@@ -86,7 +86,7 @@ class GrpcServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Release the port; calls in progress have a second to end."""
+        """Release the port. Calls in progress have one second to end."""
         self._server.stop(grace=1).wait()
 
     def _handler(self, name: str, method: _Method) -> Any:
@@ -160,8 +160,8 @@ def _pipeline_methods() -> dict[str, _Method]:
 def _methods(kind: str, message: Any, service: Any) -> dict[str, _Method]:
     """The methods of a type of resource.
 
-    :param message: its class.
-    :param service: the module of the service's requests and responses.
+    :param message: the message class of the resource.
+    :param service: the module with the service's request and response classes.
     """
     from google.cloud.aiplatform_v1.types import operation  # noqa: TID251 - the API's messages
     from google.longrunning import operations_pb2  # type: ignore[import-untyped,unused-ignore]

@@ -1,4 +1,4 @@
-"""Google's conventions over HTTP: errors, query parameters, pages and field masks. The same for all APIs."""
+"""Google's HTTP conventions for errors, query parameters, pages and field masks. They are the same for all APIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mlengine.core.errors import EmulatorApiError, JobFileError, MlengineError
 
-# google.rpc.Code by name, as HTTP.
+# The HTTP status of each google.rpc.Code, by name.
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -27,7 +27,7 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-# Every method of Google's accepts these.
+# Query parameters that every method of Google's APIs accepts.
 _SYSTEM_PARAMETERS = frozenset(
     {"alt", "$alt", "key", "prettyPrint", "fields", "quotaUser", "access_token", "oauth_token", "uploadType"}
     | {"upload_protocol", "callback", "$.xgafv", "$prettyPrint", "$unique"}
@@ -39,12 +39,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Request:
-    """The input of a method.
+    """The input of an API method.
 
     :param path: the variable parts of the URL's path, by name.
     :param query: the query parameters.
-    :param enums_as_numbers: the client reads enums as numbers.
-    :param stuck: a scripted fault: keep the created job PENDING.
+    :param enums_as_numbers: whether the client requests enums as numbers.
+    :param stuck: whether a scripted fault keeps the created job PENDING.
     :param faults: the scripted faults that the call has triggered (:class:`~mlengine.emulator.faults.Fault`).
     """
 
@@ -56,13 +56,13 @@ class Request:
     faults: Sequence[Any] = ()
 
     def json(self) -> dict[str, Any]:
-        """The body.
+        """The body as a JSON object.
 
         :raises EmulatorApiError: the body is not a JSON object.
         """
         try:
             data = json.loads(self.body or b"{}", parse_constant=_not_json)
-            json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate cannot be stored or sent
+            json.dumps(data, ensure_ascii=False).encode()  # raises for a lone surrogate, which cannot be stored or sent
         except (ValueError, RecursionError) as error:
             raise EmulatorApiError(f"Invalid JSON payload received. {error}") from error
         if not isinstance(data, dict):
@@ -72,7 +72,7 @@ class Request:
     def only(self, *names: str) -> None:
         """Reject query parameters that the method does not have.
 
-        :raises EmulatorApiError: there is one.
+        :raises EmulatorApiError: the request has such a parameter.
         """
         for name in self.query:
             if name not in names and name not in _SYSTEM_PARAMETERS:
@@ -102,13 +102,13 @@ def status_of(error: MlengineError) -> str:
     """The name of the ``google.rpc.Code`` of an error."""
     if isinstance(error, EmulatorApiError):
         return error.status
-    if isinstance(error, JobFileError):  # a job outside of the limits in mlengine.core.limits
+    if isinstance(error, JobFileError):  # the job exceeds the limits in mlengine.core.limits
         return "INVALID_ARGUMENT"
     return "UNAVAILABLE" if error.retryable else "INTERNAL"
 
 
 def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of an error."""
+    """The HTTP status and the body of an error response."""
     status = status_of(error)
     code = HTTP_STATUS[status]
     body: dict[str, Any] = {"code": code, "message": str(error), "status": status}
@@ -118,7 +118,7 @@ def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
 
 
 def error_details(error: MlengineError) -> list[dict[str, Any]]:
-    """The details of an error: the field that is invalid, as ``google.rpc.BadRequest``."""
+    """The details of an error: the invalid field, as ``google.rpc.BadRequest``."""
     violation = error.violation if isinstance(error, EmulatorApiError) else None
     if violation is None:
         return []
@@ -133,7 +133,7 @@ def page(
 
     :param size: the requested page size, an integer or a string of digits; empty or 0 for the default.
     :param token: the page token of the request; empty for the first page.
-    :param limit: the largest page size. The services use it if a request has a larger size.
+    :param limit: the largest page size. As in the services, it is used if a request asks for a larger size.
     :param default: the page size if none is requested; ``None`` for ``limit``.
     :raises EmulatorApiError: the size or the token is invalid.
     """
@@ -144,17 +144,17 @@ def page(
 
 
 def list_response(name: str, items: Sequence[Mapping[str, Any]], token: str) -> dict[str, Any]:
-    """A page of a list. As in all JSON of Google's services, what is empty is left out.
+    """The response of a list method. As in all JSON of Google's services, empty fields are left out.
 
-    :param token: of the next page; empty on the last.
+    :param token: the token of the next page; empty on the last page.
     """
     return {**({name: list(items)} if items else {}), **({"nextPageToken": token} if token else {})}
 
 
 def page_size(size: Any) -> int:
-    """A page size as a query parameter or a JSON field has it; 0 if none is given.
+    """Parse a page size from a query parameter or a JSON field; 0 if none is given.
 
-    :raises EmulatorApiError: it is not an int32 of 0 or more.
+    :raises EmulatorApiError: the value is not an int32 of at least 0.
     """
     if size is None or size == "":
         return 0

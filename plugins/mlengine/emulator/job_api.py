@@ -1,4 +1,4 @@
-"""What the job APIs have in common: creating a job, its times, and lists with filters and pages."""
+"""Common code of the job APIs: creating a job, its times, and lists with filters and pages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class JobApi:
     """The methods of one API. Each takes a :class:`~mlengine.emulator.http.Request` and returns JSON.
 
     :param engine: the jobs.
-    :param storage: where the emulator stores the package of its replica adapter.
-    :param bucket: for the logs of jobs that name no bucket.
+    :param storage: the client for uploading the package of the replica adapter.
+    :param bucket: the bucket for the logs of jobs that name no bucket.
     """
 
     name: str
@@ -44,9 +44,9 @@ class JobApi:
         """Create a job.
 
         :param body: the job as the client sent it.
-        :param submission: what the backend gets.
+        :param submission: the submission for the backend.
         :param notes: messages for the job's log.
-        :raises EmulatorApiError: ALREADY_EXISTS.
+        :raises EmulatorApiError: ALREADY_EXISTS if there is a job with the id.
         """
         now = time.time()
         project, region = parent_of(request)
@@ -66,7 +66,7 @@ class JobApi:
         return self._engine.create(record)
 
     def _page(self, request: Request, jobs: list[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], str]:
-        """One page of the jobs that the request's filter matches, and the next page's token."""
+        """One page of the jobs that match the request's filter, and the token of the next page."""
         query = request.query
         allowed = VERTEX_OPERATORS if self.name == VERTEX else None
         condition = parse(query.get("filter", ""), frozenset(self.filters), allowed)
@@ -81,9 +81,9 @@ class JobApi:
 
 
 def parent_of(request: Request) -> tuple[str, str]:
-    """Project and location of a request; the location is empty for ML Engine, whose jobs belong to a project.
+    """The project and location of a request. The location is empty for ML Engine, whose jobs belong to a project.
 
-    :raises EmulatorApiError: one of them is not a valid name.
+    :raises EmulatorApiError: the project or the location is not a valid name.
     """
     project, location = request.path["project"], request.path.get("location", "")
     if not _PROJECT.fullmatch(project):
@@ -94,6 +94,6 @@ def parent_of(request: Request) -> tuple[str, str]:
 
 
 def times(record: Record) -> dict[str, str]:
-    """The times of creation, start and end that have passed."""
+    """The times of the job's creation, start and end, each if it has happened."""
     moments = {"createTime": record.created, "startTime": record.started, "endTime": record.ended}
     return {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}

@@ -1,6 +1,6 @@
-"""What scripted faults make of one job: how long it waits, how often the service restarts it, how it ends.
+"""The effects of scripted faults on one job: how long it waits, how often the service restarts it, how it ends.
 
-The state is part of the job's record, so that it is kept over a restart of the emulator.
+The state is part of the job's record, so that it survives a restart of the emulator.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ CODES: Mapping[str, int] = {
     "UNAVAILABLE": 14,
     "UNAUTHENTICATED": 16,
 }
-# As users of the service quote them.
+# The message as users of the service quote it.
 _STOCKOUT = "Resources are insufficient in region: {region}. Please try a different region."
 _MEMORY = "The replica {replica} ran out-of-memory and exited with a non-zero status of 9(SIGKILL)."
 
 
 @dataclass(frozen=True)
 class JobFaults:
-    """Times are in seconds since the epoch.
+    """The state of the faults of one job. Times are in seconds since the epoch.
 
-    :param submit_at: until then, the job waits.
-    :param restarts: how often the service will still restart the job: it ends the processes and waits for machines.
-    :param restarted: how often it has.
-    :param phase_seconds: how long the job runs before each of these restarts, and how long it waits then; also how long
-        it runs before ``error``.
-    :param runs_since: since when it has been running after its last start.
+    :param submit_at: the job waits until this time.
+    :param restarts: how often the service will still restart the job, by ending its processes and waiting for machines.
+    :param restarted: how often the service has already restarted the job.
+    :param phase_seconds: how long the job runs before each restart and waits after it; also how long it runs before
+        ``error``.
+    :param runs_since: the time of the job's last start.
     :param error: the ``google.rpc.Status`` with which the job then ends as FAILED; ``None`` if it ends by itself.
-    :param ending: its processes are being ended, for a restart or for the error.
+    :param ending: whether the job's processes are being ended, for a restart or for the error.
     :param error_delay: how many seconds after the end of a failed job the service shows its error.
     """
 
@@ -62,10 +62,10 @@ class JobFaults:
 
     @classmethod
     def of(cls, faults: Sequence[Fault], now: float, region: str) -> Self:
-        """Those of a job that is created now.
+        """The faults of a job that is created now.
 
-        :param faults: what the create call has triggered.
-        :param region: for the messages of the service.
+        :param faults: the faults that the create call has triggered.
+        :param region: the region for the service's messages.
         """
         planned = cls()
         for fault in faults:
@@ -81,14 +81,14 @@ class JobFaults:
         return planned
 
     def while_running(self, now: float) -> JobFaults:
-        """The same, when the job is seen running: its processes may have to be ended now."""
+        """The next state for a running job, whose processes may have to be ended now."""
         if not self.restarts and self.error is None:
             return self
         since = now if self.runs_since is None else self.runs_since
         return replace(self, runs_since=since, ending=now - since >= self.phase_seconds)
 
     def after_restart(self, now: float) -> JobFaults:
-        """The same, when the job's processes have ended for a restart."""
+        """The next state after the job's processes have ended for a restart."""
         return replace(
             self,
             submit_at=now + self.phase_seconds,
@@ -100,7 +100,7 @@ class JobFaults:
 
 
 def _error(fault: Fault, region: str) -> dict[str, Any] | None:
-    """How the service reports the end that a fault makes; ``None`` if it makes none."""
+    """The service's status for a job that a fault ends; ``None`` if the fault does not end the job."""
     if fault.action == "stockout":
         return {"code": CODES["RESOURCE_EXHAUSTED"], "message": _STOCKOUT.format(region=region)}
     if fault.action == "out-of-memory":

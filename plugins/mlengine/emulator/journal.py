@@ -1,8 +1,8 @@
-"""Collects the log lines of all jobs in the log store: the backend's, and the service's own.
+"""Collects the log lines of all jobs in the log store: lines from the backend, and the service's own messages.
 
 The service logs what it does with a job, as entries of the task ``service``. Lines of a replica's stderr have the
-severity ERROR, whatever they say: libraries that log or show progress on stderr log errors on the real service too.
-Does not: write entries of clients, or store those of other resources.
+severity ERROR, whatever their content: on the real service, too, output of libraries to stderr is logged as errors. It
+does not accept entries from clients, and does not store entries of other resources.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVICE = "service"
 _LINES = 5000  # lines of a job that are read from the backend at once
 _INFO, _ERROR = fields.SEVERITIES["INFO"], fields.SEVERITIES["ERROR"]
 _ML_TASKS = {Role.CHIEF: "master-replica", Role.WORKER: "worker-replica", Role.PS: "ps-replica"}
-# The service's messages up to each stage of a job, as public logs of both services show them.
+# The stages of a job, each with messages of the service that are known from public logs of both services.
 _CREATED, _PREPARING, _RUNNING, _ENDED = 1, 2, 3, 4
 _PROVISIONING = (
     "Vertex AI is provisioning job running framework. First time usage might take couple of minutes,"
@@ -66,7 +66,7 @@ _LAST_MESSAGES = {JobState.SUCCEEDED: "Job completed successfully.", JobState.FA
 class Journal:
     """The log of all jobs.
 
-    :param folder: of the log store, and of the files that earlier versions wrote instead (``JOB.jsonl``).
+    :param folder: the folder of the log store, and of the files that earlier versions wrote instead (``JOB.jsonl``).
     :raises EmulatorError: the log store cannot be opened.
     """
 
@@ -74,7 +74,7 @@ class Journal:
         self._backend, self._folder = backend, folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = LogStore(folder / "entries.sqlite3")
-        # Backend jobs that another one has replaced. A thread may still have a record that names one.
+        # Backend jobs that were replaced by another one. A thread may still have a record that names one of them.
         self._finished: set[str] = set()
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
@@ -87,14 +87,14 @@ class Journal:
         return self.store.find(_name(record))
 
     def collect(self, record: Record, seconds: float | None = None) -> bool:
-        """Store the lines that are new. Returns whether all have been stored.
+        """Store new lines. Returns whether all of them have been stored.
 
         :param record: the job with its current state.
         :param seconds: stop after this time, or when all lines are stored.
         :raises BackendUnavailableError: the backend cannot be reached.
         """
         name = _name(record)
-        # Another thread may be storing a long log. A page does not wait for it.
+        # Another thread may be storing a long log. A call with a time limit must not wait for it.
         if not self._locks[name].acquire(timeout=-1 if seconds is None else seconds):
             return False
         try:
@@ -104,7 +104,7 @@ class Journal:
 
     def _collect(self, record: Record, name: str, deadline: float | None) -> bool:
         stored = self.store.find(name) or self._create(record, name)
-        # A backend elsewhere may receive lines after the end of a job.
+        # A backend on another host may receive lines after the end of a job.
         if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
             return True
         self._announce(record, stored)
@@ -120,7 +120,7 @@ class Journal:
         return True
 
     def start_again(self, record: Record) -> None:
-        """Store what is left of the log of the record's backend job. The next lines are those of another one."""
+        """Store the rest of the log of the record's backend job. Later lines come from another backend job."""
         name = _name(record)
         with self._locks[name]:
             self.collect(record)
@@ -129,7 +129,7 @@ class Journal:
                 self._finished.add(record.handle.name)
 
     def write(self, record: Record, text: str, severity: int = _INFO) -> None:
-        """Store a line of the service."""
+        """Store a message of the service."""
         name = _name(record)
         with self._locks[name]:
             stored = self.store.find(name) or self._create(record, name)
@@ -145,7 +145,7 @@ class Journal:
     def _announce(self, record: Record, stored: JobLog) -> None:
         """Store the service's messages up to the state of the job."""
         state = JobState.PREPARING if record.stuck and not record.state.terminal else record.state
-        # While a job is cancelled and afterwards, only its start tells how far it came.
+        # During and after a cancellation, only the start time shows which stage the job reached.
         reached = _STAGES.get(state, _CREATED if record.started is None else _RUNNING)
         if reached <= stored.stage:
             return
@@ -156,7 +156,7 @@ class Journal:
         self.store.append(stored, [_service_line(text) for text in texts], stored.cursor, stage=reached)
 
     def _announce_end(self, record: Record, stored: JobLog) -> None:
-        """Store the service's last messages, once."""
+        """Store the service's last messages, unless they have been stored."""
         if not record.state.terminal or stored.stage == _ENDED:
             return
         lines = []
@@ -169,7 +169,7 @@ class Journal:
         self.store.append(stored, lines, stored.cursor, stage=_ENDED)
 
     def _import(self, record: Record, stored: JobLog, path: Path) -> None:
-        """Move the lines of a file of an earlier version to the store, with their times and ids."""
+        """Move the lines from an earlier version's file to the store, with their times and ids."""
         rows: list[tuple[int, int, str, str]] = []
         cursor: dict[str, Any] = {}
         try:
@@ -199,7 +199,7 @@ def _lines(record: Record, lines: Sequence[LogLine]) -> list[Lines]:
 
 @cache
 def _task(api: str, replica: str) -> str:
-    """The service's name of a replica."""
+    """The service's name for a replica."""
     role, _, index = replica.rpartition("-")
     tasks = POOL_NAMES if api == VERTEX else _ML_TASKS
     return f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else SERVICE
@@ -210,13 +210,13 @@ def _service_line(text: str, severity: int = _INFO) -> Lines:
 
 
 def _storable(text: str) -> str:
-    """The text without lone surrogates, which JSON may contain and UTF-8 cannot."""
+    """``text`` without lone surrogates, which are valid in JSON but not in UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _batches(path: Path) -> list[dict[str, Any]]:
     texts = path.read_text("utf-8").split("\n")
-    # A process that was killed while it wrote left an incomplete last line. Its lines are read from the backend again.
+    # A process that was killed while writing has left an incomplete last line, which is read from the backend again.
     return [json.loads(text) for text in texts[:-1] if text]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with JSON that is not a protobuf message, in the words of Google's API front end.
+"""Finds the error in JSON that is not a valid protobuf message, and reports it like Google's API front end.
 
 Protobuf's own errors name the field in camelCase, or not at all.
 """
@@ -19,8 +19,8 @@ _MAX_VALUE = 200  # characters of a value in a message
 def find_problem(data: Mapping[str, Any], kind: Any, path: str) -> EmulatorApiError | None:
     """The error of the first field that is unknown, or whose value has the wrong type; ``None`` if none is found.
 
-    :param kind: the message's class.
-    :param path: the message's field in the request, in snake_case; empty for the request itself.
+    :param kind: the message class.
+    :param path: the path of the message in the request, in snake_case; empty for the request itself.
     """
     known = {name: field for field in kind.DESCRIPTOR.fields for name in (field.name, field.json_name)}
     for name, value in data.items():

@@ -1,4 +1,4 @@
-"""Opens the emulator's TCP ports. A port that another process uses is an error, for HTTP and gRPC alike."""
+"""Opens the emulator's TCP ports. A port that another process uses is an error, for both HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cannot_listen(host: str, port: int, error: OSError) -> EmulatorError:
 def check_port(port: int) -> int:
     """Return ``port`` if it is in range.
 
-    :raises EmulatorError: it is not.
+    :raises EmulatorError: the port is out of range.
     """
     if not 0 <= port <= MAX_PORT:
         raise EmulatorError(f"port {port} is out of range", hint=f"use 1 to {MAX_PORT}, or 0 for a free port")

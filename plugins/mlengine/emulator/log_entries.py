@@ -1,8 +1,8 @@
-"""``entries:list`` of Cloud Logging, the method that clients read a job's log with.
+"""``entries:list`` of Cloud Logging, the method with which clients read a job's log.
 
-A page is read from the index of the log store. A filter that matches few of many entries ends a page early, as the
-service does that "did not have time to search all the possible log entries": with a token, and with few entries or
-none. So does a page whose newest lines have not been collected yet.
+A page is read from the index of the log store. If a filter matches few of many entries, a page ends early, with a token
+and few or no entries, as in the service when it "did not have time to search all the possible log entries". A page also
+ends early if its newest lines have not been collected yet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlengine.emulator.logging_query.syntax import parse
 from mlengine.emulator.records import Record
 
 DEFAULT_PAGE, LARGEST_PAGE = 50, 1000
-MAX_EXAMINED = 5_000  # entries that one call evaluates the filter for
+MAX_EXAMINED = 5_000  # entries for which one call evaluates the filter
 COLLECT_SECONDS = 0.02
 _MAX_RESOURCES = 100
 _FIELDS = frozenset({"resourceNames", "projectIds", "filter", "orderBy", "pageSize", "pageToken"})
@@ -42,8 +42,8 @@ _START: Key = (-1, 0, 0)
 class _Query:
     """A valid request.
 
-    :param after: the last entry of the pages before, in the order of the request; ``None`` on the first page.
-    :param digest: of what must be the same for all pages.
+    :param after: the last entry of the previous page, in the order of the request; ``None`` on the first page.
+    :param digest: the digest of the parameters that must be the same for all pages.
     """
 
     projects: frozenset[str]
@@ -58,7 +58,7 @@ class _Query:
 class _Stream:
     """A job's entries of one severity.
 
-    :param constant: by task, the beginning of an entry as JSON.
+    :param constant: for each task, the beginning of an entry as JSON.
     """
 
     number: int
@@ -74,11 +74,11 @@ def list_entries(
     body: Mapping[str, Any],
     refresh: Callable[[Sequence[Record]], Sequence[Record]],
 ) -> Rendered:
-    """``entries:list``.
+    """Handle a request to ``entries:list``.
 
     :param records: all jobs.
     :param body: the request.
-    :param refresh: returns records with their current states; called with those that the request can match.
+    :param refresh: returns records with their current states. It is called with the records that the request can match.
     :raises EmulatorApiError: a field of the request is unknown or invalid.
     """
     query = _read(body)
@@ -89,7 +89,7 @@ def list_entries(
         if record.project in query.projects and (ids is None or record.id.casefold() in ids)
     ]
     wanted = refresh(wanted)
-    # The newest entries are the first of a descending order: all must be there.
+    # In descending order, the newest entries come first, so all lines must have been collected.
     seconds = None if query.descending else COLLECT_SECONDS
     collected = [journal.collect(record, seconds) for record in wanted]
     streams = [stream for record in wanted for stream in _streams(journal, record, query.plan)]
@@ -111,7 +111,7 @@ def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
 
 
 def _page(journal: Journal, streams: Iterable[_Stream], query: _Query) -> tuple[list[str], Key | None]:
-    """The entries of a page as JSON, and the last entry that was examined, if more may follow."""
+    """The entries of a page as JSON, and the key of the last examined entry if more may follow."""
     found: list[str] = []
     last: Key | None = None
     examined = 0
@@ -164,7 +164,7 @@ def _merged(
             yield stream, block
             yield from ((stream, other) for other in rest)
             return
-        # Up to the first line of another stream.
+        # Yield lines up to the first line of another stream.
         moment, place, other = map(abs, heads[0][0])
         count = block.before((moment, place), included=(number < other) is not descending)
         count = block.size - count if descending else count
@@ -174,7 +174,7 @@ def _merged(
 
 
 def _part(block: Block, begin: int, end: int, *, descending: bool) -> Block:
-    """The lines ``begin`` to ``end``, counted from the last line in descending order."""
+    """The lines ``begin`` to ``end`` of a block. In descending order, they are counted from the last line."""
     count = block.size
     return block.cut(count - end, count - begin) if descending else block.cut(begin, end)
 
@@ -257,19 +257,19 @@ class _Entries:
         moment, place = block.first()
         step = -1 if descending else 1
         self._moments = range(moment, moment + block.size)[::step]
-        self._place = place - moment  # of an entry, less its time
+        self._place = place - moment  # an entry's place minus its time
         self._texts = block.strings()[::step]
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def key(self, number: int) -> Key:
-        """The position of an entry."""
+        """The sort key of an entry."""
         moment = self._moments[number]
         return moment, moment + self._place, self._stream.number
 
     def matching(self, begin: int, end: int) -> list[str]:
-        """The entries from number ``begin`` to ``end`` that match, as JSON. Most of it is the same for all entries."""
+        """The matching entries from number ``begin`` to ``end``, as JSON, most of which is the same for all entries."""
         lines: Iterable[tuple[int, str]] = zip(self._moments[begin:end], self._texts[begin:end], strict=True)
         matches, constant, place = self._stream.range.matches, self._constant(), self._place
         if matches is not None:
@@ -281,7 +281,7 @@ class _Entries:
         ]
 
     def all(self) -> list[dict[str, Any]]:
-        """All entries."""
+        """All entries of the block."""
         return [self._entry(*line) for line in zip(self._moments, self._texts, strict=True)]
 
     def _constant(self) -> str:
@@ -295,7 +295,7 @@ class _Entries:
         return found
 
     def _entry(self, moment: int, text: str) -> dict[str, Any]:
-        """An entry, for filters that look at its fields."""
+        """One entry as a mapping, for filters that use its fields."""
         record, task = self._stream.record, self._task
         stamp = f"{_second(moment // 1_000_000)}{moment % 1_000_000:06d}Z"
         return {
@@ -315,5 +315,5 @@ class _Entries:
 
 @lru_cache(maxsize=64)
 def _second(moment: int) -> str:
-    """The beginning of a timestamp."""
+    """The beginning of a timestamp, up to its second."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.")

@@ -1,4 +1,4 @@
-"""What makes reading Cloud Logging inconvenient, as scripted faults: quotas, and searches that take several calls."""
+"""Limits of Cloud Logging as scripted faults: quotas, and searches that take several calls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SEARCHING = "searching."
 
 
 class Quotas:
-    """The calls of the last minute, by method and project. Not thread-safe."""
+    """The calls during the last minute, by method and project. Not thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._calls: dict[tuple[str, str], deque[float]] = {}
 
     def take(self, method: str, project: str, per_minute: int) -> bool:
-        """Count a call; ``False`` if it exceeds the quota. A refused call does not count."""
+        """Count a call. Returns ``False`` if it exceeds the quota; such a call does not count."""
         now = self._clock()
         calls = self._calls.setdefault((method, project), deque())
         while calls and calls[0] <= now - _WINDOW_SECONDS:
@@ -34,7 +34,7 @@ class Quotas:
 
 
 def project_of(path: Mapping[str, str], body: bytes) -> str:
-    """The project of a request: of its path, or the first one whose logs it reads."""
+    """The project of a request, from its path, or else the first project whose logs it reads."""
     if "project" in path:
         return path["project"]
     try:
@@ -45,12 +45,12 @@ def project_of(path: Mapping[str, str], body: bytes) -> str:
 
 
 def unfinished_search(request: Request) -> dict[str, Any]:
-    """The response of ``entries:list`` that "did not have time to search all": no entries, and a token to go on."""
+    """The response of an ``entries:list`` call that "did not have time to search all": no entries, and a page token."""
     return {"nextPageToken": _SEARCHING + str(resumed_search(request.json()).get("pageToken", ""))}
 
 
 def resumed_search(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request without what :func:`unfinished_search` put before its token."""
+    """The request with the original page token, without the prefix from :func:`unfinished_search`."""
     token = body.get("pageToken")
     if not isinstance(token, str) or not token.startswith(_SEARCHING):
         return dict(body)

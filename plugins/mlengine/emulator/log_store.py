@@ -1,4 +1,4 @@
-"""The log lines of all jobs on disk: an SQLite database.
+"""Stores the log lines of all jobs in an SQLite database.
 
 ::
 
@@ -6,16 +6,16 @@
     streams(number, job, severity)                     one for each severity that a job has logged
     blocks(stream, time, place, count, task, texts)    consecutive lines of a replica, in the order of reading
 
-A block has up to :data:`BLOCK_LINES` lines, one JSON string per line of ``texts``, as responses contain them. Its lines
-have consecutive times and places, from those of the first line on. So a page of entries is a few rows, however many
-lines there are.
+A block has up to :data:`BLOCK_LINES` lines, one JSON string per line of ``texts``, as responses contain them. The lines
+have consecutive times and places, beginning with those of the first line. Therefore a page of entries is only a few
+rows, however many lines there are.
 
-Lines and the cursor after them are written in one transaction: a process that is killed loses none and stores none
-twice. After a power failure, the last lines may be missing together with the cursor after them; they are read from the
-backend again, with new timestamps.
+Lines and the cursor after them are written in one transaction, so that a killed process neither loses lines nor stores
+them twice. After a power failure, the last lines may be missing, together with their cursor. They are then read from
+the backend again, with new timestamps.
 
-Each line has a later timestamp than all lines before it, of all jobs. A client that reads from the time or from the
-page token of the last line that it got therefore misses none.
+Each line has a later timestamp than all earlier lines of all jobs. A client that continues from the time or page token
+of its last line therefore misses none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CREATE TABLE streams (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, severity
 {_BLOCKS}
 """
 _INSERT = "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)"
-# The block that may contain a position.
+# The query for the block that may contain a position.
 _START = (
     "SELECT time, place FROM blocks WHERE stream = ? AND (time, place) <= (?, ?) ORDER BY time DESC, place DESC LIMIT 1"
 )
@@ -69,8 +69,8 @@ Position = tuple[int, int]  # time in microseconds, place
 class Lines(NamedTuple):
     """Consecutive lines to store.
 
-    :param severity: a rank of :data:`mlengine.emulator.logging_query.fields.SEVERITIES`.
-    :param task: the replica as the service names it.
+    :param severity: the severity, a rank in :data:`mlengine.emulator.logging_query.fields.SEVERITIES`.
+    :param task: the service's name for the replica.
     """
 
     severity: int
@@ -81,8 +81,9 @@ class Lines(NamedTuple):
 class Block(NamedTuple):
     """Consecutive stored lines: those from ``begin`` to ``end`` of ``texts``.
 
-    :param time: of the first line of ``texts``, in microseconds since the epoch. Each further line is one later.
-    :param place: of the first line of ``texts`` in the job's log.
+    :param time: the time of the first line of ``texts``, in microseconds since the epoch. Each further line is one
+        microsecond later.
+    :param place: the place of the first line of ``texts`` in the job's log.
     :param texts: each line as a JSON string, separated by line feeds.
     """
 
@@ -99,7 +100,7 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many lines it has."""
+        """The number of lines in the block."""
         return self.end - self.begin
 
     def first(self) -> Position:
@@ -111,7 +112,7 @@ class Block(NamedTuple):
         return self.time + self.end - 1, self.place + self.end - 1
 
     def cut(self, begin: int, end: int) -> Block:
-        """The lines from number ``begin`` to ``end`` of this block's lines; both may be out of range."""
+        """The block's lines from number ``begin`` to ``end``. Both may be out of range."""
         first = min(self.begin + max(0, begin), self.end)
         last = max(first, min(self.begin + end, self.end))
         if first == self.begin and last == self.end:
@@ -119,7 +120,7 @@ class Block(NamedTuple):
         return Block(self.time, self.place, self.task, self.texts, first, last)
 
     def before(self, position: Position, *, included: bool) -> int:
-        """How many lines are before a position, or at it if that is ``included``."""
+        """The number of lines before a position; with ``included``, a line at the position counts too."""
         moment, place = self.first()
         count = position[0] - moment
         count += place + count < position[1] + included
@@ -130,10 +131,10 @@ class Block(NamedTuple):
 class JobLog:
     """The log of a job.
 
-    :param cursor: the backend's cursor after the lines that are stored.
-    :param lines: how many lines are stored.
-    :param stage: the last of the service's own messages that are stored.
-    :param streams: the numbers of its streams by severity.
+    :param cursor: the backend's cursor after the stored lines.
+    :param lines: the number of stored lines.
+    :param stage: the last stage whose messages of the service are stored.
+    :param streams: the numbers of the job's streams, by severity.
     """
 
     number: int
@@ -145,17 +146,17 @@ class JobLog:
 
 
 class LogStore:
-    """See the module's docstring. Thread-safe.
+    """The database of log lines; see the module's docstring. Thread-safe.
 
-    :param path: the database; created if it is missing.
-    :raises EmulatorError: it cannot be opened, is not a log store, or another version wrote it.
+    :param path: the database file, which is created if it is missing.
+    :raises EmulatorError: the file cannot be opened, is not a log store, or was written by another version.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.RLock()
         self._jobs: dict[str, JobLog] = {}
         try:
-            # Autocommit: transactions are explicit.
+            # Autocommit, because transactions are explicit.
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._open()
         except sqlite3.Error as error:
@@ -165,12 +166,12 @@ class LogStore:
             ) from error
 
     def close(self) -> None:
-        """Close the database. Safe to repeat."""
+        """Close the database. May be called more than once."""
         with self._lock:
             self._connection.close()
 
     def job(self, name: str) -> JobLog:
-        """The log of a job; created if it is missing."""
+        """The log of a job, which is created if it is missing."""
         with self._lock:
             found = self._jobs.get(name)
             if found is None:
@@ -190,9 +191,9 @@ class LogStore:
     def append(
         self, log: JobLog, lines: Sequence[Lines], cursor: Mapping[str, Any], *, stage: int | None = None
     ) -> None:
-        """Store lines, and the backend's cursor after them, at once.
+        """Store lines and the backend's cursor after them, in one transaction.
 
-        :raises EmulatorError: they cannot be written; nothing is stored.
+        :raises EmulatorError: the lines cannot be written; then nothing is stored.
         """
         with self._lock:
             first = max(time.time_ns() // 1000, self._latest + 1)
@@ -205,9 +206,9 @@ class LogStore:
     def restore(
         self, log: JobLog, rows: Sequence[tuple[int, int, str, str]], cursor: Mapping[str, Any], *, stage: int
     ) -> None:
-        """Store the lines of another format with the times that they had.
+        """Store lines from another format with their original times.
 
-        :param rows: time in microseconds, severity, task and text of each line, in their order.
+        :param rows: the time in microseconds, severity, task and text of each line, in order.
         """
         with self._lock:
             placed = [
@@ -219,8 +220,8 @@ class LogStore:
     def scan(self, stream: int, first: Position, last: Position, *, descending: bool = False) -> Iterator[Block]:
         """The lines of a stream from ``first`` to ``last``, both included, in order of time and place.
 
-        In descending order, the last block is the first; the lines of each block are in ascending order nevertheless.
-        Blocks are read in parts. Between them, no lock is held and lines may be added.
+        In descending order, the last block comes first, but the lines within each block are still in ascending order.
+        Blocks are read in batches. Between batches, no lock is held and lines may be added.
         """
         size = _FIRST_READ
         while first <= last:
@@ -237,7 +238,7 @@ class LogStore:
             size = min(4 * size, _LARGEST_READ)
 
     def _read(self, stream: int, first: Position, last: Position, size: int, *, descending: bool) -> list[Block]:
-        """Blocks with ``size`` lines or a little more; fewer only if there are no more."""
+        """Read blocks with about ``size`` lines: a few more, or fewer if there are no more."""
         found, count = [], 0
         with self._lock, closing(self._connection.cursor()) as cursor:
             start = cursor.execute(_START, (stream, *first)).fetchone() or first
@@ -255,7 +256,7 @@ class LogStore:
 
     def _open(self) -> None:
         execute = self._connection.execute
-        # Readers do not wait for the disk; see the docstring for what a power failure means.
+        # Readers do not wait for the disk. The module's docstring describes the effect of a power failure.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         application = execute("PRAGMA application_id").fetchone()[0]
@@ -280,7 +281,7 @@ class LogStore:
             self._latest = max(self._latest, latest[0] if latest else 0)
 
     def _convert(self) -> None:
-        """Convert the first format, which had a row for each line."""
+        """Convert a database of the first format, which had one row per line."""
         execute = self._connection.execute
         with self._transaction():
             execute(_BLOCKS)
@@ -295,7 +296,7 @@ class LogStore:
     ) -> None:
         """Store lines.
 
-        :param runs: time and place of the first line, and the lines.
+        :param runs: for each run of lines, the time and place of the first line, and the lines.
         """
         execute, streams = self._connection.execute, dict(log.streams)
         count = sum(len(lines.texts) for _, _, lines in runs)
@@ -330,7 +331,7 @@ class LogStore:
 def _blocks(
     stream: int, moment: int, place: int, task: str, texts: Sequence[str]
 ) -> Iterator[tuple[int, int, int, int, str, str]]:
-    """The rows of consecutive lines."""
+    """The database rows for consecutive lines."""
     if not texts:
         return
     size = max(1, min(BLOCK_LINES, BLOCK_CHARACTERS // max(1, *map(len, texts))))
@@ -340,9 +341,9 @@ def _blocks(
 
 
 def _runs(rows: Iterable[tuple[int, int, int, str, str]]) -> Iterator[tuple[int, int, Lines]]:
-    """Single lines as consecutive ones: time and place of the first line, and the lines.
+    """Group single lines into runs of consecutive lines, each with the time and place of its first line.
 
-    :param rows: severity or stream, time, place, task and text of each line, sorted.
+    :param rows: the severity or stream, time, place, task and text of each line, sorted.
     """
     moment, place, run = 0, 0, Lines(0, "", [])
     texts: list[str] = []

@@ -1,6 +1,6 @@
-"""Checks the machines of a ``CustomJobSpec`` as the service does: by its table of machine types and accelerators.
+"""Checks the machines of a ``CustomJobSpec`` as the service does, by its table of machine types and accelerators.
 
-The messages are known from public reports, except those of disks.
+The messages are known from public reports, except for those about disks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlengine.emulator import field_errors
 def check(pool: Located) -> None:
     """Check the machine and the disk of a worker pool.
 
-    :param pool: in canonical form.
+    :param pool: the worker pool in canonical form.
     :raises EmulatorApiError: the machine type is missing, is not offered, or cannot have the accelerators.
     """
     fields = pool.value.get("machineSpec")

@@ -1,6 +1,6 @@
-"""Vertex AI's protobuf messages: the emulator validates requests with them, as the service does.
+"""Vertex AI's protobuf messages, with which the emulator validates requests as the service does.
 
-Google's generated classes are imported on first use, which takes seconds; :func:`load` does it earlier.
+Google's generated classes are imported on first use, which takes seconds. :func:`load` imports them earlier.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def training_pipeline_type() -> Any:
 
 
 def load() -> None:
-    """Import the classes now, so that no request has to wait for it: clients may have short timeouts."""
+    """Import the classes now, so that no request waits for the import, because clients may have short timeouts."""
     for kind in (custom_job_type, custom_job_spec_type, training_pipeline_type, model_type, upload_model_request_type):
         kind()
 
@@ -71,7 +71,7 @@ def read_custom_job(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_training_pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A client's ``TrainingPipeline`` in the same form. ``trainingTaskInputs`` is as the client sent it.
+    """A client's ``TrainingPipeline`` in canonical form, except for ``trainingTaskInputs``, which is unchanged.
 
     :raises EmulatorApiError: a field is unknown, or a value has the wrong type.
     """
@@ -86,9 +86,9 @@ def _read(data: Mapping[str, Any], kind: Any, root: str, *outputs: str) -> dict[
 
 
 def with_numbers(resource: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """The same resource with enums as numbers, for clients that request them.
+    """The resource with enums as numbers, for clients that request them.
 
-    :param kind: the resource's class.
+    :param kind: the resource's message class.
     """
     return to_dict(parse(resource, kind), numbers=True)
 
@@ -98,7 +98,7 @@ class Mask:
 
     :param text: comma-separated paths such as ``name,jobSpec.scheduling``, in camelCase or snake_case. Empty or ``*``
         selects all fields.
-    :param kind: the message's class.
+    :param kind: the message class.
     :raises EmulatorApiError: the message has no field at one of the paths.
     """
 
@@ -127,7 +127,7 @@ class Mask:
 def parse(data: Mapping[str, Any], kind: Any, root: str = "") -> Any:
     """``data`` as a protobuf message.
 
-    :param root: the name of the field of the request that ``data`` is; empty for the request itself.
+    :param root: the name of the request's field that contains ``data``; empty for the request itself.
     :raises EmulatorApiError: a field is unknown, or a value has the wrong type.
     """
     from google.protobuf import json_format

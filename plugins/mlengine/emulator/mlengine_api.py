@@ -31,13 +31,13 @@ _FILTERS = {
 
 
 class MlengineApi(JobApi):
-    """The methods. Each raises :class:`EmulatorApiError` where the service responded with an error."""
+    """The methods of the API. Each raises :class:`EmulatorApiError` where the service responded with an error."""
 
     # "The default value is 20, and the maximum page size is 100."
     name, filters, limit, default = MLENGINE, _FILTERS, 100, 20
 
     def create(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.create."""
+        """Handle projects.jobs.create."""
         request.only()
         project, _ = parent_of(request)
         job, spec = mlengine_jobs.read(request.json())
@@ -45,26 +45,26 @@ class MlengineApi(JobApi):
         return render(self._take(request, job["jobId"], job, submission, notes))
 
     def get(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.get."""
+        """Handle projects.jobs.get."""
         request.only()
         return render(self._record(request))
 
     def list(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.list."""
+        """Handle projects.jobs.list."""
         request.only("filter", "pageSize", "pageToken")
         jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, *parent_of(request))]
         found, token = self._page(request, jobs)
         return list_response("jobs", found, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.cancel."""
+        """Handle projects.jobs.cancel."""
         request.only()
         request.json()
         self._engine.cancel(self._record(request))
         return {}
 
     def patch(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.patch. Only labels can be changed, and all of them at once."""
+        """Handle projects.jobs.patch. Only the labels can be changed, and only all of them together."""
         request.only("updateMask")
         mask = _update_mask(request.query.get("updateMask", ""))
         record, body = self._record(request), request.json()
@@ -105,8 +105,9 @@ def render(record: Record) -> dict[str, Any]:
 def _update_mask(text: str) -> set[str]:
     """The fields of an update.
 
-    :raises EmulatorApiError: there are none, or others than the two that the API's discovery document lists: "Currently
-        the only supported update masks are `labels` and `etag`." Single labels, such as ``labels.team``, are not.
+    :raises EmulatorApiError: the mask has no fields, or other fields than the two in the API's discovery document:
+        "Currently the only supported update masks are `labels` and `etag`." Single labels, such as ``labels.team``, are
+        not supported.
     """
     names = {name.strip() for name in text.split(",") if name.strip()}
     if not names:
@@ -119,8 +120,9 @@ def _update_mask(text: str) -> set[str]:
 
 
 def _check_etag(sent: Any, record: Record, *, required: bool) -> None:
-    """
-    :param required: the update mask names the etag.
+    """Check the etag of an update.
+
+        :param required: whether the update mask names the etag.
     :raises EmulatorApiError: the etag is missing, or is not the job's current one.
     """
     if sent in (None, ""):

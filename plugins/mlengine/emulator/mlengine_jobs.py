@@ -1,6 +1,6 @@
 """Validates a ``Job`` of ML Engine's API and converts it to a submission.
 
-A job with packages and a ``jobDir`` is a plain training: a module, args and ``--job-dir`` after them. A job without a
+A job with packages and a ``jobDir`` runs directly, as a module with its args followed by ``--job-dir``. A job without a
 ``jobDir``, or with images, runs through :mod:`mlengine.emulator.replica`.
 """
 
@@ -20,7 +20,7 @@ from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage.client import Storage
 
 _INPUT = frozenset({"jobId", "trainingInput", "labels"})
-# Output-only fields, which some clients send.
+# Output-only fields, which some clients send nevertheless.
 _OUTPUT = frozenset({"createTime", "startTime", "endTime", "state", "errorMessage", "trainingOutput", "etag"})
 _OTHER_OUTPUT = frozenset({"jobPosition", "predictionOutput"})
 _CONFIGS = {
@@ -33,7 +33,7 @@ Job = Mapping[str, Any]
 
 
 def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
-    """The job as the client sent it, without output-only fields, and the spec in it.
+    """The job as the client sent it, without output-only fields, and the spec that it contains.
 
     :raises EmulatorApiError: a field is missing, unknown or invalid.
     """
@@ -60,12 +60,12 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
 def submission(
     job: Job, spec: TrainingSpec, project: str, storage: Storage, bucket: str | None
 ) -> tuple[Submission, list[str]]:
-    """What the backend gets, and messages for the job's log.
+    """The submission for the backend, and messages for the job's log.
 
-    The key is a new one each time: the backend may still know a job of this id, of an emulator whose state was deleted
-    or is stored elsewhere, and it is not this job.
+    The key is always new. The backend may still know a job with this id from an emulator whose state was deleted or is
+    stored elsewhere, and that is another job.
 
-    :param bucket: for the logs of jobs that name no bucket.
+    :param bucket: the bucket for the logs of jobs that name no bucket.
     :raises EmulatorApiError: the job cannot run here.
     """
     name = job["jobId"]
@@ -115,6 +115,6 @@ def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
 def _container_words(spec: TrainingSpec, owner: str, name: str) -> list[str]:
     """A list of strings in a replica's configuration.
 
-    :param owner: the name of the configuration.
+    :param owner: the name of the configuration, for error messages.
     """
     return list((spec.source.get(owner) or {}).get(name, ()))

@@ -1,4 +1,4 @@
-"""The records of models: one JSON file for each, with its versions and the operations that uploaded them."""
+"""Stores the records of models. Each is one JSON file, with the versions and the operations that uploaded them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Version = dict[str, Any]
 
 @dataclass
 class Model:
-    """A model.
+    """The record of a model.
 
-    :param name: the resource name, with the number of the project.
+    :param name: the resource name, with the project number.
     :param versions: ``Model`` resources of the service, oldest first.
     :param operations: the responses to GetOperation, by the operation's resource name.
     """
@@ -39,7 +39,7 @@ class Model:
         return next((one for one in self.versions if wanted in (one["versionId"], *one["versionAliases"])), None)
 
     def set_alias(self, version: Version, alias: str) -> None:
-        """The alias moves to this version; ``-ALIAS`` is removed."""
+        """Move an alias to this version, or remove it if it is given as ``-ALIAS``."""
         for other in self.versions:
             other["versionAliases"] = [old for old in other["versionAliases"] if old != alias.removeprefix("-")]
         if not alias.startswith("-"):
@@ -48,7 +48,9 @@ class Model:
 
 @dataclass
 class ModelStore:
-    """All models, in memory and in ``folder``. A change is on disk before :meth:`put` returns. Thread-safe.
+    """All models, in memory and in ``folder``. Thread-safe.
+
+    :meth:`put` returns after a change has been written to disk.
 
     :raises EmulatorError: a file is not the record of a model.
     """
@@ -88,7 +90,7 @@ class ModelStore:
     def trained_by(self, pipeline: str) -> Version | None:
         """The version that a training pipeline has uploaded.
 
-        :param pipeline: its resource name.
+        :param pipeline: the pipeline's resource name.
         """
         with self._lock:
             versions = (version for model in self._models.values() for version in model.versions)

@@ -1,6 +1,6 @@
-"""Vertex AI's ModelService, as far as a model registry needs it: upload, versions and aliases.
+"""The part of Vertex AI's ModelService that a model registry needs: upload, versions and aliases.
 
-The operation of an upload is done at the second request, because the service takes some time too.
+The operation of an upload is done only at the second request, because the real service also takes some time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlengine.emulator.projects import location_name, project_number
 
 Handler = Callable[[Request], dict[str, Any]]
 _PAGE = 1000
-_DEFAULT_PAGE = 100  # the documents have no number
+_DEFAULT_PAGE = 100  # the documentation does not state a number
 _ORDERS = {"create_time": "versionCreateTime", "update_time": "versionUpdateTime"}
 MODEL_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
@@ -37,13 +37,13 @@ _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
 
 @dataclass
 class ModelsApi:
-    """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error."""
+    """The methods of the API. Each raises :class:`EmulatorApiError` where the service responds with an error."""
 
     store: ModelStore
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def methods(self) -> list[tuple[str, str, str, Handler]]:
-        """HTTP method, path below a location, name and handler of each method."""
+        """The HTTP method, path below a location, name and handler of each API method."""
         return [
             ("POST", "/models:upload", "UploadModel", self.upload),
             ("GET", "/models/{model}", "GetModel", self.get),
@@ -55,7 +55,7 @@ class ModelsApi:
         ]
 
     def upload(self, request: Request) -> dict[str, Any]:
-        """UploadModel: a new model, or a new version of ``parentModel``."""
+        """Handle UploadModel, which creates a model, or a new version of ``parentModel``."""
         request.only()
         parent = _parent(request)
         message = messages.parse({**request.json(), "parent": parent}, messages.upload_model_request_type())
@@ -83,7 +83,7 @@ class ModelsApi:
             if not fields.get(field_name):
                 raise field_errors.vertex(f"model.{field_name}", field_errors.REQUIRED)
         if not fields.get("containerSpec", {}).get("imageUri"):
-            # Documented as "not required for AutoML Models"; Google's SDK refuses artifacts without a container.
+            # Documented as "not required for AutoML Models". Google's SDK rejects artifacts without a container.
             raise field_errors.vertex("model.container_spec.image_uri", field_errors.REQUIRED)
         aliases = fields.get("versionAliases", [])
         _check_aliases(aliases)
@@ -98,13 +98,13 @@ class ModelsApi:
             return version
 
     def get(self, request: Request) -> dict[str, Any]:
-        """GetModel: one version."""
+        """Handle GetModel, which returns one version."""
         request.only()
         with self._lock:
             return self._find(request)[1]
 
     def update(self, request: Request) -> dict[str, Any]:
-        """UpdateModel: changes the fields that the update mask names, of one version."""
+        """Handle UpdateModel, which changes the fields of one version that the update mask names."""
         request.only("updateMask")
         names = _update_mask(request.query.get("updateMask", ""))
         sent = messages.to_dict(messages.parse(request.json(), messages.model_type(), "model"))
@@ -121,7 +121,7 @@ class ModelsApi:
             return version
 
     def list_versions(self, request: Request) -> dict[str, Any]:
-        """ListModelVersions."""
+        """Handle ListModelVersions."""
         request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
         query = request.query
         condition = filters.parse(query.get("filter", ""), frozenset(), filters.VERTEX_OPERATORS)
@@ -134,7 +134,7 @@ class ModelsApi:
             return list_response("models", [mask.apply(version) for version in found], token)
 
     def merge_aliases(self, request: Request) -> dict[str, Any]:
-        """MergeVersionAliases: an alias moves to this version; ``-ALIAS`` removes it."""
+        """Handle MergeVersionAliases, which moves aliases to this version; ``-ALIAS`` removes one."""
         request.only()
         aliases = request.json().get("versionAliases", [])
         _check_aliases(aliases)
@@ -146,7 +146,7 @@ class ModelsApi:
             return version
 
     def operation(self, request: Request) -> dict[str, Any]:
-        """GetOperation."""
+        """Handle GetOperation."""
         name = f"{_parent(request)}/models/{request.path['model']}"
         model = self.store.get(name)
         found = model.operations.get(f"{name}/operations/{request.path['operation']}") if model else None
@@ -155,7 +155,7 @@ class ModelsApi:
         return found
 
     def operations(self, request: Request) -> dict[str, Any]:
-        """ListOperations: the uploads to a model, which are done at the second request."""
+        """Handle ListOperations, which lists the uploads to a model. They are done at the second request."""
         request.only("pageSize", "pageToken")
         model = self._model(f"{_parent(request)}/models/{request.path['model']}")
         every = list(model.operations.values())
@@ -165,7 +165,7 @@ class ModelsApi:
         return list_response("operations", found, token)
 
     def _name(self, parent: str, upload: Mapping[str, Any]) -> str:
-        """The resource name of the model that an upload creates a version of."""
+        """The resource name of the model for which an upload creates a version."""
         if upload.get("parentModel"):
             name = _with_number(str(upload["parentModel"]))
             return self._model(name).name
@@ -212,8 +212,8 @@ def _version(name: str, model: Mapping[str, Any], number: int) -> dict[str, Any]
 def _update_mask(text: str) -> list[str]:
     """The fields of an update by their names in JSON.
 
-    :raises EmulatorApiError: there are none, or others than those that Google's SDK changes. The documents do not list
-        them.
+    :raises EmulatorApiError: the mask has no fields, or other fields than those that Google's SDK changes. The
+        documentation does not list the supported fields.
     """
     paths = [field_errors.snake(path.strip()) for path in text.split(",") if path.strip()]
     if not paths:
@@ -235,7 +235,7 @@ def _with_number(name: str) -> str:
 
 
 def _ordered(versions: list[dict[str, Any]], order: str) -> list[dict[str, Any]]:
-    """The versions in the order of a request, which may name create_time and update_time."""
+    """The versions, sorted as the request asks, by create_time or update_time."""
     for part in reversed([part.split() for part in order.split(",")] if order.strip() else []):
         if not part or part[0] not in _ORDERS or part[1:] not in ([], ["asc"], ["desc"]):
             raise EmulatorApiError(f"Invalid order_by: {order}")

@@ -1,10 +1,11 @@
-"""Local copies of the Cloud Storage objects that a command names by a path below ``/gcs``.
+"""Makes local copies of the Cloud Storage objects that a command names by a path below ``/gcs``.
 
-Vertex AI mounts each bucket at ``/gcs/BUCKET``. This machine has no such mount. An object whose path is in a command,
-an argument or a variable is downloaded before the job starts, and the path is replaced by that of the copy. Google's
-SDK names the package of ``CustomJob.from_local_script`` in this way.
+Vertex AI mounts each bucket at ``/gcs/BUCKET``. This machine has no such mount. An object whose path occurs in a
+command, an argument or a variable is downloaded before the job starts, and the path is replaced by the path of the
+copy. Google's SDK passes the package of ``CustomJob.from_local_script`` in this way.
 
-Does not: serve directories or paths that the program builds itself, and upload what is written.
+Directories, and paths that the program builds itself, are not supported. Files that the program writes are not
+uploaded.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _PATH = re.compile(r"(?<![\w./-])/gcs/([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/((?:[
 
 @dataclass
 class ObjectCopies:
-    """The copies of one job.
+    """The local copies of one job's objects.
 
-    :param storage: downloads the objects.
-    :param folder: where the copies are stored.
+    :param storage: the client that downloads the objects.
+    :param folder: the folder for the copies.
     :param notes: messages for the job's log.
     """
 
@@ -38,7 +39,7 @@ class ObjectCopies:
     _copies: dict[str, Path | None] = field(default_factory=dict)
 
     def localized(self, task: Task) -> Task:
-        """The same task with the paths of the copies.
+        """The task with its paths replaced by those of the local copies.
 
         :raises StorageUnavailableError: Cloud Storage cannot be reached.
         """

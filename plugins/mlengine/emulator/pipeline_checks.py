@@ -1,4 +1,4 @@
-"""Checks a ``TrainingPipeline`` as the service does when it is created, and makes the custom job in it."""
+"""Checks a ``TrainingPipeline`` as the service does at its creation, and builds its custom job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlengine.emulator.models_api import MODEL_ID
 _CUSTOM = "custom_task_1.0.0.yaml"
 _DEFINITION = f"gs://google-cloud-aiplatform/schema/trainingjob/definition/{_CUSTOM}"
 _MODEL = "training_pipeline.model_to_upload"
-# The images and the names of the files: "Export model artifacts for inference and explanation".
+# The images and file names are from the page "Export model artifacts for inference and explanation".
 _PREBUILT = re.compile(r"^[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(?P<framework>tf2?|sklearn|xgboost|pytorch)-")
 _TENSORFLOW = ("saved_model.pb", "saved_model.pbtxt")
 _ARTIFACTS = {
@@ -30,10 +30,10 @@ Body = Mapping[str, Any]
 def backing_job(pipeline: Body) -> dict[str, Any]:
     """The custom job of a pipeline.
 
-    The service names it after the pipeline. Whether it has the pipeline's labels is not documented: here it has none,
-    so that no client relies on them.
+    The service names the job after the pipeline. Whether it has the pipeline's labels is not documented. Here it has
+    none, so that clients do not rely on them.
 
-    :param pipeline: as :func:`~mlengine.emulator.messages.read_training_pipeline` returns it.
+    :param pipeline: the pipeline as returned by :func:`~mlengine.emulator.messages.read_training_pipeline`.
     :raises EmulatorApiError: a field of the pipeline is missing or invalid, or the emulator does not have the task.
     """
     vertex_checks.check_display_name(pipeline.get("displayName"), "training_pipeline")
@@ -49,7 +49,7 @@ def backing_job(pipeline: Body) -> dict[str, Any]:
 
 
 def artifact_uri(pipeline: Body) -> str:
-    """Where the model's files are: what the client has set, or what ``AIP_MODEL_DIR`` is in the job."""
+    """The location of the model's files: the client's value, or the value of ``AIP_MODEL_DIR`` in the job."""
     uri = pipeline.get("modelToUpload", {}).get("artifactUri")
     if uri:
         return str(uri)
@@ -60,8 +60,8 @@ def artifact_uri(pipeline: Body) -> str:
 def check_artifacts(image: str, uri: str, names: Collection[str]) -> None:
     """Check the files of a model that is uploaded.
 
-    :param image: of the model's container. Google's own images need a file of a certain name.
-    :param uri: the directory.
+    :param image: the image of the model's container. Google's own images need a file with a certain name.
+    :param uri: the URI of the model's directory.
     :param names: the names of the files in it.
     :raises EmulatorApiError: FAILED_PRECONDITION: a file is missing.
     """
@@ -73,7 +73,7 @@ def check_artifacts(image: str, uri: str, names: Collection[str]) -> None:
             f"Model directory {uri} is expected to contain exactly one of: [{listed}].", status="FAILED_PRECONDITION"
         )
     if not names:
-        # What the service does with other images is not documented. A model without files is of no use.
+        # The service's checks for other images are not documented. A model without files is useless.
         raise EmulatorApiError(f"Model directory {uri} is empty.", status="FAILED_PRECONDITION")
 
 
@@ -101,7 +101,7 @@ def _read_inputs(inputs: Any) -> dict[str, Any]:
     try:
         return messages.to_dict(messages.parse(inputs, messages.custom_job_spec_type()))
     except EmulatorApiError as error:
-        # The service does not say which field it is; the emulator does.
+        # Unlike the service, the emulator names the field.
         raise EmulatorApiError(
             "Unable to parse `training_pipeline.training_task_inputs` into custom task `inputs` defined in the file:"
             f" {_DEFINITION}",

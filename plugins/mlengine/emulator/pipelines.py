@@ -1,4 +1,4 @@
-"""The records of training pipelines: one JSON file for each, replaced atomically."""
+"""Stores the records of training pipelines. Each is one JSON file, which is replaced atomically."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ Id = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A training pipeline. Its state is that of its job, until the job has succeeded and there is a model to upload.
+    """The record of a training pipeline.
+
+    Its state is that of its job, until the job has succeeded and there is a model to upload.
 
     :param body: the resource as the client sent it, without output-only fields.
     :param job: the id of the custom job.
     :param model: the uploaded version of the model.
-    :param error: why the model was not uploaded: ``google.rpc.Status``, code and message.
-    :param ended: when the model was uploaded, or that failed; seconds since the epoch, as all times.
-    :param deleted: the pipeline is hidden; its id stays used.
+    :param error: why the model was not uploaded, as ``google.rpc.Status`` with code and message.
+    :param ended: when the upload of the model succeeded or failed, in seconds since the epoch, like all times.
+    :param deleted: whether the pipeline is hidden. Its id cannot be used again.
     """
 
     project: str
@@ -53,7 +55,7 @@ class Pipeline:
 
     @property
     def job_key(self) -> Key:
-        """The identity of the job."""
+        """The identity of the pipeline's custom job."""
         return VERTEX, self.project, self.region, self.job
 
     @property
@@ -65,7 +67,7 @@ class Pipeline:
 
 @dataclass
 class PipelineStore:
-    """All pipelines, in memory and in ``folder``. A pipeline is on disk before a method returns it. Thread-safe.
+    """All pipelines, in memory and in ``folder``. A method returns a pipeline after writing it to disk. Thread-safe.
 
     :raises EmulatorError: a file is not the record of a pipeline.
     """
@@ -87,12 +89,12 @@ class PipelineStore:
             self._pipelines[pipeline.key] = pipeline
 
     def get(self, key: Id) -> Pipeline | None:
-        """One pipeline."""
+        """The pipeline with this identity; ``None`` if there is none."""
         with self._lock:
             return self._pipelines.get(key)
 
     def all(self) -> list[Pipeline]:
-        """All pipelines, deleted ones too."""
+        """All pipelines, including deleted ones."""
         with self._lock:
             return list(self._pipelines.values())
 

@@ -1,7 +1,7 @@
 """Vertex AI's PipelineService for custom training: ``trainingPipelines``.
 
-Google's SDK and its Airflow operators create these for ``CustomTrainingJob`` and its siblings. A pipeline creates a
-custom job, and uploads the model after the job has succeeded if the client asked for it.
+Google's SDK and its Airflow operators create pipelines for ``CustomTrainingJob`` and the related classes. A pipeline
+creates a custom job. If the client asked for it, the pipeline uploads the model after the job has succeeded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-# What ListTrainingPipelines documents, in addition to labels.
+# The filter fields that ListTrainingPipelines documents, in addition to labels.
 _FILTERS = {
     "display_name": "displayName",
     "displayName": "displayName",
@@ -41,21 +41,21 @@ _FILTERS = {
 _INTERNAL = 13
 _CODES = {"INVALID_ARGUMENT": 3, "NOT_FOUND": 5, "ALREADY_EXISTS": 6, "FAILED_PRECONDITION": 9}
 _PREFIX = "PIPELINE_STATE_"
-# A job's states that a pipeline does not have.
+# The job states that a pipeline does not have, and their replacements.
 _STATES = {"EXPIRED": "FAILED", "UPDATING": "RUNNING", "PARTIALLY_SUCCEEDED": "SUCCEEDED"}
 
 
 class PipelinesApi(JobApi):
-    """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error.
+    """The methods of the API. Each raises :class:`EmulatorApiError` where the service responds with an error.
 
     :param engine: the jobs.
-    :param storage: has the models' files.
+    :param storage: the storage client for the models' files.
     :param store: the pipelines.
-    :param jobs: creates the custom jobs.
-    :param models: gets the models.
+    :param jobs: the API that creates the custom jobs.
+    :param models: the API to which models are uploaded.
     """
 
-    # "The standard list page size": the document has no number, as that of ListCustomJobs.
+    # "The standard list page size": the documentation does not state the number; nor does that of ListCustomJobs.
     name, filters, limit, default = VERTEX, _FILTERS, 1000, 100
 
     def __init__(
@@ -66,7 +66,7 @@ class PipelinesApi(JobApi):
         self._lock = threading.RLock()
 
     def create(self, request: Request) -> dict[str, Any]:
-        """CreateTrainingPipeline."""
+        """Handle CreateTrainingPipeline."""
         request.only()
         project, region = parent_of(request)
         body = messages.read_training_pipeline(request.json())
@@ -77,13 +77,13 @@ class PipelinesApi(JobApi):
         return _response(_render(self._store.put(pipeline), record), request)
 
     def get(self, request: Request) -> dict[str, Any]:
-        """GetTrainingPipeline."""
+        """Handle GetTrainingPipeline."""
         request.only()
         ((pipeline, record),) = self._current([self._find(request)])
         return _response(_render(pipeline, record), request)
 
     def list(self, request: Request) -> dict[str, Any]:
-        """ListTrainingPipelines: the newest first."""
+        """Handle ListTrainingPipelines, which lists the newest pipelines first."""
         request.only("filter", "pageSize", "pageToken", "readMask")
         parent = parent_of(request)
         mask = messages.Mask(request.query.get("readMask", ""), messages.training_pipeline_type())
@@ -95,7 +95,7 @@ class PipelinesApi(JobApi):
         return list_response("trainingPipelines", found, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
-        """CancelTrainingPipeline: cancels the job."""
+        """Handle CancelTrainingPipeline, which cancels the job."""
         request.only()
         request.json()
         ((pipeline, record),) = self._current([self._find(request)])
@@ -106,7 +106,7 @@ class PipelinesApi(JobApi):
         return {}
 
     def delete(self, request: Request) -> dict[str, Any]:
-        """DeleteTrainingPipeline. The job stays. The response is an operation that is done."""
+        """Handle DeleteTrainingPipeline. The job is kept. The response is an operation that is done."""
         request.only()
         ((pipeline, record),) = self._current([self._find(request)])
         state = _state(pipeline, record)
@@ -119,7 +119,7 @@ class PipelinesApi(JobApi):
         return _deletion(self._store.put(pipeline, deleted=True, updated=time.time()))
 
     def operation(self, request: Request) -> dict[str, Any] | None:
-        """GetOperation: the deletion of a pipeline; ``None`` if there is none of this id."""
+        """Handle GetOperation for the deletion of a pipeline; ``None`` if there is no pipeline with this id."""
         request.only()
         pipeline = self._store.get((*parent_of(request), request.path["operation"]))
         return _deletion(pipeline) if pipeline is not None and pipeline.deleted else None
@@ -137,7 +137,7 @@ class PipelinesApi(JobApi):
         return pipeline
 
     def _current(self, pipelines: Sequence[Pipeline]) -> Sequence[tuple[Pipeline, Record]]:
-        """The pipelines and their jobs with their current states. Uploads the models whose time has come."""
+        """The pipelines and their jobs with their current states. Models that are due are uploaded."""
         records = self._engine.refresh([self._job(pipeline) for pipeline in pipelines])
         with self._lock:
             return [
@@ -169,7 +169,7 @@ class PipelinesApi(JobApi):
             # separately."
             key = {name: pipeline.body[name] for name in ("encryptionSpec",) if name in pipeline.body}
             upload = {**ids, "model": {**key, **model, "artifactUri": uri, "trainingPipeline": pipeline.name}}
-            # The emulator may have ended after the upload, before it recorded that.
+            # The emulator may have ended after the upload, but before it recorded the upload.
             version = self._models.store.trained_by(pipeline.name) or self._models.register(
                 location_name(pipeline.project, pipeline.region), upload
             )

@@ -1,4 +1,4 @@
-"""Project ids and project numbers.
+"""Converts between project ids and project numbers.
 
 Google's services accept both in a request, and return numbers in resource names. The emulator has no list of projects:
 it derives a number from each id that a client uses.
@@ -14,7 +14,7 @@ _DIGITS = 12
 
 
 def project_number(project: str) -> str:
-    """The number of a project; the same one each time.
+    """The number of a project, which is always the same for an id.
 
     :param project: the id, or the number itself. An id begins with a letter.
     """
@@ -25,14 +25,14 @@ def project_number(project: str) -> str:
 
 
 def location_name(project: str, region: str) -> str:
-    """The resource name of a location, as the service returns it: with the number of the project."""
+    """The resource name of a location with the project number, as the service returns it."""
     return f"projects/{project_number(project)}/locations/{region}"
 
 
 class Projects:
     """The projects that clients have used.
 
-    :param ids: those that are known at the start.
+    :param ids: the ids that are known at the start.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
@@ -46,8 +46,10 @@ class Projects:
         return self._ids.get(project, project)
 
     def with_ids(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A request of Cloud Logging with ids in its resource names. Cloud Logging accepts numbers, but its entries
-        have ids: "The project number is translated to its corresponding PROJECT_ID internally."
+        """A request of Cloud Logging with project ids in its resource names.
+
+        Cloud Logging accepts numbers, but its entries have ids: "The project number is translated to its corresponding
+        PROJECT_ID internally."
         """
         names = body.get("resourceNames")
         if not isinstance(names, list):

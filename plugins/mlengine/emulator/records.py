@@ -1,4 +1,4 @@
-"""The emulator's job records: one JSON file for each job, replaced atomically."""
+"""Stores the emulator's job records. Each is one JSON file, which is replaced atomically."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Key = tuple[str, str, str, str]
 class Record:
     """A job as a client created it, and its state. Times are seconds since the epoch.
 
-    :param api: the API that created it. Each API has its own ids.
-    :param region: empty for ML Engine, whose jobs belong to a project.
+    :param api: the API that created the job. Each API has its own ids.
+    :param region: the region; empty for ML Engine, whose jobs belong to a project.
     :param body: the resource as the client sent it, without output-only fields.
-    :param submission: what the backend gets.
+    :param submission: the submission for the backend.
     :param handle: the backend's handle; ``None`` until the job is submitted.
-    :param error: ``google.rpc.Status``: code and message.
+    :param error: the job's error as ``google.rpc.Status``, with code and message.
     :param notes: the first messages of the job's log.
-    :param stuck: a scripted fault: the job is never submitted.
-    :param deleted: the job is hidden; its id stays used.
-    :param faults: what scripted faults make of the job.
+    :param stuck: whether a scripted fault prevents the job's submission.
+    :param deleted: whether the job is hidden. Its id cannot be used again.
+    :param faults: the state of the job's scripted faults.
     """
 
     api: str
@@ -69,13 +69,13 @@ class Record:
 
     @property
     def shown_error(self) -> Mapping[str, Any] | None:
-        """The error as clients see it now: the service may show that of a failed job some time after its end."""
+        """The error that clients see now. The service may show the error of a failed job some time after its end."""
         late = self.state is JobState.FAILED and time.time() < (self.ended or 0.0) + self.faults.error_delay
         return None if late else self.error
 
     @property
     def waited_too_long(self) -> bool:
-        """Whether the job has reached the service's limit of the wait for machines, and has never run."""
+        """Whether the job has never run and has reached the service's time limit for waiting for machines."""
         most = self.submission["spec"].get("max_wait_seconds")
         return self.started is None and most is not None and time.time() - self.created >= most
 
@@ -115,7 +115,7 @@ def unpack(data: Mapping[str, Any]) -> Submission:
 
 @dataclass
 class Store:
-    """All records, in memory and in ``folder``. A record is on disk before a method returns it. Thread-safe.
+    """All records, in memory and in ``folder``. A method returns a record after writing it to disk. Thread-safe.
 
     :raises EmulatorError: a file is not a record.
     """
@@ -142,7 +142,7 @@ class Store:
             return self._records.get(key)
 
     def all(self) -> list[Record]:
-        """All records, of deleted jobs too."""
+        """All records, including those of deleted jobs."""
         with self._lock:
             return list(self._records.values())
 

@@ -1,14 +1,14 @@
-"""Starts one replica of another client's job as Vertex AI or ML Engine would. Runs in the trainer's environment.
+"""Starts one replica of another client's job as Vertex AI or ML Engine would. It runs in the trainer's environment.
 
 The local launcher starts every replica as ``python -m MODULE ARGS --job-dir DIR``. A client may have requested another
 command for each pool, no ``--job-dir``, or a container's command. The first argument is a plan in JSON. This module
 
-1. drops what the launcher added, and sets the service's environment variables;
-2. on the local backend, creates a Python environment for this replica alone, which takes the place of the container's:
-   ``pip install`` changes this environment, and neither the user's Python nor the environment that jobs share;
+1. removes the arguments and variables that the launcher added, and sets the service's environment variables;
+2. on the local backend, creates a Python environment for this replica, which replaces the container's: ``pip install``
+   changes this environment, and neither the user's Python nor the environment that jobs share;
 3. executes the requested command in its own process.
 
-Uses only the standard library, and runs on old versions of Python too.
+It uses only the standard library, and also runs on old versions of Python.
 """
 
 import json
@@ -24,10 +24,10 @@ from typing import Any, Dict, Iterator, List, Optional  # noqa: UP035 - old vers
 
 _POOLS = {"chief": "workerpool0", "master": "workerpool0", "worker": "workerpool1", "ps": "workerpool2"}
 _POOLS["evaluator"] = "workerpool3"
-# The local launcher sets it for every process of a job.
+# The local launcher sets this variable for every process of a job.
 _LOCAL = "MLENGINE_LOCAL_JOB"
 _PYTHON = re.compile(r"(/\S+/)?(python|pip)(\d(\.\d+)?)?")
-# Programs of another Python installation: a container does not have them.
+# Programs of another Python installation, which a container does not have.
 _HOST_PYTHON = re.compile(
     r"(python|pip|pydoc|easy_install|idle|2to3)[\d.-]*(-config)?|conda|mamba|pipx|pyenv|activate.*"
 )
@@ -44,7 +44,7 @@ _NO_PIP = """\
 echo "pip is not available: {python} has no ensurepip module" >&2
 exit 1
 """
-# pip rejects --user in a virtual environment. In an environment for one replica it has no purpose.
+# pip rejects --user in a virtual environment. In an environment for one replica, the option has no purpose.
 _USER_OPTION = '''\
 """Removes ``--user`` from the arguments of pip."""
 
@@ -72,7 +72,7 @@ except (OSError, AttributeError):
 
 
 def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, Any]) -> None:  # noqa: UP006
-    """Set the variables of Vertex AI, or none of them for ML Engine, and those of the job."""
+    """Set the environment variables of Vertex AI (none of them for ML Engine) and those of the job."""
     for name in [name for name in os.environ if name.startswith("AIP_")] + plan.get("unset", []):
         os.environ.pop(name, None)
     for name in ("MODEL", "CHECKPOINT", "TENSORBOARD_LOG"):
@@ -82,7 +82,8 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
         task = config.get("task", {"type": "chief", "index": 0})
         cluster = {_POOLS[role]: addresses for role, addresses in config.get("cluster", {}).items()}
         cluster = cluster or {"workerpool0": ["127.0.0.1:2222"]}
-        # TF_CONFIG has no evaluators, CLUSTER_SPEC has. No other replica connects to one, so the port is not in use.
+        # Unlike TF_CONFIG, CLUSTER_SPEC contains evaluators. No other replica connects to them, so their port is
+        # unused.
         evaluators = plan.get("evaluators", 0)
         if evaluators:
             cluster["workerpool3"] = [f"127.0.0.1:{2222 + place}" for place in range(evaluators)]
@@ -90,8 +91,8 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
             "cluster": cluster,
             "environment": "cloud",
             "task": {"type": _POOLS[task["type"]], "index": task["index"]},
-            # "The CustomJobSpec ..., represented as a dictionary." Some reports show a string that contains JSON; the
-            # document is followed here.
+            # "The CustomJobSpec ..., represented as a dictionary." Some reports show a string that contains JSON; this
+            # code follows the documentation.
             "job": plan["job"],
         }
         os.environ["CLUSTER_SPEC"] = json.dumps(spec)
@@ -100,7 +101,7 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
 
 
 def expand(text: str) -> str:
-    """As :func:`mlengine.core.expansion.expand` does, which cannot be imported where this runs."""
+    """Expand ``$(VAR)`` like :func:`mlengine.core.expansion.expand`, which cannot be imported in this environment."""
 
     def replace(match: "re.Match[str]") -> str:
         return "$" if match[0] == "$$" else os.environ.get(match[1], match[0])
@@ -109,7 +110,7 @@ def expand(text: str) -> str:
 
 
 def command(pool: Dict[str, Any], python: str) -> List[str]:  # noqa: UP006
-    """The command to execute. ``python`` takes the place of the image's, whatever its path there."""
+    """The command to execute, with ``python`` instead of the image's interpreter, whatever its path."""
     words = [expand(word) for word in pool["command"]]
     match = _PYTHON.fullmatch(words[0])
     if match is not None:
@@ -118,16 +119,19 @@ def command(pool: Dict[str, Any], python: str) -> List[str]:  # noqa: UP006
 
 
 class Container:
-    """What this replica has of a container: a Python environment, a ``PATH`` and a home directory of its own.
+    """The parts of a container that this replica has: its own Python environment, ``PATH`` and home directory.
 
-    :param folder: where it is created; an earlier one is replaced.
+    :param folder: the folder in which it is created. An earlier one is replaced.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.python = folder, folder / "python" / "bin" / "python"
 
     def create(self) -> None:
-        """Create the directories. :raises OSError: that is not possible."""
+        """Create the directories.
+
+        :raises OSError: a directory cannot be created.
+        """
         import venv
 
         shutil.rmtree(str(self.folder), ignore_errors=True)
@@ -157,7 +161,7 @@ class Container:
             HOME=str(self.folder / "home"),
             VIRTUAL_ENV=str(self.folder / "python"),
             PYTHONUSERBASE=str(self.folder / "home" / ".local"),
-            # For a pip that is called by its path.
+            # Affects a pip that is called by its path.
             PIP_REQUIRE_VIRTUALENV="1",
             PIP_USER="0",
             PIP_NO_INPUT="1",
@@ -165,7 +169,7 @@ class Container:
         )
         os.environ.pop("PYTHONHOME", None)
         if os.environ.get("MLENGINE_DATA_CACHE"):
-            # What the next job downloads again.
+            # Keep the downloads of pip, because the next job needs them again.
             os.environ.setdefault("PIP_CACHE_DIR", str(Path(os.environ["MLENGINE_DATA_CACHE"]) / "pip"))
 
     def _site_packages(self) -> Path:
@@ -175,7 +179,7 @@ class Container:
         return Path(sysconfig.get_path("purelib", scheme, vars={"base": root, "platbase": root}))
 
     def _add_pip(self, packages: Path) -> None:
-        """Unpack the pip that comes with Python; a container has one too."""
+        """Unpack the pip that comes with Python, because a container has pip too."""
         wheel = _bundled_pip()
         if wheel is not None:
             with zipfile.ZipFile(str(wheel)) as archive:

@@ -1,4 +1,4 @@
-"""Finds the method of a request, under the names that faults and the log use."""
+"""Finds the method of a request, by the names that faults and the log use."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _VERTEX = "/v1(?:beta1)?/projects/{project}/locations/{location}"
 
 @dataclass(frozen=True)
 class Route:
-    """One method.
+    """The route of one method.
 
     :param verb: the HTTP method.
-    :param pattern: matches the path.
+    :param pattern: a pattern for the path.
     :param name: the method's name; empty for the emulator's own endpoints, to which no faults apply.
-    :param handler: executes the method.
+    :param handler: the function that executes the method.
     """
 
     verb: str
@@ -44,9 +44,9 @@ class Route:
 
 
 class Routes:
-    """All methods.
+    """The routes of all methods.
 
-    :param bucket: for the logs of jobs that name no bucket.
+    :param bucket: the bucket for the logs of jobs that name no bucket.
     """
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
@@ -97,7 +97,7 @@ class Routes:
     def find(self, verb: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """The route of a request, and the variable parts of its path. A project is given by its id.
 
-        :raises EmulatorApiError: NOT_FOUND.
+        :raises EmulatorApiError: NOT_FOUND if there is no such method.
         """
         for route in self.all:
             match = route.pattern.fullmatch(path)

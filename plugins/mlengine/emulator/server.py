@@ -1,4 +1,4 @@
-"""The emulator: its HTTP server in a thread, the gRPC server if requested, and the engine."""
+"""Runs the emulator: the HTTP server in a thread, the gRPC server if requested, and the engine."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ START_SECONDS = 30.0
 class Emulator:
     """The emulator of Vertex AI's and ML Engine's training APIs.
 
-    :param backend: runs the jobs.
-    :param folder: the state directory. An emulator that is started again on it has the same jobs.
-    :param storage: where the emulator stores the package of its replica adapter.
-    :param bucket: for the logs of jobs that name no bucket.
+    :param backend: the backend that runs the jobs.
+    :param folder: the state directory. A new emulator with the same directory has the same jobs.
+    :param storage: the client for uploading the package of the replica adapter.
+    :param bucket: the bucket for the logs of jobs that name no bucket.
     :param host: the address to listen on.
     :param port: the HTTP port; 0 selects a free one.
     :param grpc_port: the gRPC port; 0 selects a free one, ``None`` disables gRPC.
@@ -98,7 +98,10 @@ class Emulator:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop the servers and release the ports and the state directory. Jobs continue. Safe to repeat."""
+        """Stop the servers and release the ports and the state directory.
+
+        Jobs continue. May be called more than once.
+        """
         self._resources.close()
 
     def _stop_http(self) -> None:

@@ -1,4 +1,4 @@
-"""The emulator's state directory: one emulator at a time uses it.
+"""The emulator's state directory, which only one emulator at a time can use.
 
 ::
 
@@ -24,9 +24,9 @@ from mlengine.runtime.file_lock import FileLock
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Create the directory and hold its lock.
+    """Create the directory and hold its lock during the ``with`` block.
 
-    :raises EmulatorError: another emulator uses the directory, or it cannot be created.
+    :raises EmulatorError: another emulator uses the directory, or the directory cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

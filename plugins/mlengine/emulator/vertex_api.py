@@ -1,4 +1,4 @@
-"""Vertex AI's JobService for custom jobs, and the operations that its deletes return, over REST."""
+"""Vertex AI's JobService for custom jobs over REST, and the operations that its delete methods return."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlengine.emulator.projects import location_name
 from mlengine.emulator.records import VERTEX, Record
 
 _STATE_NAMES = {state: name for name, state in reversed(list(STATES.items()))}
-# What ListCustomJobs documents, in addition to labels.
+# The filter fields that ListCustomJobs documents, in addition to labels.
 _FILTERS = {
     "display_name": "displayName",
     "displayName": "displayName",
@@ -31,13 +31,14 @@ _FILTERS = {
 
 
 class VertexApi(JobApi):
-    """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error."""
+    """The methods of the API. Each raises :class:`EmulatorApiError` where the service responds with an error."""
 
-    # "The standard list page size": the document has no number. A client must not rely on a large default.
+    # "The standard list page size": the documentation does not state the number. Clients must not rely on a large
+    # default.
     name, filters, limit, default = VERTEX, _FILTERS, 1000, 100
 
     def create(self, request: Request) -> dict[str, Any]:
-        """CreateCustomJob."""
+        """Handle CreateCustomJob."""
         request.only()
         job = messages.read_custom_job(request.json())
         vertex_checks.check(job)
@@ -46,13 +47,13 @@ class VertexApi(JobApi):
     def start(self, request: Request, job: Mapping[str, Any]) -> Record:
         """Create a job.
 
-        :param request: a create request, whose parent is the job's.
-        :param job: in canonical form, and checked.
+        :param request: a create request, whose parent becomes the job's parent.
+        :param job: the checked job in canonical form.
         :raises EmulatorApiError: the job cannot run here.
         """
         project, region = parent_of(request)
         number = new_id()
-        # On Vertex AI, buckets are mounted.
+        # Only a backend on this host needs local copies, because Vertex AI mounts buckets.
         local = isinstance(self._engine.backend, RunsOnHost)
         folder = self._engine.objects_dir((VERTEX, project, region, number))
         copies = ObjectCopies(self._storage, folder) if local else None
@@ -60,12 +61,12 @@ class VertexApi(JobApi):
         return self._take(request, number, job, submission, notes)
 
     def get(self, request: Request) -> dict[str, Any]:
-        """GetCustomJob."""
+        """Handle GetCustomJob."""
         request.only()
         return self._response(self._record(request), request)
 
     def list(self, request: Request) -> dict[str, Any]:
-        """ListCustomJobs."""
+        """Handle ListCustomJobs."""
         request.only("filter", "pageSize", "pageToken", "readMask")
         mask = messages.Mask(request.query.get("readMask", ""), messages.custom_job_type())
         records = self._engine.jobs_of(VERTEX, *parent_of(request))
@@ -76,7 +77,7 @@ class VertexApi(JobApi):
         return list_response("customJobs", selected, token)
 
     def cancel(self, request: Request) -> dict[str, Any]:
-        """CancelCustomJob."""
+        """Handle CancelCustomJob."""
         request.only()
         request.json()
         record = self._record(request)
@@ -88,14 +89,14 @@ class VertexApi(JobApi):
         return {}
 
     def delete(self, request: Request) -> dict[str, Any]:
-        """DeleteCustomJob. The response is an operation that is done."""
+        """Handle DeleteCustomJob. The response is an operation that is done."""
         request.only()
         record = self._record(request)
         self._engine.delete(record)
         return deletion(record.project, record.region, record.id, record.updated)
 
     def operation(self, request: Request) -> dict[str, Any]:
-        """GetOperation. An operation has the number of the job that it deleted."""
+        """Handle GetOperation. An operation has the same number as the job that it deleted."""
         project, region = parent_of(request)
         record = self._engine.store.get((VERTEX, project, region, request.path["operation"]))
         if record is None or not record.deleted:
@@ -134,7 +135,7 @@ def render(record: Record) -> dict[str, Any]:
 
 
 def _web_access_uris(record: Record) -> dict[str, str]:
-    """One for each replica, of the service's form. They lead nowhere: the emulator has no shells."""
+    """A URI for each replica, in the service's form. The URIs do not work, because the emulator has no shells."""
     pools = enumerate(record.body["jobSpec"]["workerPoolSpecs"])
     nodes = [f"workerpool{place}-{index}" for place, pool in pools for index in range(int(pool.get("replicaCount", 0)))]
     host = f"{record.region}.aiplatform-training.googleusercontent.com"
@@ -147,7 +148,7 @@ def job_name(record: Record) -> str:
 
 
 def ended(kind: str, name: str, state: str) -> EmulatorApiError:
-    """The error of a request to cancel a resource that has ended. The words are known for training pipelines.
+    """The error of a request to cancel a resource that has ended. The message is known for training pipelines.
 
     :param kind: the type of the resource.
     """
@@ -164,8 +165,8 @@ def new_id() -> str:
 def deletion(project: str, region: str, resource_id: str, moment: float) -> dict[str, Any]:
     """The operation of a deletion, which is done.
 
-    :param resource_id: of the deleted resource; also the operation's id.
-    :param moment: when it was deleted.
+    :param resource_id: the id of the deleted resource, which is also the operation's id.
+    :param moment: the time of the deletion.
     """
     moments = {"createTime": rfc3339(moment), "updateTime": rfc3339(moment)}
     return {

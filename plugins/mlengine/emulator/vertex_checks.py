@@ -24,7 +24,7 @@ _NETWORK = re.compile(r"projects/[0-9]+/global/networks/[^/]+")
 def check(job: Mapping[str, Any]) -> None:
     """Check a job.
 
-    :param job: as :func:`~mlengine.emulator.messages.read_custom_job` returns it.
+    :param job: the job as returned by :func:`~mlengine.emulator.messages.read_custom_job`.
     :raises EmulatorApiError: a field is missing or invalid.
     """
     check_display_name(job.get("displayName"), "custom_job")
@@ -33,8 +33,9 @@ def check(job: Mapping[str, Any]) -> None:
 
 
 def check_display_name(name: str | None, resource: str) -> None:
-    """
-    :param resource: how the API names the resource, for example ``custom_job``.
+    """Check the display name of a resource.
+
+    :param resource: the API's name for the resource, for example ``custom_job``.
     :raises EmulatorApiError: the name is missing or too long.
     """
     if not name:
@@ -46,8 +47,9 @@ def check_display_name(name: str | None, resource: str) -> None:
 
 
 def check_labels(labels: Mapping[str, str], resource: str) -> None:
-    """
-    :param resource: as for :func:`check_display_name`.
+    """Check the labels of a resource.
+
+    :param resource: the API's name for the resource, for example ``custom_job``.
     :raises EmulatorApiError: there are too many labels, or one is invalid.
     """
     try:
@@ -59,7 +61,8 @@ def check_labels(labels: Mapping[str, str], resource: str) -> None:
 
 
 def check_spec(spec: Mapping[str, Any]) -> None:
-    """
+    """Check the spec of a job.
+
     :param spec: a ``CustomJobSpec`` in canonical form.
     :raises EmulatorApiError: a field is missing or invalid.
     """
@@ -107,7 +110,7 @@ def _check_pool(pool: Located) -> None:
 
 
 def _check_surroundings(spec: Located) -> None:
-    """Check what the job uses in addition to its machines."""
+    """Check the resources that the job uses in addition to its machines."""
     network = _optional(spec, "network")
     if network is not None and not _NETWORK.fullmatch(network.value):
         # "Where {project} is a project number, as in 12345".

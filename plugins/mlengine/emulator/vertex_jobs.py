@@ -1,7 +1,7 @@
 """Converts a ``CustomJob`` to a submission.
 
-A job that this project's own Vertex AI backend created becomes the spec that it was created from. Any other job runs
-through :mod:`mlengine.emulator.replica`, with each pool's own command and without ``--job-dir``, as on Vertex AI.
+A job that mlengine's own Vertex AI backend created is converted back to its original spec. Any other job runs through
+:mod:`mlengine.emulator.replica`, with each pool's own command and without ``--job-dir``, as on Vertex AI.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ Job = Mapping[str, Any]
 def submission(
     job: Job, number: str, storage: Storage, bucket: str | None, copies: ObjectCopies | None = None
 ) -> tuple[Submission, list[str]]:
-    """What the backend gets, and messages for the job's log.
+    """The submission for the backend, and messages for the job's log.
 
-    :param job: as :func:`mlengine.emulator.vertex_checks.check` accepted it.
+    :param job: the job as accepted by :func:`mlengine.emulator.vertex_checks.check`.
     :param number: the job's id.
-    :param bucket: for the logs of jobs that name no bucket.
-    :param copies: for the paths below ``/gcs`` that commands name; ``None`` if buckets are mounted where the job runs.
+    :param bucket: the bucket for the logs of jobs that name no bucket.
+    :param copies: copies objects whose paths below ``/gcs`` are in commands; ``None`` if buckets are mounted where the
+        job runs.
     :raises EmulatorApiError: the job cannot run here.
     """
     own = _own_spec(job)
@@ -66,14 +67,15 @@ def _limits(job: Job) -> dict[str, Any]:
     scheduling = job["jobSpec"].get("scheduling", {})
     names = {"timeout": "max_running_seconds"}
     if scheduling.get("strategy") == "FLEX_START":
-        names["maxWaitDuration"] = "max_wait_seconds"  # the other strategies ignore it
+        names["maxWaitDuration"] = "max_wait_seconds"  # the other strategies ignore this limit
     given = {limit: from_python(scheduling.get(name, "0s"), "custom_job").seconds() for name, limit in names.items()}
     return {limit: seconds or None for limit, seconds in given.items()}
 
 
 def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
-    """The spec that this project's Vertex AI backend created the job from, with job directory and attempt; ``None`` for
-    the job of another client.
+    """The original spec, job directory and attempt of a job that mlengine's own Vertex AI backend created.
+
+    Returns ``None`` for the job of another client.
     """
     plans = set()
     for _, pool in _pools(job):
@@ -93,7 +95,7 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
     if plan["tensorboard"]:
-        return None  # the start command runs: on the local backend, event files are in the train dir
+        return None  # then the start command is run; on the local backend, event files are in the train dir
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),
@@ -154,7 +156,7 @@ def _container_task(container: Mapping[str, Any]) -> Task:
 
 
 def _variables(task: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    """The environment variables of a pool, without those that name its accelerators: this machine has none of them."""
+    """The environment variables of a pool, without those for its accelerators, which this machine does not have."""
     return [one for one in task.get("env", ()) if one["name"] not in {ACCELERATOR_TYPE, ACCELERATOR_COUNT}]
 
 

@@ -1,10 +1,12 @@
-"""The life of a training job, whichever backend runs it.
+"""The lifecycle of a training job, independent of the backend that runs it.
 
-* :mod:`~mlengine.jobs.submission`: claim, find, submit, record: at most one paid job
+* :mod:`~mlengine.jobs.submission`: claims, finds, submits and records jobs, so that at most one is billed
 * :mod:`~mlengine.jobs.job_dir`: the job's directories in the bucket
 * :mod:`~mlengine.jobs.polling`: one poller for all waiting jobs; :mod:`~mlengine.jobs.watch`: one job's view of it
-* :mod:`~mlengine.jobs.deadlines`: when a wait has to end its job
-* :mod:`~mlengine.jobs.log_forwarding`: replica logs into the task's log; :mod:`~mlengine.jobs.progress`: steps and ETA
+* :mod:`~mlengine.jobs.deadlines`: the times at which a wait must end its job
+* :mod:`~mlengine.jobs.log_forwarding`: forwards replica logs to the task's log; :mod:`~mlengine.jobs.progress`: steps
+  and ETA
 
-Imports no Airflow at module level. Operators, the sensor, triggers, the command line and the emulator build on it.
+The package does not import Airflow at module level. Operators, the sensor, triggers, the command line and the emulator
+use it.
 """

@@ -1,4 +1,4 @@
-"""Records in ``job.json`` that a person cancels a job, so that its task and the page can say who did, and why."""
+"""Records in ``job.json`` that a person cancels a job, so that its task and the page can show who did, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlengine.storage.client import Storage
 def record_cancellation(storage: Storage, handle: JobHandle, *, by: str, why: str) -> None:
     """Add the person, the time and the reason to the job's ``job.json``.
 
-    :raises BackendError: the job has another attempt by now.
+    :raises BackendError: the job already has a later attempt.
     :raises ObjectMissingError: the job dir has no ``job.json``.
     """
 

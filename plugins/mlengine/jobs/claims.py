@@ -2,12 +2,12 @@
 
 A job directory belongs to the process that creates ``job.json`` in it: Cloud Storage lets only one creation succeed. If
 a directory belongs to another job, the next name is tried (``D``, ``D_2``, …). If that other job is an earlier job of
-the same task, it is cancelled first, so that a task never has two live jobs:
+the same task, it is cancelled first, so that a task never has two live jobs. Earlier jobs are:
 
 * a job of an earlier generation: the task was cleared;
 * a job of a deleted run of the same name, in the same Airflow.
 
-Jobs of another Airflow with the same names, and all other jobs, are not touched.
+All other jobs are not changed, including jobs with the same names of another Airflow.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _MAX_CONFLICTS = 10
 
 @dataclass(frozen=True)
 class Intent:
-    """A training to submit. ``job_dir`` is its directory, unless another job owns that.
+    """A training to submit. ``job_dir`` is its directory, unless another job owns the directory.
 
-    :param own_dir: the directory's name was generated: if it is not empty, the next name is tried. A directory that the
-        user named is used as it is.
-    :param job_id: the job's name; by default, that of its directory.
+    :param own_dir: whether the directory's name was generated. If so, and the directory is not empty, the next name is
+        tried. A directory that the user named is used even if it is not empty.
+    :param job_id: the job's name; by default, the name of its directory.
     :param requested: the spec before the backend reduced the cluster to fit its machine; otherwise equal to ``spec``.
     :param earlier: keys of the same task before it was cleared. Their live jobs are cancelled before this one is
-        submitted, in whichever directory they are.
-    :param installation: the id of the Airflow that submits; empty outside of Airflow, or if it is not known.
+        submitted, whichever directories they have.
+    :param installation: the id of the Airflow that submits; empty outside of Airflow, or if the id is not known.
     """
 
     key: JobKey
@@ -59,12 +59,12 @@ class Intent:
 
     @property
     def compared(self) -> Inputs:
-        """The inputs that an existing job must have to be used for this intent."""
+        """The inputs that an existing job must have to be usable for this intent."""
         return Inputs((self.requested or self.spec).to_json(), self.inputs)
 
 
 def compared(record: JobRecord) -> Inputs:
-    """The same inputs of a claimed job."""
+    """The inputs of a claimed job, to compare with :meth:`Intent.compared`."""
     return Inputs(record.requested or record.spec, record.inputs)
 
 
@@ -76,7 +76,7 @@ class Claims:
         self._backend = backend
 
     def read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
-        """Read the claim and its object generation.
+        """Read the claim on a directory and its object generation.
 
         :raises ObjectMissingError: the directory is not claimed.
         """
@@ -84,7 +84,10 @@ class Claims:
         return JobRecord.from_bytes(data), generation
 
     def find(self, intent: Intent) -> tuple[JobDir, JobRecord] | None:
-        """Find the claim of this key. Live earlier jobs of the same task in the directories before it are cancelled."""
+        """Find the claim of this key.
+
+        Live earlier jobs of the same task are cancelled if their directories come before it.
+        """
         for job_dir, record in self._claimed(intent):
             if record is None:
                 return None
@@ -107,7 +110,10 @@ class Claims:
         raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", hint="trigger a new run")
 
     def end_all(self, key: str, why: str) -> None:
-        """Cancel the live jobs of a key. Searches by key, as a crash may prevent the recording of a job's name."""
+        """Cancel the live jobs of a key.
+
+        The search uses the key, because a crash may prevent recording a job's name.
+        """
         for status in self._live(key):
             log.warning("job %s is cancelled: %s", status.handle.job_id, why)
             self._backend.cancel(status.handle)
@@ -128,7 +134,7 @@ class Claims:
                 yield job_dir, record
 
     def _create(self, intent: Intent, job_dir: JobDir) -> JobRecord:
-        """Create a claim; returns that of another process if it was created first."""
+        """Create a claim. Returns the claim of another process if that was created first."""
         found_empty = not contents(self._storage, job_dir)
         if not found_empty:
             log.warning("%s is not empty: the job trains into it, and leaves the other objects", job_dir.uri)
@@ -202,13 +208,13 @@ class Claims:
 
 
 def update(storage: Storage, job_dir: JobDir, change: Callable[[JobRecord], JobRecord | None]) -> JobRecord | None:
-    """Change ``job.json``. If another process changes it meanwhile, this begins again with the changed record.
+    """Change ``job.json``. If another process changes it at the same time, the change is repeated with the new record.
 
     :param change: returns the new record, or ``None`` to leave the record as it is.
-    :returns: the new record; ``None`` if it was left as it was.
+    :returns: the new record; ``None`` if the record was not changed.
     :raises ObjectMissingError: the directory is not claimed.
     :raises StorageUnavailableError: the bucket does not respond; a later call continues.
-    :raises MlengineError: other processes changed it each time.
+    :raises MlengineError: other processes changed the record at every attempt.
     """
     for _ in range(_MAX_CONFLICTS):
         data, generation = storage.read_with_generation(job_dir.claim)
@@ -226,6 +232,6 @@ def update(storage: Storage, job_dir: JobDir, change: Callable[[JobRecord], JobR
 
 
 def is_same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
-    """Whether a claim is of a task instance of this name, of any generation and any run of that name."""
+    """Whether a claim belongs to the same task instance by name, in any generation and any run with the same name."""
     names = ("dag_id", "run_id", "task_id", "map_index")
     return all(owner.get(name) == getattr(key, name) for name in names)

@@ -1,4 +1,4 @@
-"""The limits of a wait as points in time, and the pause before another attempt."""
+"""The time limits of a wait as points in time, and the pause before the next attempt."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _WAITING = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 @dataclass(frozen=True)
 class Deadlines:
-    """When a wait has to end its job, in seconds since the epoch; infinity for never.
+    """The times at which a wait must end its job, in seconds since the epoch; infinity means never.
 
-    They travel with the deferred wait: Airflow itself enforces no limit in a triggerer, and none while a DAG is paused.
+    They are passed to the trigger, because Airflow enforces no time limits in a triggerer, or while a DAG is paused.
 
     A job that waits for machines is QUEUED or PREPARING, depending on the service. After its first start, the limits of
     the wait no longer apply, even if the service restarts the job and it waits again.
 
-    :param queued_until: a job that has not started by then is cancelled.
-    :param running_until: a job in any state is cancelled then.
-    :param execution_until: likewise, by the task's ``execution_timeout``.
-    :param wait_until: likewise, by the sensor's ``timeout``.
-    :param max_wait_until: like ``queued_until``, by the job's own ``max_wait_seconds``.
-    :param running_seconds: a job is cancelled so long after its first start. It replaces ``running_until`` if the job
+    :param queued_until: a job that has not started by this time is cancelled.
+    :param running_until: a job in any state is cancelled at this time.
+    :param execution_until: like ``running_until``, from the task's ``execution_timeout``.
+    :param wait_until: like ``running_until``, from the sensor's ``timeout``.
+    :param max_wait_until: like ``queued_until``, from the job's own ``max_wait_seconds``.
+    :param running_seconds: a job is cancelled this long after its first start. It replaces ``running_until`` if the job
         may wait without a limit.
     """
 
@@ -58,21 +58,21 @@ class Deadlines:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Fields that are missing or ``None`` mean no limit."""
+        """Read deadlines from JSON. A field that is missing or ``None`` means no limit."""
         given = {name: data.get(name) for name in cls.__dataclass_fields__}
         return cls(**{name: float(until) for name, until in given.items() if until is not None})
 
     def to_json(self) -> dict[str, float | None]:
-        """``None`` for infinity, which JSON has no number for."""
+        """The deadlines as JSON, with ``None`` for infinity, which JSON cannot represent."""
         return {name: until if math.isfinite(until) else None for name, until in asdict(self).items()}
 
     @property
     def limited(self) -> bool:
-        """Whether a job that starts cannot run for ever."""
+        """Whether a limit prevents a started job from running forever."""
         return min(self.running_until, self.execution_until, self.wait_until, self.running_seconds) < math.inf
 
     def seconds_left(self, state: JobState = JobState.UNKNOWN, started: float | None = None) -> float | None:
-        """How long the whole wait, or the wait in ``state``, may still take; ``None`` for no limit.
+        """The seconds until the first deadline for a job in ``state``; ``None`` if there is no limit.
 
         :param started: when the job ran first, in seconds since the epoch.
         """
@@ -82,7 +82,7 @@ class Deadlines:
     def exceeded(self, state: JobState, started: float | None = None) -> str | None:
         """The name of a limit that a job in ``state`` exceeds now; ``None`` if there is none.
 
-        :param started: as above.
+        :param started: when the job ran first, in seconds since the epoch.
         """
         now = time.time()
         return next((name for name, until in self._limits(state, started).items() if now >= until), None)
@@ -100,9 +100,9 @@ class Deadlines:
 
 
 def max_wait_seconds(backend: TrainingBackend, record: JobRecord) -> float | None:
-    """How long the current attempt may wait for machines, if the backend leaves that to the wait.
+    """How long the current attempt may wait for machines, if the backend does not enforce that itself.
 
-    ``None`` if nothing says.
+    Returns ``None`` if no limit is set.
     """
     if not isinstance(backend, LeavesWaitLimit):
         return None
@@ -116,5 +116,5 @@ def waits_too_long(status: JobStatus, most: float | None) -> bool:
 
 
 def backoff(attempt: int, first: float) -> float:
-    """Seconds between the end of ``attempt`` and the next: twice as long each time, an hour at most."""
+    """The seconds between the end of ``attempt`` and the next attempt, doubled each time, up to an hour."""
     return min(first * 2.0 ** min(attempt - 1, 30), LONGEST_BACKOFF)

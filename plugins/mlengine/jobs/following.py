@@ -1,10 +1,11 @@
-"""Follows one job for a reader at a terminal: its state and its log, each at its own pace.
+"""Follows the state and the log of one job for a user at a terminal, each at its own pace.
 
-The state is read every second. The log is read as often as the backend allows: a read that has to wait for a quota, or
-fails for a while, holds no state back. While the job writes nothing, the log is read less and less often where the
-service limits such reads. After the job's end, the rest of the log is read, however long that takes.
+The state is read every second. The log is read as often as the backend allows. A log read that waits for a quota, or
+that fails for some time, does not delay the state. While the job writes nothing, the log is read less and less often if
+the service limits such reads. After the job's end, the rest of the log is read, however long that takes.
 
-A state that cannot be read for a while is the last one; it is retried after pauses that double, like a log.
+While the state cannot be read, the last known state is used. Like a log read, reading the state is retried after pauses
+that double.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from mlengine.core.job import JobHandle, JobState, JobStatus
 POLL_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 LONGEST_SEARCH_PAUSE_SECONDS = 5.0
-# How long a log that cannot be read at all is retried, once there is nothing else to wait for.
+# How long reading the log is retried while it fails and there is nothing else to wait for.
 PATIENCE_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What is new. ``final``: the job has ended, and its log was read to the end."""
+    """New information about a job. ``final`` means that the job has ended and its log was read to the end."""
 
     status: JobStatus
     page: LogPage
@@ -38,8 +39,8 @@ class Followed:
 class LogFollower:
     """Follows one attempt of a job.
 
-    :param cursor: where the log was read to before.
-    :param note: gets a message when the log or the state cannot be read for a while.
+    :param cursor: the position up to which the log was read before.
+    :param note: receives a message if the log or the state is temporarily unreadable.
     """
 
     def __init__(
@@ -47,19 +48,19 @@ class LogFollower:
     ) -> None:
         self._backend, self._handle, self._cursor = backend, handle, cursor
         self._note = note
-        self._due = 0.0  # when the log is read again
+        self._due = 0.0  # the time of the next log read
         self._pause = 0.0
         self._failures = 0
         self._status = JobStatus(handle, JobState.UNKNOWN)
         self._status_due = -math.inf
         self._status_failures = 0
-        self._waits = 0  # reads in a row that did not reach the end of the log and found nothing
+        self._waits = 0  # consecutive reads that found nothing and did not reach the end of the log
         self._progress_at = time.monotonic()
 
     def follow(self, *, to_end_of_job: bool = True) -> Iterator[Followed]:
-        """Yield what is new until there is nothing more.
+        """Yield new states and lines until there are no more.
 
-        :param to_end_of_job: ``False`` ends at the present end of the log.
+        :param to_end_of_job: ``False`` stops at the current end of the log.
         :raises BackendUnavailableError, StorageUnavailableError: the log could not be read for
             :data:`PATIENCE_SECONDS`, and there is nothing else to wait for. Without ``to_end_of_job``, also if the
             state cannot be read.
@@ -80,13 +81,13 @@ class LogFollower:
                 return
             if not more:
                 left = self._due - time.monotonic()
-                # With nothing but the log to wait for, the state need not be asked for again.
+                # If there is only the log to wait for, the state need not be read again.
                 time.sleep(max(0.0, left if ended or not to_end_of_job else min(left, POLL_SECONDS)))
 
     def _read_status(self, *, more: bool, patient: bool) -> JobStatus:
-        """The job's status; the last one while it cannot be read, or has ended.
+        """The job's status, or the last known one if it cannot be read, or if the job has ended.
 
-        :param more: lines can be read at once: the state is not read more often because of that.
+        :param more: whether more lines can be read immediately. The state is not read more often because of that.
         """
         now = time.monotonic()
         too_early = now < self._status_due and (more or self._status_failures > 0)
@@ -106,7 +107,7 @@ class LogFollower:
         return self._status
 
     def _page(self, *, patient: bool) -> LogPage:
-        """New lines if it is time to read them."""
+        """Read new lines if it is time to read them."""
         now = time.monotonic()
         if now < self._due:
             return LogPage((), self._cursor, wait=self._due - now)
@@ -132,13 +133,13 @@ class LogFollower:
             self._waits, self._progress_at = 0, now
             self._due = now + self._next_pause(page)
         else:
-            # A search that takes many calls is not hurried, whatever the quota allows.
+            # A search that takes many calls is not sped up, even if the quota allows more calls.
             self._waits += 1
             self._due = now + max(page.wait, min(0.1 * (self._waits - 1), LONGEST_SEARCH_PAUSE_SECONDS))
         return page
 
     def _next_pause(self, page: LogPage) -> float:
-        """Seconds until the next read."""
+        """The seconds until the next read of the log."""
         if page.more:
             return 0.0
         if page.lines or not isinstance(self._backend, LimitsLogReads):
@@ -149,5 +150,5 @@ class LogFollower:
 
 
 def retry_pause(failures: int) -> float:
-    """Seconds until the next call after so many failures in a row."""
+    """The seconds until the next call, after a number of consecutive failures."""
     return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)

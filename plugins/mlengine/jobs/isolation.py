@@ -1,8 +1,8 @@
-"""Calls for many jobs of which one may be at fault: a corrupt file, a malformed cursor, a missing permission.
+"""Finds the jobs that make a call for many jobs fail.
 
-Such a job fails the call for all of them. Repeating the call for ever smaller parts finds it. Errors of the service,
-which concern all jobs, must not cost a call for each: they are recognized by their type, or because none of the first
-:data:`MAX_FAILED` parts succeeds.
+Such a job may have a corrupt file, a malformed cursor or a missing permission. It is found by repeating the call for
+smaller and smaller parts. Errors of the service, which concern all jobs, must not cost one call per job. They are
+recognized by their type, or because none of the first :data:`MAX_FAILED` parts succeeds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Result = TypeVar("Result")
 
 
 def call_for_each(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Sequence[Job]) -> list[Result | Exception]:
-    """What ``call`` returns for each job; the error in place of the result for those that fail by themselves.
+    """The result of ``call`` for each job, or the error for each job that fails by itself.
 
-    :raises Exception: that of the call for all jobs, if several fail and none succeeds; any error that concerns the
-        service.
+    :raises Exception: the error of the call for all jobs, if several fail and none succeeds; or any error that concerns
+        the service.
     """
     try:
         return _complete(call, jobs)
@@ -44,7 +44,10 @@ def call_for_each(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Seque
 
 
 def _complete(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Sequence[Job]) -> list[Result | Exception]:
-    """:raises BackendError: there is not one result for each job."""
+    """Make the call and check that its result is complete.
+
+    :raises BackendError: there is not one result for each job.
+    """
     found = call(jobs)
     if len(found) != len(jobs):
         raise BackendError(
@@ -70,11 +73,11 @@ class _Search(Generic[Job, Result]):
         return len(self.found) > self._failed
 
     def run(self) -> None:
-        """Call until there is a result or an error of each job, or too many have failed and none has succeeded."""
+        """Call until each job has a result or an error, or until too many jobs have failed and none has succeeded."""
         self._split(range(len(self._jobs)))
 
     def _split(self, numbers: range) -> None:
-        # Every other one: the jobs at fault may be next to each other, and are not found first.
+        # Every other job, so that faulty jobs that are next to each other are not all found first.
         for part in (numbers[::2], numbers[1::2]):
             if self._failed < MAX_FAILED or self.any_succeeded:
                 self._try(part)
@@ -96,13 +99,16 @@ class _Search(Generic[Job, Result]):
 
 @dataclass
 class Retry:
-    """When something that failed is tried again: after a pause that doubles up to a minute."""
+    """The time of the next retry of a failed action, after a pause that doubles up to a minute."""
 
     failures: int = 0
     at: float = -math.inf
 
     def failed(self, interval: float) -> None:
-        """:param interval: seconds between two calls of something that does not fail."""
+        """Record a failure, and set the time of the next try.
+
+        :param interval: the seconds between two calls of an action that does not fail.
+        """
         self.failures = min(self.failures + 1, 6)
         pause = min(interval * 2.0**self.failures, max(LONGEST_PAUSE_SECONDS, interval))
         self.at = time.monotonic() + pause
@@ -112,10 +118,10 @@ class Retry:
 
     @property
     def due(self) -> bool:
-        """Whether it has not failed, or the pause is over."""
+        """Whether the action has not failed, or the pause is over."""
         return time.monotonic() >= self.at
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until it is tried again."""
+        """The seconds until the action is tried again."""
         return max(0.0, self.at - time.monotonic())

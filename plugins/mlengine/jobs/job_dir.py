@@ -1,8 +1,8 @@
 """Creates job directories with ``train/`` and ``model/``.
 
-Content of a job directory is never deleted here. A directory that the user named is used even if it is not empty. If a
-directory with a generated name is not empty, the next name is tried. The only objects that are deleted are the empty
-markers of a directory that was created for a job that is not needed.
+This module never deletes content of a job directory. A directory that the user named is used even if it is not empty.
+If a directory with a generated name is not empty, the next name is tried. The only objects that are deleted are the
+empty markers of a directory that was created for a job that is not needed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from mlengine.storage.client import ObjectStat, Storage
 
 log = logging.getLogger(__name__)
 
-# Maximum number of directories per name: each clear of a task uses another, and so does each run created again.
+# The maximum number of directories per name. Each clear of a task, and each run that is created again, uses another
+# one.
 MAX_DIRS = 100
 _KEEP = ".keep"
 
 
 def marks(job_dir: JobDir) -> frozenset[str]:
-    """The empty objects that create the directories, and mark a job directory before it is claimed."""
+    """The empty objects that create the directories and mark a job directory before it is claimed."""
     return frozenset(join(folder, _KEEP) for folder in (job_dir.train, job_dir.model))
 
 
@@ -52,7 +53,7 @@ def contents(storage: Storage, job_dir: JobDir) -> list[ObjectStat]:
 def prepare(storage: Storage, job_dir: JobDir) -> bool:
     """Create the directories of a job, unless it is claimed already. Returns whether anything was created.
 
-    Can be repeated. Other objects are not changed.
+    The call can be repeated. Other objects are not changed.
 
     :raises BucketMissingError: the bucket does not exist.
     :raises StorageForbiddenError: access is denied.
@@ -70,7 +71,7 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
 def prepare_clean(storage: Storage, job_dir: JobDir) -> tuple[JobDir, bool]:
     """The first of ``D``, ``D_2``, … that is claimed or empty, and whether anything was created in it.
 
-    For directories whose name is derived from a job's key, so that a retry gets the same directory.
+    This is for directories whose name is derived from a job's key, so that a retry gets the same directory.
     """
     chosen = next(one for one in numbered(job_dir) if is_usable(storage, one))
     return chosen, prepare(storage, chosen)
@@ -88,7 +89,7 @@ def is_usable(storage: Storage, job_dir: JobDir) -> bool:
 def discard(storage: Storage, job_dir: JobDir, key: str) -> bool:
     """Delete the empty markers of a directory that :func:`prepare_clean` created for a job that is not needed.
 
-    Only if the directory's name contains ``key``, no job has claimed it, and it contains nothing else.
+    They are deleted only if the directory's name contains ``key``, no job has claimed it, and it contains nothing else.
 
     :param key: the digest of the key from which the directory's name was derived.
     """

@@ -1,15 +1,15 @@
 """Forwards a job's log lines, state changes and progress from a deferred wait to the task's log.
 
-New lines and state changes are logged as they are seen. Two things cost calls to the bucket for each job: reading
-``progress.json`` and saving ``logs/cursor.json``. They are spread and limited, so that a thousand waits of one poller
-make about twenty calls of each kind a second. With many waits, the progress of a job that neither logs nor progresses
-is read less often; that of a job that waits for machines is not read at all. A bucket that hangs delays no news and no
-deadline by more than a few seconds.
+New lines and state changes are logged immediately. Two actions cost calls to the bucket for each job: reading
+``progress.json`` and saving ``logs/cursor.json``. They are spread over time and limited, so that a thousand waits of
+one poller make about twenty calls of each kind per second. With many waits, the progress of a job that neither logs nor
+progresses is read less often, and that of a job that waits for machines is not read at all. A bucket that hangs delays
+news and deadlines by at most a few seconds.
 
-A triggerer that stops in order saves the cursor first: no line is lost or repeated. One that is killed takes with it
-the lines that its log writer had not written yet, which were seconds' worth on a busy machine. So during the wait the
-cursor is only moved past lines that were logged :data:`FLUSH_SECONDS` ago. After a kill no line is lost, and recent
-ones repeat after a line that announces it.
+A triggerer that shuts down cleanly saves the cursor first, so that no line is lost or repeated. A triggerer that is
+killed does not write the lines that its log writer still holds, which were several seconds' worth on a busy machine.
+Therefore, during the wait, the cursor is only moved past lines that were logged at least :data:`FLUSH_SECONDS` ago. So
+the next wait logs the missing lines, and repeats recent ones after a message that announces this.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult
 from mlengine.storage.client import Storage
 
-# How long Airflow may take to write a line that was logged.
+# The longest time that Airflow may take to write a logged line.
 FLUSH_SECONDS = 15.0
-# With many waits, so many times their pace is the longest pause between two reads of a quiet job's progress.
+# With many waits, the longest pause between two reads of a quiet job's progress, as a multiple of the pace.
 LONGEST_QUIET = 4
 _NOT_STARTED = frozenset({JobState.QUEUED, JobState.PREPARING})
 
@@ -41,9 +41,9 @@ _NOT_STARTED = frozenset({JobState.QUEUED, JobState.PREPARING})
 class LogForwarder:
     """Forwards the log of one job.
 
-    :param cursor: where another process stopped; ``open`` if that one was interrupted.
-    :param pace: seconds between two calls of a kind for one job, so that all jobs get their turn.
-    :param progress_interval_seconds: seconds between two progress lines.
+    :param cursor: the position at which another process stopped; ``open`` if that process was interrupted.
+    :param pace: the seconds between two calls of one kind for one job, so that all jobs get their turn.
+    :param progress_interval_seconds: the seconds between two progress lines.
     """
 
     def __init__(
@@ -63,30 +63,30 @@ class LogForwarder:
         self._progress_interval = progress_interval_seconds
         self._formatter = LogFormatter(replace(cursor, open=False))
         self._saved = cursor
-        # The cursor to save when its lines have been written, and since when it waits for that. The first one only says
-        # that a wait is logging now: it moves past no line, and can be saved at once.
+        # The cursor to save when its lines have been written, and the time since it has been waiting for that. The
+        # first cursor only records that a wait is logging now. It moves past no line, so it can be saved immediately.
         self._pending: LogCursor | None = replace(cursor, open=True)
         self._pending_since = self._changed_at = time.monotonic()
         self._first_save = True
-        # Not all at once after a restart.
+        # A random share, so that not all waits read at the same time after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         self._state = JobState.UNKNOWN
         self._save_warning = ThrottledWarning("Saving the log cursor")
         self._writing = threading.Lock()
-        self._asked = self._written = 0  # numbers of cursors: the last one to save, the last one that was saved
-        self._quiet = 1  # times the pace: the pause between two reads of the progress
+        self._asked = self._written = 0  # numbers of cursors: the last one to save, and the last one that was saved
+        self._quiet = 1  # the pause between two reads of the progress, as a multiple of the pace
         if cursor.open:
             log.info("%11s | %s", "wait", "Resumed after an interruption; recent lines may repeat")
 
     def seconds_to_next(self) -> float:
-        """Seconds until there is something to do though the job has no news."""
+        """The seconds until there is something to do even if there is no news of the job."""
         due = self._progress_due()
         if self._pending is not None:
             due = min(due, self._flushed_at())
         return max(0.0, due - time.monotonic())
 
     async def forward(self, polled: PollResult | None) -> None:
-        """Log what is new; ``None`` if only the progress may be."""
+        """Log what is new. ``polled`` is ``None`` if there can only be new progress."""
         if polled is not None:
             self._state = polled.status.state
             self._quiet = 1 if polled.page.lines else self._quiet
@@ -103,7 +103,7 @@ class LogForwarder:
         await self._save_written()
 
     async def _read_progress(self, *, ended: bool) -> Progress | None:
-        """The progress, if it is time to read it, or if the job has ended."""
+        """Read the progress if it is time for that, or if the job has ended."""
         if not ended and time.monotonic() < self._progress_due():
             return None
         self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
@@ -116,7 +116,7 @@ class LogForwarder:
         return progress
 
     async def _save_written(self) -> None:
-        """Save the cursor, up to lines that have been written by now."""
+        """Save the cursor up to the lines that have been written by now."""
         now = time.monotonic()
         current = replace(self._formatter.cursor, open=True)
         if self._pending is not None and now >= self._flushed_at():
@@ -130,7 +130,7 @@ class LogForwarder:
         self._log.warning("%11s | %s", "wait", message)
 
     async def close(self) -> None:
-        """Save the cursor: this wait logs nothing more."""
+        """Save the cursor, because this wait logs nothing more."""
         await self._save(self._formatter.cursor, keep=True)
 
     def _progress_due(self) -> float:
@@ -141,14 +141,17 @@ class LogForwarder:
     def _flushed_at(self) -> float:
         pace = self._pace()
         if self._first_save:
-            # With many waits it is saved later, together with the first lines.
+            # With many waits, the first cursor is saved later, together with the first lines.
             return self._pending_since + self._share * pace + (FLUSH_SECONDS if pace > FLUSH_SECONDS else 0.0)
         return self._pending_since + max(FLUSH_SECONDS, self._share * pace)
 
     def _write(self, cursor: LogCursor, number: int, last: bool) -> None:
-        """In a thread. A write whose caller has stopped waiting may still be on its way: it must not come last.
+        """Write a cursor. Runs in a thread.
 
-        :param last: wait for that write. Otherwise this one is refused, so that a job holds one thread.
+        An earlier write whose caller has stopped waiting may still be in progress. It must not overwrite this one.
+
+        :param last: wait for the earlier write. Otherwise, this write is rejected, so that each job occupies only one
+            thread.
         :raises StorageUnavailableError: an earlier write has not ended.
         """
         if not self._writing.acquire(blocking=last):

@@ -1,11 +1,12 @@
-"""Polls the logs of watched jobs, independently of their states: for backends that read many logs in one call.
+"""Polls the logs of watched jobs independently of their states, for backends that read many logs in one call.
 
-A round is one call to the backend, for as many jobs as it takes. What the service's quota allows, the backend knows: a
-page says how long to wait. While nothing is written, the pause grows to what the backend asks for. A job that has ended
-is read at once, and its wait ends without the last lines if these would come too late (:meth:`Watch.give_up_lines`).
+A round is one call to the backend, for as many jobs as it accepts. The backend knows the service's quota, and each page
+says how long to wait. While nothing is written, the pause grows to the one that the backend asks for. The log of a job
+that has ended is read immediately. Its wait ends without the last lines if these would come too late
+(:meth:`Watch.give_up_lines`).
 
-A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll. If one job is at
-fault, the others are read without it (:mod:`mlengine.jobs.isolation`).
+A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll. If one job causes
+the failure, the others are read without it (:mod:`mlengine.jobs.isolation`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from mlengine.jobs.watch import Watch, next_batch
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_SECONDS = 60.0
-# Calls in a row for the same jobs, while a search finds nothing and does not end; then it is the other jobs' turn.
+# The maximum number of consecutive calls for the same jobs while a search finds nothing and does not end. Then it is
+# the other jobs' turn.
 MAX_SEARCH_CALLS = 10
 
 
 class LogPoller:
-    """Polls while there are watches. Owned by a :class:`~mlengine.jobs.polling.Poller`.
+    """Polls logs while there are watches. Owned by a :class:`~mlengine.jobs.polling.Poller`.
 
-    :param watches: the poller's watches, which change.
+    :param watches: the poller's watches, a mapping that changes.
     """
 
     def __init__(self, watches: Mapping[int, Watch], threads: ThreadPoolExecutor) -> None:
@@ -44,14 +46,14 @@ class LogPoller:
         self._interval = 0.0
         self._quiet = 0.0
         self._failures = 0
-        # The jobs of a search that is not complete, and its calls so far.
+        # The jobs of an incomplete search, and the number of its calls so far.
         self._searched: list[Watch] = []
         self._search_calls = 0
 
     def poll(self, backend: BatchesLogs, interval: float) -> None:
-        """Called after each poll of the states; starts the polling, and wakes it if there is a reason.
+        """Start polling, and wake it if there is a reason. Called after each poll of the states.
 
-        :param interval: seconds between two rounds in which lines are read.
+        :param interval: the seconds between two rounds in which lines are read.
         """
         self._backend, self._interval = backend, interval
         if self._task is None or self._task.done():
@@ -60,7 +62,7 @@ class LogPoller:
             self._wake.set()
 
     def stop(self) -> None:
-        """No job is watched any more."""
+        """Stop polling, because no job is watched any more."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -69,7 +71,7 @@ class LogPoller:
         while self._watches:
             self._wake.clear()
             pause = await self._round()
-            if self._failures:  # the end of a job is no reason to ask more often
+            if self._failures:  # after failures, the end of a job is no reason to poll more often
                 await asyncio.sleep(pause)
                 continue
             try:
@@ -115,7 +117,7 @@ class LogPoller:
         return next_batch(watches, backend.logs_at_once)
 
     def _keep_search(self, batch: list[Watch], pages: Sequence[LogPage]) -> None:
-        """A search without results goes on with the same jobs, for a while."""
+        """Continue a search without results with the same jobs, for a limited number of calls."""
         found = any(page.lines for page in pages)
         unfinished = any(page.wait == 0.0 for page in pages)
         self._search_calls = 0 if found or not unfinished else self._search_calls + 1
@@ -150,14 +152,14 @@ class LogPoller:
         return pause
 
     def _failed_alone(self, watch: Watch, error: Exception) -> None:
-        """The log of one job cannot be read, and those of others can."""
+        """Handle a job whose log cannot be read, although the logs of other jobs can."""
         log.warning("Reading the log of job %s failed; retrying: %s", watch.handle.job_id, error_message(error))
         watch.log_retry.failed(self._interval)
         watch.warn(watch.log_warning.failed(error_message(error)))
         self._give_up([watch], watch.log_retry.seconds_left)
 
     def _give_up(self, watches: Iterable[Watch], wait: float) -> None:
-        """Jobs that have ended and whose last lines will not be read in time."""
+        """End the waits of jobs that have ended and whose last lines will not be read in time."""
         for watch in list(watches):
             if wait > watch.seconds_for_lines():
                 watch.give_up_lines()
@@ -172,7 +174,7 @@ def _is_readable(watch: Watch) -> bool:
 
 
 def _read(backend: BatchesLogs, batch: Sequence[Watch], urgent: bool) -> list[LogPage | Exception]:
-    """Runs in a thread."""
+    """Read the logs of a batch of jobs. Runs in a thread."""
 
     def read(part: Sequence[Watch]) -> list[LogPage]:
         return backend.logs_many([(watch.handle, watch.cursor) for watch in part], urgent=urgent)
@@ -181,5 +183,5 @@ def _read(backend: BatchesLogs, batch: Sequence[Watch], urgent: bool) -> list[Lo
 
 
 def error_message(error: Exception) -> str:
-    """For the log of a task."""
+    """The message of an error for the log of a task."""
     return str(error) if isinstance(error, MlengineError) else f"{type(error).__name__}: {error}"

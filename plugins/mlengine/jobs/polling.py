@@ -1,14 +1,14 @@
-"""One poller for all waiting jobs.
+"""Polls all waiting jobs with one poller.
 
-An event loop has one poller for each backend, location and those settings that matter to polling, however many triggers
-wait. A tick calls ``describe`` once for all jobs. Where the backend can batch logs, they are polled independently
-(:mod:`mlengine.jobs.log_polling`); otherwise with the tick. All calls run in threads; the event loop never blocks. Only
-news wakes a wait: a thousand quiet jobs cost the loop next to nothing.
+An event loop has one poller for each combination of backend, location and settings that affect polling, however many
+triggers wait. A tick calls ``describe`` once for all jobs. If the backend can batch logs, they are polled independently
+(:mod:`mlengine.jobs.log_polling`); otherwise, they are polled in the tick. All calls run in threads, so the event loop
+never blocks. A wait is woken only by news, so a thousand quiet jobs cost the loop almost nothing.
 
-A failed tick decides nothing: the pause doubles up to a minute, and the next tick polls again. It is logged by the
-triggerer, and less and less often in the log of each waiting task. Logs that cannot be read hold no state back. If one
-job is at fault, the others are polled without it (:mod:`mlengine.jobs.isolation`). Ticks vary by a random tenth, so
-that several triggerers do not poll in step.
+A failed tick has no consequences for jobs: the pause doubles up to a minute, and the next tick polls again. The failure
+is logged by the triggerer and, less and less often, in the log of each waiting task. Unreadable logs do not delay
+states. If one job causes the failure, the others are polled without it (:mod:`mlengine.jobs.isolation`). The pauses
+vary randomly by a tenth, so that several triggerers do not poll at the same time.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 MAX_PAUSE_SECONDS = 60.0
 GATHER_SECONDS = 0.2
-# The calls of each kind that all waits of a poller together make to the bucket.
+# The calls of each kind that all waits of a poller together may make to the bucket per second.
 CALLS_PER_SECOND = 20.0
 
 
 class Poller:
     """Polls one backend for every job that is watched in this event loop. Use :meth:`shared`.
 
-    :param interval: seconds between two ticks.
+    :param interval: the seconds between two ticks.
     """
 
     _pollers: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = (
@@ -55,7 +55,7 @@ class Poller:
         self._backend: TrainingBackend | None = None
         self._watches: dict[int, Watch] = {}
         self._loop_task: asyncio.Task[None] | None = None
-        # One for states and one for logs: neither waits for the other.
+        # One thread for states and one for logs, so that neither waits for the other.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="mlengine-poll")
         self._wake = asyncio.Event()
         self._failures = 0
@@ -65,7 +65,8 @@ class Poller:
     def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
         """The running loop's poller for ``key``: a string that identifies backend, location and settings.
 
-        :param interval: of several waits, the shortest one counts, until no job is watched.
+        :param interval: the polling interval in seconds. The shortest one of all waits is used, until no job is
+            watched.
         """
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
         if key not in pollers:
@@ -75,7 +76,7 @@ class Poller:
         return poller
 
     def pace(self) -> float:
-        """Seconds that one wait leaves between two calls of its own, so that all together stay within the limit."""
+        """The seconds between two calls of one wait with which all waits together stay within the limit."""
         waits = len(self._watches)
         return 0.0 if waits <= CALLS_PER_SECOND else waits / CALLS_PER_SECOND
 
@@ -85,13 +86,16 @@ class Poller:
 
     @asynccontextmanager
     async def watch(self, handle: JobHandle, cursor: Mapping[str, object]) -> AsyncIterator[Watch]:
-        """Poll one job for as long as the block lasts. After a terminal state follow only results with new lines."""
+        """Poll one job during the ``async with`` block.
+
+        After a terminal state, there are only results with new lines.
+        """
         watch = Watch(handle, cursor)
         self._watches[id(watch)] = watch
         self.poll_soon()
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(
-                # Not in the first trigger's context: its task's log would get the messages about all jobs.
+                # Not in the first trigger's context, because its task's log would get the messages about all jobs.
                 self._run(),
                 name="mlengine-poller",
                 context=contextvars.Context(),
@@ -108,7 +112,7 @@ class Poller:
                 self._wake.clear()
                 pause = await self._tick()
                 try:
-                    # A new watch does not wait for the next tick; a short pause gathers those that come together.
+                    # A new watch does not wait for the next tick. A short pause collects watches that begin together.
                     await asyncio.wait_for(self._wake.wait(), pause)
                     await asyncio.sleep(min(GATHER_SECONDS, self._interval))
                 except TimeoutError:
@@ -121,7 +125,7 @@ class Poller:
         return pause * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
 
     async def _tick(self) -> float:
-        """Poll all jobs once; returns the seconds until the next time."""
+        """Poll all jobs once, and return the seconds until the next tick."""
         watches = [watch for watch in self._watches.values() if watch.poll_retry.due]
         if not watches:
             return self._pause()
@@ -133,7 +137,7 @@ class Poller:
             for watch in watches:
                 watch.warn(watch.poll_warning.failed(error_message(error)))
             if not getattr(error, "retryable", False):
-                self._backend = None  # credentials may have been rotated: connect again
+                self._backend = None  # connect again, because credentials may have been rotated
             return self._pause()
         self._failures = 0
         for watch, status in zip(watches, statuses, strict=True):
@@ -144,12 +148,12 @@ class Poller:
         if isinstance(self._backend, BatchesLogs):
             self._logs.poll(self._backend, self._interval)
             return self._pause()
-        # Not at once for a log whose reads are limited.
+        # Logs whose reads are limited must not be read immediately.
         waits = [watch.readable_at - time.monotonic() for watch in watches if watch.urgent and watch.poll_retry.due]
         return max(0.0, min([*waits, self._pause()]))
 
     def _failed_alone(self, watch: Watch, error: Exception) -> None:
-        """The state of one job cannot be read, and those of others can, if there are any."""
+        """Handle a job whose state cannot be read, although those of any other jobs can."""
         log.warning("Polling job %s failed; retrying: %s", watch.handle.job_id, error_message(error))
         watch.poll_retry.failed(self._interval)
         watch.warn(watch.poll_warning.failed(error_message(error)))
@@ -157,10 +161,11 @@ class Poller:
             self._backend = None  # as above
 
     def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus | Exception], dict[int, LogPage | str]]:
-        """Runs in a thread. States first, then logs: so lines written just before the end are read.
+        """Read the states and logs of jobs. Runs in a thread.
 
-        The pages are keyed by the watch's id; a string says why a log could not be read. There are none if the backend
-        batches logs.
+        States are read before logs, so that lines that were written just before the end are read. Pages are keyed by
+        the watch's id; a string is the reason why a log could not be read. There are no pages if the backend batches
+        logs.
         """
         if self._backend is None:
             self._backend = self._make_backend()
@@ -192,7 +197,7 @@ def _take(watch: Watch, status: JobStatus, page: LogPage | str | None) -> None:
 
 
 def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:
-    """New lines of one job, or why they cannot be read: that must not hold its state back."""
+    """New lines of one job, or the reason why they cannot be read, which must not delay the job's state."""
     try:
         return backend.logs(watch.handle, watch.cursor)
     except Exception as error:  # noqa: BLE001 one unreadable log must not stop the other waits

@@ -1,10 +1,11 @@
-"""A job's progress as log lines, and the cursor that says which lines were logged.
+"""Formats a job's progress as log lines, and keeps the cursor that records which lines were logged.
 
-One :class:`LogFormatter` a job turns polls (status, new log lines, progress) into lines for the task's log. Its
+One :class:`LogFormatter` per job converts polls (status, new log lines, progress) to lines for the task's log. Its
 :class:`LogCursor` is saved in the bucket, so that a wait that continues in another process, after a restart or a
 reschedule, neither repeats nor omits lines.
 
-Imports no Airflow: the trigger, the sensor and the command line share it. Decides nothing about the job.
+This module does not import Airflow, because the trigger, the sensor and the command line share it. It makes no
+decisions about the job.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
-# Between two progress lines, for readers that ask LogFormatter.progress_due.
+# The interval between two progress lines, for callers of LogFormatter.progress_due.
 PROGRESS_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class LogCursor:
-    """What was logged of an attempt: where a restarted wait continues.
+    """The part of an attempt's log that was already logged, so that a restarted wait continues after it.
 
     :param logs: the backend's own cursor.
     :param links: the replicas whose web pages were logged.
-    :param open: a wait was still logging when this was saved. If it is not any more, it may have logged further lines.
+    :param open: whether a wait was still logging when this was saved. If that wait has ended, it may have logged
+        further lines.
     """
 
     attempt: int
@@ -50,7 +52,7 @@ _CURSOR_TYPES = {"attempt": int, "logs": dict, "state": str, "detail": str, "ste
 
 @dataclass(frozen=True)
 class Progress:
-    """What a trainer wrote to ``train/progress.json``. Times in seconds."""
+    """The progress that a trainer wrote to ``train/progress.json``. Times are in seconds."""
 
     step: int
     of: int
@@ -59,7 +61,7 @@ class Progress:
     eta_seconds: float | None = None
 
     def __str__(self) -> str:
-        # Workers that end together overshoot by a step or two.
+        # Workers that end at the same time overshoot by a step or two.
         step = min(self.step, self.of) if self.of else self.step
         share = f" ({100 * step / self.of:.0f} %)" if self.of else ""
         parts = [f"step {step:,} of {self.of:,}{share}"]
@@ -73,7 +75,7 @@ class Progress:
 
 
 def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
-    """The progress that the trainer reported last; ``None`` if there is none or it is invalid."""
+    """Read the last reported progress; ``None`` if there is none or it is invalid."""
     try:
         raw = json.loads(storage.read_small(job_dir.progress))
         return Progress(
@@ -88,7 +90,7 @@ def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
 
 
 def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
-    """The saved cursor of this attempt; a new one if there is none."""
+    """Read the saved cursor of this attempt; returns a new one if there is none."""
     try:
         cursor = _cursor(json.loads(storage.read_small(JobDir(handle.job_dir).cursor)))
     except (ObjectMissingError, ValueError, TypeError, RecursionError):
@@ -97,7 +99,10 @@ def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
 
 
 def _cursor(raw: Mapping[str, Any]) -> LogCursor:
-    """:raises TypeError: it is not a cursor. The job's own code can write to the job dir."""
+    """Read a cursor, and check it, because the job's own code can write to the job dir.
+
+    :raises TypeError: the value is not a cursor.
+    """
     cursor = LogCursor(**raw)
     for name, kind in _CURSOR_TYPES.items():
         if type(getattr(cursor, name)) is not kind:
@@ -115,7 +120,7 @@ def write_cursor(storage: Storage, handle: JobHandle, cursor: LogCursor) -> None
 class LogFormatter:
     """Turns the polls of one job into log lines.
 
-    :param cursor: where to continue.
+    :param cursor: the position at which to continue.
     """
 
     def __init__(self, cursor: LogCursor) -> None:
@@ -124,14 +129,14 @@ class LogFormatter:
 
     @property
     def progress_due(self) -> bool:
-        """Whether it is time for a progress line; ask before reading it from the bucket."""
+        """Whether it is time for a progress line. Check this before reading the progress from the bucket."""
         return time.monotonic() - self._progress_at >= PROGRESS_SECONDS
 
     def new_lines(self, status: JobStatus, page: LogPage | None = None, progress: Progress | None = None) -> list[str]:
-        """The lines that are new, oldest first: replicas' lines, then progress, then a change of state."""
+        """The new lines, oldest first: lines of replicas, then progress, then a change of state."""
         lines: list[str] = []
         if page is not None:
-            # Backends pass a trainer's output on unchanged; it is made safe here, where it enters the task's log.
+            # Backends pass on a trainer's output unchanged. It is sanitised here, before it enters the task's log.
             lines += [f"{line.replica:>11} | {text}" for line in page.lines for text in plaintext.lines(line.text)]
             self.cursor = replace(self.cursor, logs=page.cursor)
         lines += self.progress_lines(progress)
@@ -147,7 +152,7 @@ class LogFormatter:
         return lines
 
     def progress_lines(self, progress: Progress | None) -> list[str]:
-        """One line if there was progress since the last one; else none."""
+        """A progress line if there was progress since the last one; otherwise, an empty list."""
         if progress is None or progress.step == self.cursor.step:
             return []
         self._progress_at = time.monotonic()
@@ -156,7 +161,10 @@ class LogFormatter:
 
 
 def _state_lines(status: JobStatus, before: str) -> list[str]:
-    """The state and its message. Further lines of the message are indented, so that none looks like another state."""
+    """The lines for a state and its message.
+
+    Further lines of the message are indented, so that none looks like a state.
+    """
     arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
     if not status.detail:
         return [arrow]
@@ -165,7 +173,7 @@ def _state_lines(status: JobStatus, before: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """For people: ``2 h 05 min``."""
+    """A duration formatted for people, such as ``2 h 05 min``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -174,7 +182,10 @@ def duration(seconds: float) -> str:
 
 
 def _step(value: Any) -> int:
-    """:raises ValueError: it is not a number of steps."""
+    """Parse a number of steps.
+
+    :raises ValueError: the value is not a number of steps.
+    """
     number = int(value)
     if not 0 <= number < 2**63:
         raise ValueError(f"{value} is not a number of steps")
@@ -182,6 +193,6 @@ def _step(value: Any) -> int:
 
 
 def _finite(value: Any) -> float | None:
-    """``None`` for a number that is not finite: a rate before the first step, a loss that diverged."""
+    """A number as a float; ``None`` if it is not finite, like a rate before the first step or a loss that diverged."""
     number = None if value is None else float(value)
     return number if number is None or math.isfinite(number) else None

@@ -1,19 +1,19 @@
-"""Submit a job at most once: claim, find, submit, record. Each step may be repeated.
+"""Submits a job at most once: claims it, finds or submits it, and records it. Each step can be repeated.
 
 The step numbers are those of ``docs/architecture.md``. After a crash before or after any step, the next call continues
 from the recorded state.
 
-3. claim: ``job.json`` is created only if it does not exist (:mod:`mlengine.jobs.claims`). A writer that loses the race
-   reads it and continues from there.
-4. find: a claim without a job name may mean that the response to a submission was lost; search the backend by key.
-5. submit, labelled with key and attempt.
+3. claim: ``job.json`` is created only if it does not exist (:mod:`mlengine.jobs.claims`). A process that loses the race
+   reads the existing claim and continues from there.
+4. find: a claim without a job name may mean that the response to a submission was lost, so search the backend by key.
+5. submit: the job is labelled with key and attempt.
 6. duplicates: if the backend has two jobs of this key and attempt, keep the older one and cancel the other.
 7. record: write the job's name into ``job.json`` with a generation match.
 
-A job that is found is used only if it was submitted with the same inputs.
+An existing job is used only if it was submitted with the same inputs.
 
-It does not import Airflow; operators, sensor and command line use it. It does not wait for jobs. The waiting task calls
-:meth:`Submitter.next_attempt` for a failed one.
+This module does not import Airflow; operators, sensor and command line use it. It does not wait for jobs: the waiting
+task calls :meth:`Submitter.next_attempt` for a failed job.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ __all__ = [
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
-_NOTICED_AFTER = 300.0  # seconds after the end of the pause, in which the task makes the next attempt
-# Events of an attempt after its submission.
+_NOTICED_AFTER = 300.0  # seconds after the end of the pause within which the task makes the next attempt
+# Events that can follow the submission of an attempt.
 _LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED, CANCELLED_BY_PERSON})
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
@@ -109,7 +109,7 @@ class Submitter:
     """Submits intents to one backend, at most once each.
 
     :param max_attempts: maximum number of attempts of one key.
-    :raises MlengineError: the number is out of range.
+    :raises MlengineError: ``max_attempts`` is out of range.
     """
 
     def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
@@ -141,19 +141,20 @@ class Submitter:
         if status.state is JobState.SUCCEEDED:
             return self._decided(Submitted(handle, Decision.ALREADY_SUCCEEDED))
         if not status.state.terminal:
-            # CANCELLING too: it may still run for minutes, and the wait creates the next attempt after its end.
+            # This includes CANCELLING: the job may still run for minutes, and the wait creates the next attempt after
+            # its end.
             return self._decided(Submitted(handle, Decision.REATTACHED))
-        # On the command line, who gives the same job id again wants the job to run.
+        # A user who gives the same job id again on the command line wants the job to run.
         if intent.key.dag_id not in BY_HAND and (why := cancelled_outside(record, status)):
             raise failed(status, why)
         return self.next_attempt(status, intent.labels)
 
     def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
-        """Reuse a validated job with equal inputs for this intent; nothing is claimed or submitted.
+        """Reuse a validated job with equal inputs for this intent. Nothing is claimed or submitted.
 
-        ``None`` if the intent has a job already, or if the task was cleared and the validated job is its own: a clear
-        asks for another training. Live jobs of earlier generations and of a deleted run of the same name are cancelled,
-        as for a new submission.
+        Returns ``None`` if the intent already has a job, or if the task was cleared and the validated job is its own,
+        because clearing a task requests another training. Live jobs of earlier generations and of a deleted run of the
+        same name are cancelled, as for a new submission.
 
         :param owner: the owner in the claim of the validated job.
         """
@@ -181,16 +182,16 @@ class Submitter:
         missing and the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
         Restarts by the service itself count as attempts, because each of them is billed.
 
-        :param wanted: also if a person has cancelled the job: the caller's user has asked for another attempt since.
-            So has who submits a job by hand.
-        :raises JobFailedError: another attempt would fail too, there were ``max_attempts`` already, or a person has
+        :param wanted: make another attempt even if a person has cancelled the job, because the caller's user has asked
+            for it since. For jobs from the command line, this is always the case.
+        :raises JobFailedError: another attempt would fail too, there were already ``max_attempts``, or a person has
             cancelled the job.
         """
         handle = status.handle
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
         if record.attempt == handle.attempt:
-            # Also a cancellation since the caller has read the record.
+            # This includes a cancellation since the caller read the record.
             if not wanted and record.owner.get("dag_id") not in BY_HAND and (why := _cancelled_by_person(record)):
                 raise failed(status, why)
             fallback = self._next_fallback(record, status)
@@ -210,19 +211,19 @@ class Submitter:
         return self._bring_up(job_dir, labels or {})
 
     def falls_back(self, status: JobStatus) -> bool:
-        """Whether machines were missing, and the next attempt will use a fallback: there is no reason to wait."""
+        """Whether machines were missing and the next attempt will use a fallback, so there is no reason to wait."""
         return isinstance(self._backend, FallsBack) and (
             self._next_fallback(self.record(JobDir(status.handle.job_dir)), status) is not None
         )
 
     def give_up_waiting(self, status: JobStatus) -> bool:
-        """Cancel an attempt that has exceeded ``max_wait_seconds``, if a fallback is left. Can be repeated.
+        """Cancel an attempt that has exceeded ``max_wait_seconds``, if a fallback is left.
 
-        After its end, :meth:`next_attempt` uses that fallback. The reason is recorded before the cancellation: after
-        it, a repetition would not find the attempt waiting.
+        After its end, :meth:`next_attempt` uses that fallback. The call can be repeated. The reason is recorded before
+        the cancellation, because a repetition after it would not find the attempt waiting.
 
         :returns: whether a fallback is left.
-        :raises BackendUnavailableError, StorageUnavailableError: a later call continues.
+        :raises BackendUnavailableError, StorageUnavailableError: a service is unavailable; a later call continues.
         """
         left = self.falls_back(_overdue(status))
         if left:
@@ -240,7 +241,10 @@ class Submitter:
         return self._backend.next_fallback(record.fallback, _overdue(status) if status and waited else status)
 
     def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
-        """:raises JobFailedError: the job is not tried again."""
+        """Check that another attempt is worthwhile.
+
+        :raises JobFailedError: the job must not be tried again.
+        """
         by_hand = record.owner.get("dag_id") in BY_HAND
         if not _worth_another(status):
             raise failed(status, by_hand=by_hand)
@@ -255,13 +259,13 @@ class Submitter:
         raise failed(status, why, by_hand=by_hand)
 
     def counted_restarts(self, record: JobRecord) -> int:
-        """How many of the service's own restarts of the job count as attempts."""
+        """The number of the service's own restarts of the job that count as attempts."""
         return 0 if isinstance(self._backend, LimitsRestarts) else record.service_restarts
 
     def note_restart(self, status: JobStatus) -> None:
-        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Can be repeated.
+        """Record in ``job.json`` that the service restarts the job by itself, or that the job runs again.
 
-        If it cannot be recorded, this is logged and has no other effect.
+        The call can be repeated. If the event cannot be recorded, this is logged and has no other effect.
         """
         handle = status.handle
 
@@ -282,11 +286,11 @@ class Submitter:
     def end(self, handle: JobHandle, why: str, limit: str | None = None) -> None:
         """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
 
-        A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`),
-        or if the attempt exceeded a limit (:func:`exceeded_limit`). Cancels first: the calling process may have only
-        seconds left.
+        A later try of the task then continues with attempt n+1, except if a user cancelled the job
+        (:func:`ended_with_task`), or if the attempt exceeded a limit (:func:`exceeded_limit`). The job is cancelled
+        before this is recorded, because the calling process may have only seconds left.
 
-        :param limit: the name of the deadline that the attempt exceeded, if it is cancelled for that.
+        :param limit: the name of the deadline that the attempt exceeded, if that is the reason.
         :raises BackendUnavailableError: the backend does not respond. A limit is recorded nevertheless, because the
             backend may have received the cancellation.
         """
@@ -308,7 +312,7 @@ class Submitter:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def _note_end(self, handle: JobHandle, why: str, limit: str | None) -> None:
-        """Record in ``job.json`` that mlengine cancels the attempt, unless it or a person has cancelled it before."""
+        """Record in ``job.json`` that mlengine cancels the attempt, unless a cancellation is already recorded."""
 
         def note(record: JobRecord) -> JobRecord | None:
             if record.attempt != handle.attempt or _cancellation(record) is not None:
@@ -321,7 +325,7 @@ class Submitter:
     def note_environment(self, handle: JobHandle) -> None:
         """Add the digest of the installed packages to the inputs in ``job.json``, if the backend recorded it.
 
-        For lineage only: if it cannot be recorded, this is logged and has no other effect.
+        The digest is used for lineage only, so if it cannot be recorded, this is logged and has no other effect.
         """
         job_dir = JobDir(handle.job_dir)
         try:
@@ -340,9 +344,9 @@ class Submitter:
             log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
 
     def record(self, job_dir: JobDir) -> JobRecord:
-        """The claim on ``job_dir``.
+        """Read the claim on ``job_dir``.
 
-        :raises ObjectMissingError: it is not claimed.
+        :raises ObjectMissingError: the directory is not claimed.
         """
         return self._read(job_dir)[0]
 
@@ -389,10 +393,10 @@ class Submitter:
         return changed
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
-        """Steps 4 to 7 for the attempt that ``job.json`` names."""
+        """Execute steps 4 to 7 for the attempt in ``job.json``."""
         record = self._read(job_dir)[0]
         known = record.handle(job_dir.uri)
-        if known is not None:  # recorded between two reads, by another process
+        if known is not None:  # another process recorded a job between two reads
             return self._decided(Submitted(known, Decision.REATTACHED))
         self._check_host(record)
         left_behind = self._of_attempt(record)
@@ -416,23 +420,23 @@ class Submitter:
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
-            handles.append(handle)  # a list may not contain a job that was just created
+            handles.append(handle)  # the backend's list may not contain a job that was just created
         for duplicate in handles[1:]:
             log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
 
     def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: BackendError) -> None:
-        """Record that the same attempt, of which no job was created, uses the next fallback.
+        """Record that the same attempt, for which no job was created, uses the next fallback.
 
-        :raises BackendError: the refusal, if no fallback is left.
+        :raises BackendError: no fallback is left; the error is ``refusal``.
         """
         fallback = self._next_fallback(before, None)
         if fallback is None:
             raise refusal
         record, generation = self._read(job_dir)
         if record != before:
-            return  # another process has continued
+            return  # another process has continued already
         log.warning("job %s: %s; trying %s", record.job_id, refusal.message, _described(fallback))
         event = _event("fallback", attempt=record.attempt, after=refusal.message, fallback=dict(fallback))
         try:
@@ -443,9 +447,9 @@ class Submitter:
             log.info("job %s: another process took the next fallback", record.job_id)
 
     def _check_host(self, record: JobRecord) -> None:
-        """Check the host of a claim without a job name: only the claiming host can find a local job.
+        """Check the host of a claim without a job name, because only the claiming host can find a local job.
 
-        :raises BackendUnavailableError: this is another host.
+        :raises BackendUnavailableError: the claim was made on another host.
         """
         here = self._claims.host()
         if record.host and record.host != here:
@@ -461,9 +465,10 @@ class Submitter:
         return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
-        """Step 7. If another process has recorded another job first, that one is used and this one is cancelled.
+        """Execute step 7: record the job.
 
-        If another process has claimed a later attempt meanwhile, this one must not run, and is not recorded.
+        If another process has already recorded another job, that job is used and this one is cancelled. If another
+        process has claimed a later attempt meanwhile, this job must not run, and is not recorded.
         """
         record, generation = self._read(job_dir)
         if record.name is None and record.attempt == handle.attempt:
@@ -501,8 +506,8 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
 def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
     """Whether the recorded attempt was cancelled by :class:`Submitter`, and not by a user.
 
-    :param status: the attempt's status. An attempt that has run was not cancelled because it waited too long, even if
-        that is recorded: the cancellation had failed, and the attempt started.
+    :param status: the attempt's status. An attempt that has run was not cancelled for waiting too long, even if that is
+        recorded: the cancellation had failed, and the attempt started.
     """
     event = _cancellation(record)
     has_run = status is not None and status.started is not None
@@ -512,7 +517,7 @@ def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
 def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
     """Who cancelled an attempt that has ended, if a person did; empty otherwise.
 
-    A cancellation on the page is recorded before it is made: the attempt may have ended by another cause since.
+    A cancellation on the page is recorded before it is made, so the attempt may have ended for another reason.
     """
     if by_person := _cancelled_by_person(record):
         return by_person
@@ -533,9 +538,10 @@ def _cancelled_by_person(record: JobRecord) -> str:
 
 
 def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:
-    """Whether the task of a job that has failed may wait for its next attempt: the longest pause is not over.
+    """Whether the task of a failed job may be waiting for its next attempt, because the longest pause is not over.
 
-    Whether it does also depends on its own ``max_attempts``. A job by hand is tried again without a pause.
+    Whether it is waiting also depends on the task's own ``max_attempts``. A job from the command line is tried again
+    without a pause.
     """
     return (
         status.state.terminal
@@ -550,7 +556,7 @@ def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:
 
 
 def exceeded_limit(record: JobRecord, status: JobStatus) -> str | None:
-    """The name of the limit for which :class:`Submitter` cancelled the recorded attempt; ``None`` if there is none."""
+    """The name of the limit for which :class:`Submitter` cancelled the attempt; ``None`` if it did not do so."""
     event = _cancellation(record) if ended_with_task(record, status) else None
     return event.get("limit") if event else None
 
@@ -562,7 +568,7 @@ def _cancellation(record: JobRecord) -> dict[str, Any] | None:
 
 
 def _overdue(status: JobStatus) -> JobStatus:
-    """The status of an attempt that exceeded ``max_wait_seconds`` and was cancelled, with that as its cause."""
+    """The status of a cancelled attempt, with the exceeded ``max_wait_seconds`` as its cause of failure."""
     return replace(status, failure=Failure(FailureCause.DEADLINE, f"it exceeded {MAX_WAIT}"))
 
 

@@ -1,9 +1,10 @@
-"""The threads in which waits call the bucket and cancel jobs, so that a triggerer's event loop never blocks.
+"""Threads in which waits call the bucket and cancel jobs, so that a triggerer's event loop never blocks.
 
-The bucket's threads are few: they share the interpreter with the event loop, and a thousand waits use them. If the
-bucket hangs, no wait is held up for longer than :data:`PATIENCE_SECONDS`, and no calls pile up.
+There are only a few threads for the bucket, because they share the interpreter with the event loop. A thousand waits
+use them. If the bucket hangs, no wait is delayed by more than :data:`PATIENCE_SECONDS`, and calls do not accumulate.
 
-Cancellations have threads of their own, enough that none waits for another: each job that is not cancelled is billed.
+Cancellations have separate threads, enough that none waits for another, because each job that is not cancelled is
+billed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ T = TypeVar("T")
 
 
 class BucketThreads:
-    """A few threads for small calls to the bucket, first come, first served.
+    """A small pool of threads for small calls to the bucket. Calls are made in the order of their arrival.
 
-    :param count: how many calls are made at once.
+    :param count: the number of concurrent calls.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,15 +34,15 @@ class BucketThreads:
         self._answered_at = -math.inf
 
     def start(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        """Make a call in a thread, however long it takes."""
+        """Start a call in a thread, without a time limit."""
         return asyncio.wrap_future(self._pool.submit(self._timed, call, *arguments))
 
     async def call(self, call: Callable[..., T], *arguments: object, keep: bool = False) -> T:
-        """Make a call in a thread, as long as the bucket answers. With many calls, one may wait for its turn.
+        """Make a call in a thread, and wait for it as long as the bucket responds. With many calls, it may be queued.
 
-        :param keep: make the call even after its caller has stopped waiting; otherwise it is dropped if not begun.
-        :raises StorageUnavailableError: neither this call nor another one has been answered for
-            :data:`PATIENCE_SECONDS`.
+        :param keep: make the call even after its caller has stopped waiting. Otherwise, a call that has not begun is
+            dropped.
+        :raises StorageUnavailableError: neither this call nor any other has been answered for :data:`PATIENCE_SECONDS`.
         """
         future = self.start(call, *arguments)
         future.add_done_callback(_retrieve_error)
@@ -68,7 +69,7 @@ class BucketThreads:
 
 
 def _retrieve_error(future: asyncio.Future[T]) -> None:
-    """Without this, asyncio would log the error of a call whose caller has stopped waiting."""
+    """Retrieve a future's error, because asyncio would log the error of a call whose caller has stopped waiting."""
     if not future.cancelled():
         future.exception()
 
@@ -78,5 +79,5 @@ _CANCELLATIONS = ThreadPoolExecutor(64, thread_name_prefix="mlengine-cancel")
 
 
 async def in_cancel_thread(call: Callable[..., T], *arguments: object) -> T:
-    """Make a call that cancels a job, or decides on that."""
+    """Make a call that cancels a job, or that decides whether to, in a thread for cancellations."""
     return await asyncio.get_running_loop().run_in_executor(_CANCELLATIONS, call, *arguments)

@@ -1,7 +1,7 @@
-"""Warnings about something that is retried for a long time: at once, then less and less often, then the recovery.
+"""Limits warnings about an action that is retried for a long time. The recovery is logged too.
 
-A failed poll decides nothing and is repeated within a minute. The task's log should say that polling fails and why, but
-not every minute of the night.
+The first failure is logged immediately, and further ones less and less often. A failed poll has no consequences and is
+repeated within a minute. The task's log should say that polling fails, and why, but not once a minute all night.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST_PAUSE_SECONDS = 1800.0
 class ThrottledWarning:
     """The warnings about one repeated action.
 
-    :param action: what may fail, as a subject: "Polling the job".
+    :param action: the action that may fail, as the grammatical subject of the message: "Polling the job".
     """
 
     def __init__(self, action: str) -> None:
@@ -27,7 +27,7 @@ class ThrottledWarning:
         self._pause = FIRST_PAUSE_SECONDS
 
     def failed(self, error: object) -> str | None:
-        """Count a failure. Returns the message to log; ``None`` while it is too early for another one."""
+        """Count a failure. Returns the message to log; ``None`` if it is too early for another message."""
         now = time.monotonic()
         self._failures += 1
         if self._failures == 1:

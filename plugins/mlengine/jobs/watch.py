@@ -1,11 +1,11 @@
-"""One watched job: what its wait receives, and when its log is read.
+"""The state of one watched job: the news for its wait, and the time at which its log is read.
 
-States and logs are polled independently where a service limits how often logs are read. A wait learns of its job's end
-at once. It ends after the last lines, or when none could be read for :data:`LAST_LINES_SECONDS`, and at the latest
-:data:`ALL_LINES_SECONDS` after the job.
+If a service limits how often logs are read, states and logs are polled independently. A wait is notified of its job's
+end immediately. It ends after the last lines, or when no lines could be read for :data:`LAST_LINES_SECONDS`, and at the
+latest :data:`ALL_LINES_SECONDS` after the job.
 
-A service that reads the logs of many jobs in one call takes only so many. With more jobs, their logs are read in turns,
-jobs that have ended first.
+A service that reads the logs of many jobs in one call limits their number. With more jobs, logs are read in turns,
+beginning with jobs that have ended.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mlengine.core.job import JobHandle, JobStatus
 from mlengine.jobs.isolation import Retry
 from mlengine.jobs.throttled_warning import ThrottledWarning
 
-# The longest that the end of a wait is held back because the log cannot be read, or because it is long.
+# The longest delays of the end of a wait: because the log cannot be read, and because it is long.
 LAST_LINES_SECONDS = 10.0
 ALL_LINES_SECONDS = 60.0
-# The last lines come before the end if they can be read within so many seconds.
+# The last lines are reported before the end if they can be read within this time.
 ANNOUNCE_SECONDS = 1.0
 
 
@@ -32,7 +32,7 @@ ANNOUNCE_SECONDS = 1.0
 class PollResult:
     """The result of polling one job. ``page`` is empty if nothing was written since the last poll.
 
-    Nothing follows a terminal state whose page says that there are no more lines.
+    A terminal state whose page says that there are no more lines is the last result.
     """
 
     status: JobStatus
@@ -48,32 +48,32 @@ class PollWarning:
 
 @dataclass
 class Watch:
-    """One watched job. Made by :meth:`~mlengine.jobs.polling.Poller.watch`."""
+    """One watched job. Created by :meth:`~mlengine.jobs.polling.Poller.watch`."""
 
     handle: JobHandle
     cursor: Mapping[str, object]
     news: asyncio.Queue[PollResult | PollWarning] = field(default_factory=asyncio.Queue)
     last: JobStatus | None = None
-    # When its log was read last, and whether that left unread lines: decides whose turn it is.
+    # When the log was last read, and whether unread lines were left. This decides which job is read next.
     read_at: float = float("-inf")
     more: bool = False
-    # When its log may be read again (LogPage.wait).
+    # When the log may be read again (LogPage.wait).
     readable_at: float = float("-inf")
     ended_at: float | None = None
-    # Of lines after the end.
+    # When lines were last read after the job's end.
     lines_at: float = float("-inf")
-    # Whether its log should be read now: it is new, or has ended since it was read.
+    # Whether the log should be read now, because the watch is new or the job has ended since the last read.
     due: bool = True
     over: bool = False
     unreadable: bool = False
-    # While a read fails for this job and not for others.
+    # The retry of reads that fail for this job but not for others.
     poll_retry: Retry = field(default_factory=Retry)
     log_retry: Retry = field(default_factory=Retry)
     poll_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Polling the job"))
     log_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Reading the job's log"))
 
     async def next(self, seconds: float | None = None) -> PollResult | PollWarning | None:
-        """The next news; ``None`` if there is none within ``seconds``."""
+        """Wait for the next news; ``None`` if there is none within ``seconds``."""
         if not self.news.empty():
             return self.news.get_nowait()
         try:
@@ -83,12 +83,12 @@ class Watch:
             return None
 
     def update(self, status: JobStatus, page: LogPage | None = None, *, final: bool = False) -> None:
-        """Take a poll's result, and wake the wait if it has news.
+        """Record a poll's result, and wake the wait if there is news.
 
-        A job that has ended keeps its state: a backend may turn a failed read into UNKNOWN.
+        A job that has ended keeps its state, because a backend may report UNKNOWN after a failed read.
 
         :param page: ``None`` if the log was not read.
-        :param final: the job has ended, and these are its last lines.
+        :param final: whether the job has ended and these are its last lines.
         """
         if self.over:
             return
@@ -110,21 +110,21 @@ class Watch:
             self.news.put_nowait(PollResult(status, page))
 
     def give_up_lines(self) -> None:
-        """End the wait of a job that has ended: its last lines cannot be read in time."""
+        """End the wait of a job that has ended, because its last lines cannot be read in time."""
         if self.last is not None and self.ended_at is not None and not self.over:
             self.over = True
             line = LogLine("wait", last_lines_missing(self.handle))
             self.news.put_nowait(PollResult(self.last, LogPage((line,), self.cursor)))
 
     def seconds_for_lines(self) -> float:
-        """How much longer the last lines are waited for."""
+        """The seconds for which the wait may still be delayed by the last lines."""
         if self.ended_at is None:
             return math.inf
         until = max(self.ended_at, self.lines_at) + LAST_LINES_SECONDS
         return min(until, self.ended_at + ALL_LINES_SECONDS) - time.monotonic()
 
     def _begin_end(self) -> None:
-        """The job has just ended. Timers, so that no call of any service can delay the news."""
+        """Start timers after the job's end, so that no call to a service can delay the news."""
         if self.ended_at is None:
             self.ended_at, self.due = time.monotonic(), True
             loop = asyncio.get_running_loop()
@@ -149,18 +149,19 @@ class Watch:
 
     @property
     def urgent(self) -> bool:
-        """Whether its log should be read before the next tick: it has unread lines, or its end waits for the last ones.
+        """Whether the log should be read before the next tick: it has unread lines, or its job's end waits for the last
+        ones.
 
-        Not before :attr:`readable_at`.
+        It must not be read before :attr:`readable_at`.
         """
         return not self.over and not self.unreadable and (self.more or self.ended_at is not None)
 
 
 def next_batch(watches: Sequence[Watch], most: int) -> list[Watch]:
-    """The watches whose logs are read now, ``most`` at most.
+    """The watches whose logs are read now, at most ``most``.
 
-    First those of jobs that have ended. Half of the rest is for those with unread lines, then come those that were read
-    longest ago.
+    Jobs that have ended come first. Half of the remaining places are for jobs with unread lines, and the others for the
+    jobs that were read longest ago.
     """
     by_age = sorted((watch for watch in watches if not watch.over), key=lambda watch: watch.read_at)
     first = [watch for watch in by_age if watch.ended_at is not None][:most]
@@ -171,5 +172,5 @@ def next_batch(watches: Sequence[Watch], most: int) -> list[Watch]:
 
 
 def last_lines_missing(handle: JobHandle) -> str:
-    """What to log when a job has ended and its last lines could not be read in time."""
+    """The message to log if a job has ended and its last lines could not be read in time."""
     return f"The last lines could not be read yet; `mlengine jobs logs {handle.job_id}` prints them"

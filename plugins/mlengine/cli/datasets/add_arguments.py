@@ -75,10 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def register_version(storage: Storage, bucket: str, args: argparse.Namespace) -> Manifest:
-    """Do what the arguments say.
+    """Register the version that the arguments describe.
 
-    :raises UsageError: arguments do not fit together.
-    :raises DatasetError: nothing was registered.
+    :raises UsageError: the arguments are inconsistent.
+    :raises DatasetError: a check failed, or the version exists; nothing was registered.
     """
     from mlengine.datasets import Options, Roles, add
     from mlengine.datasets.croissant_import import read_croissant
@@ -153,7 +153,7 @@ def _number(text: str, name: str) -> float:
 
 
 class Progress:
-    """One line on the terminal that is written over and over; nothing if stderr is not a terminal."""
+    """A progress line on the terminal, which is overwritten. Prints nothing if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = 0.0
@@ -167,7 +167,7 @@ class Progress:
             self._shown = now
 
     def clear(self) -> None:
-        """Remove the line."""
+        """Remove the progress line."""
         if self._terminal and self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

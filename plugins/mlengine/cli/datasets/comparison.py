@@ -52,7 +52,7 @@ def _verify(args: argparse.Namespace) -> int:
         )
     for version in args.version:
         if version not in there:
-            datasets.resolve(storage, bucket, args.name, version=version)  # raises, and lists those there are
+            datasets.resolve(storage, bucket, args.name, version=version)  # its error lists the versions
     documents: list[VerificationDocument] = []
     for version in args.version or there:
         try:

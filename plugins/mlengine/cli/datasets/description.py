@@ -1,4 +1,4 @@
-"""Descriptions of a dataset version for a terminal, and as JSON."""
+"""Describes a dataset version for a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def version_document(bucket: str, manifest: Manifest) -> VersionDocument:
 
 
 def one_line(manifest: Manifest) -> str:
-    """The version in a line."""
+    """The version in one line."""
     heldout = f", {_rows(manifest.splits['heldout'], 'held-out row')}" if "heldout" in manifest.splits else ""
     reference = " by reference" if manifest.by_reference else ""
     return (
@@ -39,7 +39,10 @@ def one_line(manifest: Manifest) -> str:
 
 
 def describe(bucket: str, manifest: Manifest) -> Iterator[str]:
-    """The version with its schema, splits, statistics and checks, in lines. Line breaks in values are made visible."""
+    """The lines that describe a version: its schema, splits, statistics and checks.
+
+    Line breaks in values are made visible.
+    """
     return map(plaintext.escaped, _lines(bucket, manifest))
 
 
@@ -106,7 +109,7 @@ def _rows(split: Split, noun: str) -> str:
 
 
 def rows_text(split: Split) -> str:
-    """The number of rows."""
+    """The number of rows of a split, for display."""
     return "uncounted" if split.rows is None else f"{split.rows:,}"
 
 

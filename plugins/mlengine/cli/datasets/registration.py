@@ -39,7 +39,7 @@ def _add(args: argparse.Namespace) -> int:
     if args.allow and not args.reason:
         raise UsageError("--allow needs a reason", hint='add --reason "…"; the manifest records it')
     if args.announce:
-        _server(args)  # a wrong URL is an error before anything is registered
+        _server(args)  # reports an invalid URL before anything is registered
     storage, bucket = Storage(), bucket_of(args)
     manifest = register_version(storage, bucket, args)
     if args.json:
@@ -50,7 +50,7 @@ def _add(args: argparse.Namespace) -> int:
             say(
                 f"  accepted although the check {exception.check} failed: {exception.found}. Reason: {exception.reason}"
             )
-    if "AIRFLOW_HOME" in os.environ:  # the trigger form of that Airflow then offers the version
+    if "AIRFLOW_HOME" in os.environ:  # so that the trigger form of that Airflow suggests the version
         note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:
         _send_event(args, manifest)

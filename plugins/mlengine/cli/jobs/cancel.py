@@ -34,7 +34,7 @@ def _cancel(args: argparse.Namespace) -> int:
     backend, handle = find_job(args)
     before = backend.describe([handle])[0]
     if before.state.terminal and _waits_for_next_attempt(before):
-        # Nothing else stops the next attempt: if this fails, the command does.
+        # Only this record prevents the next attempt, so if it fails, the command fails.
         record_cancellation(Storage(), handle, by=user(args), why=args.reason or "")
         say(f"{handle.job_id}: {before.state}; its task makes no other attempt")
         return ExitCode.OK
@@ -42,7 +42,7 @@ def _cancel(args: argparse.Namespace) -> int:
         say(f"{handle.job_id} has already ended: {before.state}")
         return ExitCode.OK
     backend.cancel(handle)
-    _record(args, handle)  # afterwards, because an outage of the bucket must not delay the cancellation
+    _record(args, handle)  # recorded afterwards, because an outage of the bucket must not delay the cancellation
 
     def poll() -> JobStatus:
         return backend.describe([handle])[0]
@@ -56,7 +56,7 @@ def _cancel(args: argparse.Namespace) -> int:
 
 
 def _waits_for_next_attempt(status: JobStatus) -> bool:
-    """Whether the task of a job that has failed may make another attempt, after a pause."""
+    """Whether the job has failed, but its task may still make another attempt after a pause."""
     from mlengine.jobs.submission import may_be_tried_again
 
     try:

@@ -1,6 +1,6 @@
-"""Follow a job at a terminal: print its logs until it ends, through all of its attempts.
+"""Follows a job at a terminal, and prints its logs until it ends, through all of its attempts.
 
-A service that is unavailable for a while ends nothing: what is due is repeated.
+If a service is temporarily unavailable, the call is repeated, and following continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
-    """Print what a submission did, and where the job is."""
+    """Print the result of a submission and the location of the job."""
     handle = submitted.handle
     say(f"job {handle.job_id}: {submitted.decision.value} on {backend.name}, as {handle.name}")
     say(f"job dir: {handle.job_dir}")
@@ -74,7 +74,10 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
 def _follow_attempt(
     backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle
 ) -> JobStatus | None:
-    """Its last status; ``None`` if it is cancelled because it waited too long for machines, without a fallback left."""
+    """Follow one attempt and return its last status.
+
+    Returns ``None`` if the attempt is cancelled because it waited too long for machines, and no fallback is left.
+    """
     from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
     from mlengine.jobs.following import LogFollower
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
@@ -89,7 +92,7 @@ def _follow_attempt(
             say(line)
         if followed.page.more:
             continue
-        # A service may show the cancellation some time later.
+        # A service may show the cancellation only some time later.
         if not cancelled and waits_too_long(status, limit):
             fallback_left = _give_up_waiting(backend, submitter, handle, limit)
             if fallback_left is False:
@@ -106,9 +109,9 @@ def _give_up_waiting(
 ) -> bool | None:
     """Cancel an attempt that waits too long for machines.
 
-    The state is read again, at every repetition: during an outage of the service, the job may have started.
+    Each repetition reads the state again, because the job may have started during an outage of the service.
 
-    :returns: whether a fallback is left; ``None`` if the attempt does not wait any more, and was not cancelled.
+    :returns: whether a fallback is left; ``None`` if the attempt no longer waits and was not cancelled.
     """
     from mlengine.jobs.deadlines import MAX_WAIT, waits_too_long
 
@@ -145,7 +148,7 @@ def _retryable(status: JobStatus) -> bool:
 
 def _failed(status: JobStatus) -> int:
     failure = status.failure
-    # The other lines of the message, from a replica's log, were printed with the state.
+    # Only the first line: the others, from a replica's log, were already printed with the state.
     message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
     say(f"{status.handle.job_id}: {status.state.value}{message}")
     if failure:

@@ -1,4 +1,4 @@
-"""``mlengine jobs list``: the jobs of the bucket, as the page in Airflow shows them, or those that a backend knows."""
+"""``mlengine jobs list``: the jobs of the bucket, as on the page in Airflow, or those that a backend knows."""
 
 from __future__ import annotations
 
@@ -71,11 +71,14 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _rows(args: argparse.Namespace) -> Sequence[Row]:
-    """:raises MlengineError: the bucket cannot be read."""
+    """The rows of the list.
+
+    :raises MlengineError: the bucket cannot be read.
+    """
     from mlengine.web.index import Index
 
     storage, bucket = Storage(), bucket_of(args)
-    storage.list_dirs(bucket)  # raises the error of a missing or forbidden bucket
+    storage.list_dirs(bucket)  # raises an error if the bucket is missing or forbidden
     view = Index(storage, bucket, _backends(args)).refresh()
     if view.error:
         raise MlengineError(f"cannot list the jobs of {bucket}: {view.error}", hint="see the log above")
@@ -83,7 +86,10 @@ def _rows(args: argparse.Namespace) -> Sequence[Row]:
 
 
 def _backends(args: argparse.Namespace) -> Callable[[str], TrainingBackend | None]:
-    """The backend of a name; ``None``, with a note, if it cannot be used here."""
+    """A function that returns the backend with a given name.
+
+    If it cannot be used here, the function prints a note and returns ``None``.
+    """
     options = {
         "local": {"state_dir": args.state_dir},
         "vertex": {"project": args.project, "region": args.region},

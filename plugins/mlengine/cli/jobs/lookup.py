@@ -1,4 +1,4 @@
-"""From the JOB argument of a command to a job on a backend."""
+"""Resolves the JOB argument of a command to a job on a backend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ListingBackend(ListsJobs, TrainingBackend, Protocol):
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add JOB and the options that say where it is."""
+    """Add the argument JOB and the options for finding it."""
     parser.add_argument("job", metavar="JOB", help=JOB_HELP)
     add_bucket(parser, "bucket of MODEL/JOB_ID")
     add_backend(parser, "local, ray or vertex (default: the setting backend; for MODEL/JOB_ID, the job's own)")
@@ -31,9 +31,9 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 
 def open_backend(args: argparse.Namespace, name: str | None = None) -> ListingBackend:
-    """The backend of ``--backend``, else ``name``, else the setting.
+    """The backend from ``--backend``, else ``name``, else the setting.
 
-    :raises BackendError: it cannot list its jobs.
+    :raises BackendError: the backend cannot list its jobs.
     """
     options = {"state_dir": args.state_dir, "project": args.project, "region": args.region}
     chosen = args.backend or name or ("local" if args.state_dir else settings.get("backend", None))
@@ -47,13 +47,13 @@ def open_backend(args: argparse.Namespace, name: str | None = None) -> ListingBa
 
 
 def describe_backend(args: argparse.Namespace, backend: ListingBackend) -> str:
-    """Where jobs were searched, for messages."""
+    """The state directory, or the backend and region, in which jobs were searched, for messages."""
     region = f" in {args.region}" if args.region else ""
     return str(getattr(backend, "state_dir", "")) or f"the backend {backend.name}{region}"
 
 
 def find_job(args: argparse.Namespace) -> tuple[ListingBackend, JobHandle]:
-    """The backend of JOB, and the attempt that ``--attempt`` selects, or the last.
+    """The backend of JOB, and the attempt that ``--attempt`` selects, by default the last.
 
     :raises BackendError: there is no such job, or more than one.
     """
@@ -101,9 +101,9 @@ def _no_job(args: argparse.Namespace, where: str) -> BackendError:
 
 
 def job_dir_of(args: argparse.Namespace) -> JobDir:
-    """The job dir of JOB, given as ``gs://…`` or as ``MODEL/JOB_ID`` in the bucket.
+    """The job dir of JOB, which is given as ``gs://…`` or as ``MODEL/JOB_ID`` in the bucket.
 
-    :raises UsageError: it has another form.
+    :raises UsageError: JOB has another form.
     """
     if args.job.startswith("gs://"):
         return JobDir(args.job.rstrip("/"))
@@ -113,9 +113,9 @@ def job_dir_of(args: argparse.Namespace) -> JobDir:
 
 
 def read_record(storage: Storage, job_dir: JobDir) -> JobRecord:
-    """The record of a job.
+    """Read the record of a job.
 
-    :raises MlengineError: there is none, or it is damaged.
+    :raises MlengineError: there is no record, or it is damaged.
     """
     try:
         return JobRecord.from_bytes(storage.read(job_dir.claim))

@@ -1,4 +1,4 @@
-"""Repeats what is due while a service is unavailable, so that a command that waits outlasts an outage."""
+"""Repeats calls while a service is unavailable, so that a command that waits survives an outage."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PATIENCE_SECONDS = 900.0
 
 
 def persist(call: Callable[[], Result]) -> Result:
-    """Call, and repeat the call while a service is unavailable.
+    """Make a call, and repeat it while a service is unavailable.
 
-    :raises BackendUnavailableError, StorageUnavailableError: it was for 15 minutes.
+    :raises BackendUnavailableError, StorageUnavailableError: the service was unavailable for 15 minutes.
     """
-    from mlengine.jobs.following import retry_pause  # imported late, like all that a command does not need to start
+    from mlengine.jobs.following import retry_pause  # imported late, because commands must start fast
 
     deadline, failures = time.monotonic() + PATIENCE_SECONDS, 0
     while True:

@@ -1,18 +1,18 @@
 """``mlengine jobs prune``: delete old job dirs that nothing refers to.
 
-A job dir is deleted if nothing in it was written for a number of days, and its job was rejected, failed, cancelled or
-never submitted. It is kept if the job was ever champion of any model, or if a later run may reuse it. Everything else
-is kept, including models that were not validated. (A lifecycle rule of the bucket knows only the age of an object.)
-Without ``--yes``, the command only lists what it would delete. Packages, dataset versions and the history of champions
-are kept.
+A job dir is deleted if nothing was written in it for a number of days, and its job was rejected, failed, cancelled or
+never submitted. It is kept if the job was ever the champion of any model, or if a later run may reuse it. Everything
+else is kept, including models that were not validated. (A lifecycle rule of the bucket knows only the age of an
+object.) Without ``--yes``, the command only lists what it would delete. Packages, dataset versions and the history of
+champions are kept.
 
 A job dir is deleted with everything that was put into it since the job claimed it. If it was not empty before that, or
 contains another job, all of it is kept. In a dir that no job claimed, only the empty objects ``train/.keep`` and
 ``model/.keep`` are deleted.
 
 If a backend does not answer, nothing is deleted. A job is kept if its result is unknown or its backend cannot be used
-here. A job that was published, or a dir that was written to, while the command ran is kept too: both are read again
-before each deletion.
+here. A job that is published, or a dir that is written to, while the command runs is also kept, because both are read
+again before each deletion.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from mlengine.validation import cache
 from mlengine.validation.report import load_report
 
 _DAY = 86_400.0
-# Lists what is being deleted, so that an interrupted deletion can be completed. Deleted last.
+# The journal lists the objects to delete, so that an interrupted deletion can be completed. It is deleted last.
 _JOURNAL = ".mlengine-prune.json"
 _ABOUT = """\
 List the job dirs of rejected, failed, cancelled and never submitted jobs that nothing refers to; --yes deletes them.
 Accepted and unvalidated models, champions, packages and dataset versions are always kept.
 """
-# Below a job dir, the claim of another job.
+# The path, below a job dir, of another job's claim.
 _OTHER_JOB = re.compile(r"^/.+/job\.json$")
-# The names that PrepareJobDirOperator gives: digits of the key, and a number if the name was taken.
+# The names that PrepareJobDirOperator generates, with digits of the key, and a number if the name was in use.
 _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{8}(_[0-9]+)?")
 
 
@@ -68,22 +68,22 @@ class OldJob:
 
     @property
     def written(self) -> float:
-        """When its newest object was written, in seconds since the epoch."""
+        """The time at which the newest object was written, in seconds since the epoch."""
         return max((stat.written for stat in self.objects), default=0.0)
 
     @property
     def size(self) -> int:
-        """Bytes of all objects."""
+        """The total size of all objects in bytes."""
         return sum(stat.size for stat in self.objects)
 
     @property
     def claimed(self) -> bool:
-        """Whether a job was submitted into it."""
+        """Whether a job has claimed the dir."""
         return any(stat.uri == self.job_dir.claim for stat in self.objects)
 
     @property
     def only_marks(self) -> bool:
-        """Whether it was prepared for a job and contains nothing else. Other folders do not belong to mlengine."""
+        """Whether the dir was prepared for a job and contains nothing else. Other folders do not belong to mlengine."""
         empty = all(stat.uri in marks(self.job_dir) and stat.size == 0 for stat in self.objects)
         return empty and _OWN_NAME.fullmatch(self.job_dir.job_id) is not None
 
@@ -112,7 +112,7 @@ def _prune(args: argparse.Namespace) -> int:
         for old in old_jobs(storage, bucket, model, before)
         if may_go(storage, backends.get, old)
     ]
-    kept = references.read()  # read last, to see what was published meanwhile
+    kept = references.read()  # read last, to include jobs that were published meanwhile
     found = [old for old in found if not _is_or_contains(old.job_dir.uri, kept)]
     if not args.json:
         _print(found)
@@ -163,7 +163,7 @@ def _models(storage: Storage, bucket: str) -> list[str]:
 
 
 def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterator[OldJob]:
-    """Job dirs of a model in which nothing was written since ``before``, in seconds since the epoch.
+    """The job dirs of a model in which nothing was written since ``before``, in seconds since the epoch.
 
     A task that is cleared several times uses the dirs ``D``, ``D_2``, ``D_3``. Only the last of them is returned: a
     submission tries them in order, and would use a gap.
@@ -182,7 +182,10 @@ def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterat
 
 
 def _as_old_job(storage: Storage, job_dir: JobDir, objects: Sequence[ObjectStat]) -> OldJob:
-    """If an earlier deletion was interrupted after it deleted the claim, the objects are those of its journal."""
+    """The job dir with its objects.
+
+    If an earlier deletion was interrupted after it had deleted the claim, the objects are those in its journal.
+    """
     journal = next((stat for stat in objects if stat.uri == layout.join(job_dir.uri, _JOURNAL)), None)
     others = [stat for stat in objects if stat is not journal]
     if journal is not None and not any(stat.uri == job_dir.claim for stat in others):
@@ -192,7 +195,7 @@ def _as_old_job(storage: Storage, job_dir: JobDir, objects: Sequence[ObjectStat]
 
 
 def _read_journal(storage: Storage, journal: ObjectStat) -> set[tuple[str, int]]:
-    """URI and generation of each object that was to be deleted; empty if it is not a valid journal."""
+    """The URI and generation of each object in a journal; empty if the journal is invalid."""
     try:
         return {(str(uri), int(generation)) for uri, generation in json.loads(storage.read(journal.uri))["deleting"]}
     except (ValueError, TypeError, KeyError):
@@ -208,8 +211,8 @@ def _is_followed(name: str, names: Container[str]) -> bool:
 class References:
     """The job dirs of all past and present champions, and of jobs that later runs may reuse.
 
-    Reads all models of the bucket, because a job may be published under another model's name. An entry that was read
-    once is not read again, because it is replaced by an object of another generation.
+    All models of the bucket are read, because a job may be published under another model's name. Each entry is read
+    only once, because a changed entry has another generation.
     """
 
     def __init__(self, storage: Storage, bucket: str) -> None:
@@ -217,9 +220,9 @@ class References:
         self._known: dict[tuple[str, int], str] = {}  # entry and generation → job dir
 
     def read(self) -> set[str]:
-        """The URIs at present.
+        """The URIs of the job dirs that are referred to now.
 
-        :raises PublishError: an entry of a history cannot be read, so it is unknown what must be kept.
+        :raises PublishError: an entry of a history cannot be read, so it is not known which dirs must be kept.
         """
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(self._of_model, _models(self._storage, self._bucket)))
@@ -247,14 +250,14 @@ class References:
 
 
 def _is_or_contains(uri: str, job_dirs: Iterable[str]) -> bool:
-    """Whether one of the job dirs is ``uri``, or lies in it."""
+    """Whether one of the job dirs is ``uri`` or is inside it."""
     return any(one == uri or one.startswith(f"{uri}/") for one in job_dirs)
 
 
 def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
     """Whether a job dir may be deleted: the job was rejected, or its backend says that it failed."""
     if not old.claimed:
-        return True  # never submitted, or left by an interrupted deletion
+        return True  # the job was never submitted, or its deletion was interrupted
     try:
         record = JobRecord.from_bytes(storage.read(old.job_dir.claim))
         why = _why_not_own(old, record)
@@ -271,7 +274,7 @@ def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: Old
 
 
 def _why_not_own(old: OldJob, record: JobRecord) -> str:
-    """Why the dir has more than the job's own objects; empty if it has not."""
+    """Why the dir contains more than the job's own objects; empty if it does not."""
     if not record.found_empty:
         return "it was not empty when the job started"
     other = next((stat.uri for stat in old.objects if _OTHER_JOB.search(stat.uri.removeprefix(old.job_dir.uri))), None)
@@ -279,7 +282,7 @@ def _why_not_own(old: OldJob, record: JobRecord) -> str:
 
 
 def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> str:
-    """Why the job cannot be counted as failed; empty if it failed."""
+    """Why the job does not count as failed; empty if it does."""
     handle = record.handle(job_dir.uri)
     if handle is None:
         return "it is claimed, but no submission is recorded"
@@ -290,7 +293,7 @@ def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) ->
 
 
 def _remove(storage: Storage, references: References, old: OldJob) -> bool:
-    """:func:`remove`, unless the job was published, or its dir was written to, since it was listed."""
+    """Delete a job dir unless its job was published, or the dir was written to, since the listing."""
     written = {(stat.uri, stat.generation) for stat in old.objects}
     if old.journal is not None:
         written.add((old.journal.uri, old.journal.generation))

@@ -1,8 +1,8 @@
-"""``mlengine jobs reap``: cancel orphan jobs, whose DAG run does not wait for them any more.
+"""``mlengine jobs reap``: cancel orphan jobs, which are jobs that no DAG run waits for any more.
 
 A task that ends almost always cancels its job (``docs/operations.md`` lists the exceptions). This command finds the
-others: it reads the claims in the bucket, asks the backends which of these jobs are active, and asks Airflow's REST API
-whether their runs and tasks are. Without ``--yes``, it only lists the orphans.
+remaining jobs: it reads the claims in the bucket, asks the backends which of these jobs are active, and asks Airflow's
+REST API whether their runs and tasks are active. Without ``--yes``, it only lists the orphans.
 
 If Airflow does not answer, no job is cancelled. If a backend does not answer, its jobs are skipped, and the exit code
 is 1. Jobs of another Airflow are ignored, and so are jobs of ``mlengine jobs train`` and ``mlengine jobs rerun``, which
@@ -114,7 +114,10 @@ def _reap(args: argparse.Namespace) -> int:
 
 
 def _cancel(storage: Storage, backends: Backends, handle: JobHandle) -> bool:
-    """:returns: whether the backend accepted it; if it did not, a note says why, and the other jobs are cancelled."""
+    """Cancel a job. If the backend rejects it, a note says why, and the command continues with the other jobs.
+
+    :returns: whether the backend accepted the cancellation.
+    """
     try:
         Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
     except MlengineError as error:
@@ -147,7 +150,10 @@ def _document(job: ActiveJob, why: str, *, cancelled: bool) -> OrphanDocument:
 
 
 def _of_installation(found: Iterable[ActiveJob], airflow: AirflowRuns, wanted: str | None) -> list[ActiveJob]:
-    """The jobs of one Airflow; a note lists those of others. A record without an id counts as this Airflow's."""
+    """The jobs of one Airflow installation. A note lists those of others.
+
+    A record without an installation id counts as this Airflow's.
+    """
     found = list(found)
     named = any(job.record.owner.get("installation") for job in found)
     ours = (wanted or airflow.installation()) if named else None
@@ -233,7 +239,7 @@ def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
 
 
 def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
-    """The same, if the run was deleted and another run with its name was created."""
+    """Why no task waits for the job, if its run was deleted and another run with the same name was created."""
     owner = record.owner
     names = str(owner["dag_id"]), str(owner["run_id"])
     current = airflow.run_uid(*names, str(owner["task_id"]), int(owner.get("map_index", -1)))
@@ -243,7 +249,7 @@ def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
 
 
 def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
-    """The same, for the tasks of a run that has not ended."""
+    """Why no task waits for the job, by the tasks of a run that has not ended."""
     task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
     mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
     if not mine:
@@ -280,7 +286,7 @@ def _record(storage: Storage, skipped: list[str], job_dir: JobDir) -> JobRecord 
         if not dag_of(record.owner):
             return None
         if not record.name:
-            TrainingSpec.from_json(record.spec)  # read by find_unnamed()
+            TrainingSpec.from_json(record.spec)  # checked here, because find_unnamed() reads it
     except ObjectMissingError:
         return None
     except MlengineError as error:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
 _JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
-# Part of the key in stored job records, so it keeps the first name of this command.
+# Part of the key in stored job records, so it remains the original name of this command.
 _KEY_OWNER = "mlengine rerun"
 _ABOUT = """\
 Train again with the package, dataset version, arguments and cluster that a job recorded in its job dir. The new job has
@@ -100,8 +100,8 @@ def _rerun(args: argparse.Namespace) -> int:
 def check_inputs(storage: Storage, record: JobRecord) -> None:
     """Check before submission that the packages exist and that the dataset version has not changed.
 
-    :raises PackageError: a package does not exist any more.
-    :raises DatasetError: the dataset version does not exist any more, or has changed.
+    :raises PackageError: a package no longer exists.
+    :raises DatasetError: the dataset version no longer exists, or has changed.
     """
     for uri in record.spec.get("package_uris", ()):
         if not storage.exists(uri):
@@ -127,7 +127,7 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
 
 
 def environment_changes(storage: Storage, old: JobDir, new: JobDir) -> list[str]:
-    """How the environments of the two jobs differ, one line each. Empty unless both recorded theirs."""
+    """The differences between the environments of two jobs, one per line; empty unless both jobs recorded theirs."""
     try:
         before, after = (set(storage.read(one.environment).decode().splitlines()) for one in (old, new))
     except ObjectMissingError:
@@ -143,7 +143,7 @@ def environment_changes(storage: Storage, old: JobDir, new: JobDir) -> list[str]
 
 
 def _inputs(record: JobRecord, spec: TrainingSpec, old: JobDir) -> dict[str, Any]:
-    """The inputs of the old job, with the present software and the cluster as the backend reduced it."""
+    """The inputs of the old job, with the current software versions and the cluster as reduced by the backend."""
     inputs: dict[str, Any] = {name: record.inputs[name] for name in ("package", "dataset") if name in record.inputs}
     digest = inputs_digest(spec, inputs.get("package", {}), inputs.get("dataset", {}))
     known = {} if digest is None else {"digest": digest}
@@ -163,7 +163,7 @@ def _new_id(given: str | None, old: JobDir) -> str:
 
 
 def _check_free(storage: Storage, new: JobDir, old: JobDir) -> None:
-    """Check that no other job has the new job dir. The same command again follows the same job."""
+    """Check that no other job has the new job dir. Repeating the same command is allowed: it follows the same job."""
     try:
         record = JobRecord.from_bytes(storage.read(new.claim))
     except ObjectMissingError:

@@ -12,7 +12,7 @@ from mlengine.cli.output import elapsed, local_time, say, say_json, utc
 from mlengine.core import plaintext
 from mlengine.core.job import JobStatus
 
-_WIDTH = 12  # of the names of fields
+_WIDTH = 12  # characters of the column of field names
 
 
 def register(commands: Commands) -> None:
@@ -34,7 +34,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def to_document(backend: TrainingBackend, status: JobStatus) -> BackendJobDocument:
-    """One attempt as JSON."""
+    """One attempt as a JSON document."""
     handle = status.handle
     parts = handle.job_dir.rstrip("/").split("/")
     return {

@@ -60,7 +60,7 @@ def _show(args: argparse.Namespace, folder: Path) -> int:
     for job_dir in jobs:
         say(job_dir.uri)
     say(f"{files} event files; TensorBoard starts at http://{args.host}:{args.port}/ (Ctrl-C ends it)")
-    # A container is stopped with SIGTERM: end TensorBoard, too.
+    # Containers are stopped with SIGTERM. Exit normally, so that TensorBoard is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
     process = start(folder, host=args.host, port=args.port, seconds=args.every)
     try:
@@ -81,7 +81,7 @@ def _jobs(storage: Storage, bucket: str, args: argparse.Namespace, named: list[J
 
 
 def _jobs_now(storage: Storage, bucket: str, args: argparse.Namespace, named: list[JobDir]) -> list[JobDir]:
-    """As :func:`_jobs`; none while the bucket is temporarily unavailable."""
+    """The jobs from :func:`_jobs`; empty while the bucket is temporarily unavailable."""
     try:
         return _jobs(storage, bucket, args, named)
     except MlengineError as error:
@@ -92,7 +92,7 @@ def _jobs_now(storage: Storage, bucket: str, args: argparse.Namespace, named: li
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process group: uv and TensorBoard."""
+    """End the process group, which is uv and TensorBoard."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

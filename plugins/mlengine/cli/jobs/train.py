@@ -1,7 +1,7 @@
-"""``mlengine jobs train``: submit one training job, with the flags that gcloud had for it, on any backend.
+"""``mlengine jobs train``: submit one training job on any backend, with the flags of gcloud's command.
 
-docs/gcloud-flags.md says what each flag means and where it differs from gcloud's. :mod:`mlengine.cli.jobs.train_spec`
-turns the flags into a spec; :mod:`mlengine.cli.jobs.follow` prints the logs.
+docs/gcloud-flags.md describes each flag and its differences from gcloud. :mod:`mlengine.cli.jobs.train_spec` turns the
+flags into a spec; :mod:`mlengine.cli.jobs.follow` prints the logs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
     from mlengine.storage.client import Storage
 
-# Part of the key in stored job records, so it keeps the first name of this command.
+# Part of the key in stored job records, so it remains the original name of this command.
 _KEY_OWNER = "mlengine train"
 _ABOUT = """\
 Package the trainer, submit one job and, with --stream-logs, follow it. Arguments after -- are passed to the trainer.
@@ -134,7 +134,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _locations(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
-    """Job dir and staging bucket. If only one is given, the other is derived from it.
+    """The job dir and the staging bucket. If only one is given, the other is derived from it.
 
     :raises UsageError: neither is given.
     """
@@ -191,7 +191,10 @@ def _key(job: str, job_dir: JobDir) -> JobKey:
 
 
 def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDir) -> None:
-    """The same command again follows its job; another job with the same id is an error, as it was with gcloud."""
+    """Check that no other job has the id, as gcloud did.
+
+    Repeating the same command is allowed: it follows the same job.
+    """
     try:
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError:

@@ -1,4 +1,4 @@
-"""From the flags of ``mlengine jobs train`` to a spec: job file, overriding flags, packages and dataset."""
+"""Builds a spec from the flags of ``mlengine jobs train``: job file, overriding flags, packages and dataset."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
 
     Flags and job file are checked together, because one may complete the other.
 
-    :raises JobFileError: names the flag, or the line of the file, that is invalid.
+    :raises JobFileError: a flag or a field of the file is invalid; the error names the flag, or the file's line.
     """
     from_python(args.job, "JOB").check(limits.job_id(args.job))
     given = _given(args)
@@ -79,7 +79,7 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Located]:
-    """The values of the flags by field. Errors name the flag."""
+    """The values of the given flags, by field. Errors name the flag."""
     found = {
         field: from_python(value, _flag(name))
         for field, name in _FLAGS.items()
@@ -144,11 +144,11 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
 def packages(
     args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str, python: str | None = None
 ) -> tuple[TrainingSpec, dict[str, Any]]:
-    """The spec with the URIs of its packages, and what is recorded of the package: the trainer's own scorer.
+    """The spec with the URIs of its packages, and the recorded properties of the package, such as the trainer's scorer.
 
     A dry run also builds and checks the packages, but uploads nothing.
 
-    :param python: the version of Python that the trainer runs on, if it is known.
+    :param python: the trainer's Python version, if it is known.
     :raises PackageError: there is no trainer, or more than one.
     """
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
@@ -198,9 +198,9 @@ def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom 
 
 
 def _dataset_version(uri: str) -> tuple[str, str, str]:
-    """Bucket, name and version in ``gs://BUCKET/datasets/NAME/VERSION``.
+    """The bucket, name and version in ``gs://BUCKET/datasets/NAME/VERSION``.
 
-    :raises DatasetError: it is not the URI of a dataset version.
+    :raises DatasetError: ``uri`` is not the URI of a dataset version.
     """
     match = _DATASET_URI.fullmatch(uri.rstrip("/"))
     if match is None:
@@ -211,8 +211,8 @@ def _dataset_version(uri: str) -> tuple[str, str, str]:
 def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:
     """Check that the packages in the bucket contain the module.
 
-    :raises PackageError: they do not.
-    :raises StorageError: they cannot be read. A dry run only raises it if they do not exist.
+    :raises PackageError: the packages do not contain the module.
+    :raises StorageError: the packages cannot be read; in a dry run, only if they do not exist.
     """
     from mlengine.packaging.job_module import check_job_module
 

@@ -8,12 +8,12 @@ from mlengine.core.layout import JobDir
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL."""
+    """Add the argument MODEL to a command."""
     parser.add_argument("model", metavar="MODEL", help="name of the model")
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add JOB."""
+    """Add the argument JOB to a command."""
     parser.add_argument("job", metavar="JOB", help="job id, or the job dir as gs://…")
 
 

@@ -21,7 +21,7 @@ from mlengine.validation.images import ascii_art
 from mlengine.validation.job import FinishedJob, load_job
 from mlengine.validation.prediction import PredictedRow, predict
 
-_COLUMNS = 6  # of a row that are printed
+_COLUMNS = 6  # number of a row's columns that are printed
 
 
 def register(commands: Commands) -> None:
@@ -61,7 +61,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _correct(found: Sequence[PredictedRow]) -> int | None:
-    """The number of correct classes; ``None`` for other predictions than classes."""
+    """The number of correct predictions; ``None`` if predictions are not classes."""
     if any(
         row.target is None or (isinstance(row.prediction, (float, list)) and row.probability is None) for row in found
     ):
@@ -85,7 +85,7 @@ def _document(model: str, model_uri: str, found: Sequence[PredictedRow]) -> Pred
 
 
 def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, str]:
-    """The job to predict with, and the URI of its model."""
+    """The job whose model predicts, and the URI of the model."""
     bucket = bucket_of(args)
     if args.job:
         folder = job_dir(bucket, args.model, args.job)

@@ -111,7 +111,7 @@ def _validate(args: argparse.Namespace) -> int:
         )
     if subject.record is not None:
         status = None
-        with suppress(MlengineError):  # a backend that does not respond knows no state, time or cost
+        with suppress(MlengineError):  # without a response of the backend, state, time and cost are not known
             backend = get_backend(subject.record.backend)
             handle = subject.record.handle(folder.uri)
             status = backend.describe([handle])[0] if handle else None
@@ -136,12 +136,12 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _check_succeeded(storage: Storage, folder: JobDir, status: JobStatus | None) -> None:
-    """Check that the job has succeeded: the report of another job would say nothing about its model.
+    """Check that the job has succeeded, because a report on any other job would say nothing about its model.
 
-    A job that its backend does not know, as when its state dir was deleted, needs a complete model.
+    A job that its backend does not know, for example because its state dir was deleted, must have a complete model.
 
     :param status: ``None`` if the job was not submitted, or the backend does not respond.
-    :raises ModelError: the job failed, was cancelled, or has not ended; or it has no complete model.
+    :raises ModelError: the job failed, was cancelled, or has not ended; or has no complete model.
     """
     from mlengine.validation.export import resolve
 
@@ -193,7 +193,7 @@ def _check(check: Check) -> dict[str, Any]:
 
 
 def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
-    """The options of the command; for those not given, the options of the job's last report."""
+    """The validation rules: the command's options and, where none is given, those of the job's last report."""
     from mlengine.validation.rules import Rules, Scope
     from mlengine.validation.serving_signature import ServingSignature
 
@@ -213,7 +213,9 @@ def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
 
 
 def _thresholds(earlier: Mapping[str, Any], given: Mapping[str, str]) -> Thresholds:
-    """``roc_auc=0.8`` replaces a metric's threshold; ``roc_auc.min=0.8`` sets one field of it, in whatever order.
+    """Apply the given thresholds to those of an earlier report.
+
+    ``roc_auc=0.8`` replaces a metric's threshold, and ``roc_auc.min=0.8`` sets one field of it, in any order.
 
     :raises UsageError: a name is unknown, or a value is not a number in its range.
     """
@@ -239,7 +241,7 @@ def _thresholds(earlier: Mapping[str, Any], given: Mapping[str, str]) -> Thresho
 def _json(text: str) -> dict[str, Any]:
     """Parse the JSON object of ``--serving-signature``, or of the file after ``@``.
 
-    :raises UsageError: it is not a JSON object, or the file cannot be read.
+    :raises UsageError: the value is not a JSON object, or the file cannot be read.
     """
     try:
         data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)

@@ -1,7 +1,7 @@
-"""What a dataset version is: its manifest, its identity, and how two versions differ.
+"""The data types of a dataset version: its manifest, its identity, and the difference between two versions.
 
-A version is immutable and exists once its manifest does. Plain data: reads no file and knows no bucket;
-:mod:`mlengine.datasets` does.
+A version is immutable, and exists as soon as its manifest exists. These types read no files and no bucket;
+:mod:`mlengine.datasets` does that.
 """
 
 from mlengine.core.dataset.checks import CheckException, CheckResult

@@ -1,4 +1,4 @@
-"""The checks that a version went through when it was registered."""
+"""The checks of a dataset version that were run when it was registered."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mlengine.core.dataset.fields import Fields
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check.
+    """The result of one check.
 
-    :param value: what was found.
-    :param threshold: what was allowed.
-    :param message: describes both.
+    :param value: the value that was found.
+    :param threshold: the value that was allowed.
+    :param message: a description of both for people.
     """
 
     name: str
@@ -41,10 +41,10 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckException:
-    """A check that failed and was allowed to.
+    """A failed check that was accepted at registration.
 
     :param found: the check's message.
-    :param reason: why the failure is acceptable, as the person who registered the version wrote.
+    :param reason: why the failure is acceptable, in the words of the person who registered the version.
     """
 
     check: str

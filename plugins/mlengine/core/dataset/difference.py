@@ -1,4 +1,4 @@
-"""How two versions differ, for a person to read."""
+"""Lists the differences between two versions, for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN_VALUES = 12
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which two versions differ."""
+    """One difference between two versions."""
 
     field: str
     old: str
@@ -24,9 +24,9 @@ class Difference:
 
 
 def diff(old: Manifest, new: Manifest) -> list[Difference]:
-    """What changed from ``old`` to ``new``: terms, schema, files, statistics. Empty if a trainer would see the same.
+    """The differences between ``old`` and ``new`` in terms, schema, files and statistics.
 
-    Version, time of creation and compression are no difference.
+    The list is empty if a trainer would see the same data. Version, time of creation and compression are not compared.
     """
     pairs: list[tuple[str, object, object]] = [
         ("name", old.name, new.name),

@@ -1,4 +1,4 @@
-"""Reading the fields of a manifest's JSON: every error names the manifest and the field."""
+"""Read the fields of a manifest's JSON. Every error names the manifest and the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 class Fields:
     """The fields of one JSON object.
 
-    :param where: names the object in errors, such as ``gs://…/manifest.json: splits.train``.
+    :param where: the object's name in error messages, such as ``gs://…/manifest.json: splits.train``.
     :raises DatasetError: ``data`` is not an object.
     """
 

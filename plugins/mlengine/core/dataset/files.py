@@ -16,15 +16,15 @@ from mlengine.core.dataset.statistics import ColumnStatistics
 class DataFile:
     """One file of a version.
 
-    :param path: relative to the version's folder, and to a local copy of the version.
-    :param size: bytes as stored.
-    :param sha256: of the bytes as stored. A file recorded by reference was not read and has none.
-    :param content_sha256: of the bytes without gzip, if the file was compressed at registration.
-    :param crc32c: of the bytes as stored, in base64 as Cloud Storage gives it.
-    :param generation: of the object, for a file recorded by reference.
-    :param rows: rows in this file, if known.
-    :param uri: where the object is, for a file recorded by reference. ``None``: in the version's folder.
-    :param column: for formats that keep each column in its own file (IDX): which one this is.
+    :param path: the path relative to the version's folder, and to a local copy of the version.
+    :param size: the size in bytes as stored.
+    :param sha256: the checksum of the bytes as stored. A file recorded by reference was not read and has none.
+    :param content_sha256: the checksum of the uncompressed bytes, if the file was gzipped at registration.
+    :param crc32c: the checksum of the bytes as stored, in base64 as Cloud Storage returns it.
+    :param generation: the object's generation, for a file recorded by reference.
+    :param rows: the number of rows in this file, if known.
+    :param uri: the object's URI, for a file recorded by reference; ``None`` for a file in the version's folder.
+    :param column: the column in this file, for formats that keep each column in its own file (IDX).
     """
 
     path: str
@@ -39,7 +39,7 @@ class DataFile:
 
     @property
     def identity(self) -> str:
-        """Equal for files of equal content, as far as the checksums that were taken tell."""
+        """An identifier that is equal for files with equal content, as far as their recorded checksums show."""
         return self.content_sha256 or self.sha256 or f"crc32c:{self.crc32c}:{self.size}"
 
     def to_json(self) -> dict[str, Any]:
@@ -75,11 +75,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows that are trained on, or those that are held out, or another part.
+    """One part of a version's rows: those for training, those held out, or another part.
 
-    :param rows: ``None`` if they were not counted.
-    :param statistics: by column.
-    :param read: the rows that the statistics are of, if they are not of all.
+    :param rows: the number of rows; ``None`` if they were not counted.
+    :param statistics: the statistics of each column.
+    :param read: the number of rows that the statistics cover, if not all.
     """
 
     rows: int | None
@@ -89,24 +89,27 @@ class Split:
 
     @property
     def counted(self) -> int:
-        """The rows that the statistics are of; 0 if that is not known."""
+        """The number of rows that the statistics cover; 0 if it is not known."""
         return self.read or self.rows or 0
 
     @property
     def size(self) -> int:
-        """Bytes as stored."""
+        """The size in bytes as stored."""
         return sum(file.size for file in self.files)
 
     @property
     def identity(self) -> str:
-        """Equal for splits of equal content; independent of how the files were compressed."""
+        """An identifier that is equal for splits with equal content, however their files were compressed."""
         if all(file.column for file in self.files):
             return ":".join([str(self.rows), *(file.identity for file in self.files)])
         content = sorted((file.path, file.identity) for file in self.files)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def same_content(self, other: Split) -> bool:
-        """Whether both have the same files, by the checksums that both have: a copy and a reference may be equal."""
+        """Whether both splits have the same files, by the checksums that both recorded.
+
+        A split that was copied and one that was recorded by reference can therefore be equal.
+        """
         if self.identity == other.identity:
             return True
         mine, theirs = ({(file.path, file.size, file.crc32c) for file in split.files} for split in (self, other))
@@ -116,7 +119,7 @@ class Split:
     def file_of(self, column: str) -> DataFile:
         """The file that holds ``column``, in a format that keeps each column in its own file.
 
-        :raises KeyError: no file does.
+        :raises KeyError: no file holds it.
         """
         for file in self.files:
             if file.column == column:

@@ -13,9 +13,9 @@ FILE_FORMATS = ("idx",)
 
 
 def content(fields: Fields) -> tuple[Schema, dict[str, Split]]:
-    """The schema and the splits, as format 2 has them.
+    """Convert the schema and the splits to those of format 2.
 
-    :raises DatasetError: a field is missing or wrong; names it.
+    :raises DatasetError: a field is missing or wrong; the error names it.
     """
     splits = Fields(fields.value("splits"), f"{fields.where}: splits")
     classes = fields.count("classes", at_least=2)

@@ -25,18 +25,19 @@ HELDOUT_POLICIES = ("fixed", "rolling")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version holds.
+    """The manifest: what a dataset version contains.
 
-    :param created: ISO 8601 with its time zone.
-    :param format: of the files, one of :data:`FILE_FORMATS`.
-    :param splits: by name; ``train`` is always there.
-    :param task: what a model of this data does, one of :data:`TASKS`.
-    :param heldout_policy: ``fixed``: each version has the same held-out rows. ``rolling``: each has its own.
+    :param created: the time of registration, in ISO 8601 with its time zone.
+    :param format: the format of the files, one of :data:`FILE_FORMATS`.
+    :param splits: the splits by name; ``train`` always exists.
+    :param task: the kind of prediction that models of this data make, one of :data:`TASKS`.
+    :param heldout_policy: ``fixed`` if all versions have the same held-out rows; ``rolling`` if each version has its
+        own.
     :param heldout_share: the share of the rows that was held out by their hash; ``None`` if the data came with held-out
         rows.
-    :param checks: all that were run at registration; no part of the content, nor of its digest.
-    :param exceptions: checks that failed and were allowed to; no part of the content either.
-    :param root: the prefix that all files are under, if they were recorded by reference.
+    :param checks: all checks that were run at registration; not part of the content or its digest.
+    :param exceptions: failed checks that were accepted; not part of the content either.
+    :param root: the common prefix of all files, if they were recorded by reference.
     """
 
     name: str
@@ -60,7 +61,10 @@ class Manifest:
 
     @property
     def heldout(self) -> Split:
-        """:raises DatasetError: the version has no held-out rows."""
+        """The split of the held-out rows.
+
+        :raises DatasetError: the version has no held-out rows.
+        """
         if "heldout" not in self.splits:
             raise DatasetError(
                 f"{self.name}/{self.version} has no split 'heldout'; splits: {', '.join(self.splits)}",
@@ -81,10 +85,10 @@ class Manifest:
     def digest(self) -> str:
         """The identity of the content, 64 hex digits: equal digests mean equal data.
 
-        Independent of name, version, time, licence, statistics, and of how IDX files were compressed.
+        The digest does not depend on name, version, time, licence, statistics, or the compression of IDX files.
         """
         if self.format == "idx" and set(self.splits) == {"train", "heldout"} and self.schema.classes is not None:
-            # As manifests of format 1 had it, so that models trained on those are found again.
+            # Computed as for manifests of format 1, so that models trained on such versions are still found.
             image = self.schema.column("image")
             content: list[Any] = [self.format, image.dtype, list(image.shape), len(self.schema.classes)]
             content += [self.train.identity, self.heldout.identity]
@@ -119,10 +123,12 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Any, where: str = "manifest.json") -> Self:
-        """Read a manifest of format 1 or 2. Unknown fields are ignored: a later version may write some.
+        """Read a manifest of format 1 or 2.
 
-        :param where: names the manifest in errors.
-        :raises DatasetError: a field is missing or wrong; names it.
+        Unknown fields are ignored, because a later version of mlengine may add some.
+
+        :param where: the manifest's name in error messages.
+        :raises DatasetError: a field is missing or wrong; the error names it.
         """
         fields = Fields(data, where)
         stored = fields.value("format")
@@ -165,7 +171,10 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "manifest.json") -> Self:
-        """:raises DatasetError: it is not JSON, or :meth:`from_json` raises."""
+        """Read a manifest from the content of its file.
+
+        :raises DatasetError: the content is not JSON, or not a valid manifest (:meth:`from_json`).
+        """
         try:
             raw = json.loads(data)
         except ValueError as error:

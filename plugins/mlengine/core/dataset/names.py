@@ -1,4 +1,4 @@
-"""Names of datasets and of their versions: both are folders in the bucket."""
+"""Names of datasets and of their versions. Both are names of folders in the bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")
 def check_dataset_name(name: str) -> str:
     """Return ``name`` if it is a valid dataset name.
 
-    :raises DatasetError: it is not.
+    :raises DatasetError: the name is not valid.
     """
     if not _NAME.fullmatch(name):
         raise DatasetError(f"invalid dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
@@ -21,9 +21,9 @@ def check_dataset_name(name: str) -> str:
 
 
 def check_version_name(version: str) -> str:
-    """Return ``version`` if it is a valid version name; it becomes part of job ids.
+    """Return ``version`` if it is a valid version name. Version names become part of job ids.
 
-    :raises DatasetError: it is not.
+    :raises DatasetError: the name is not valid.
     """
     if not _VERSION.fullmatch(version):
         raise DatasetError(

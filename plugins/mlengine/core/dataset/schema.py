@@ -1,4 +1,4 @@
-"""The columns of a dataset version, and what they are for."""
+"""The columns of a dataset version and their roles."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ Value: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column of a dataset version.
 
-    :param shape: of one value: ``()`` for a scalar, ``(28, 28)`` for an image, ``(-1,)`` for a list of any length.
+    :param shape: the shape of one value: ``()`` for a scalar, ``(28, 28)`` for an image, ``(-1,)`` for a list of any
+        length.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether its values are integers, floats or booleans."""
+        """Whether the column's values are integers, floats or booleans."""
         return self.dtype.startswith(("int", "uint", "float", "bool"))
 
     def __str__(self) -> str:
@@ -72,12 +73,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns in their order, and the role of some.
+    """The columns in order, and the roles that some of them have.
 
     :param target: the column that a model predicts.
-    :param key: identifies a row; no feature.
-    :param time: when a row was observed.
-    :param weight: the weight of a row in metrics.
+    :param key: the column that identifies a row; not a feature.
+    :param time: the column with the time at which a row was observed.
+    :param weight: the column with the weight of a row in metrics.
     :param classes: the target's values in order, for ``binary`` and ``multiclass``. The second of two is the positive
         class. ``None`` for other tasks.
     """
@@ -99,7 +100,10 @@ class Schema:
         return tuple(column for column in self.columns if column.name not in (self.target, self.key, self.weight))
 
     def column(self, name: str) -> Column:
-        """:raises KeyError: there is no such column."""
+        """The column named ``name``.
+
+        :raises KeyError: there is no such column.
+        """
         for column in self.columns:
             if column.name == name:
                 return column

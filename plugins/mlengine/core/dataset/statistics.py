@@ -1,4 +1,4 @@
-"""What is known of the values of one column in one split."""
+"""Statistics of one column's values in one split."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ QUANTILE_STEPS = 20
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """The values of a column. What does not apply to its type, or was not read, is ``None`` or empty.
+    """Statistics of a column's values.
 
-    :param nulls: rows without a value; NaN counts as one.
-    :param distinct: different values, if they were counted to the end.
+    A field that does not apply to the column's type, or was not computed, is ``None`` or empty.
+
+    :param nulls: the number of rows without a value. NaN counts as no value.
+    :param distinct: the number of different values, if counting was completed.
     :param min: a number, or a time in ISO 8601.
     :param std: standard deviation of the population.
     :param quantiles: :data:`QUANTILE_STEPS` + 1 values, from the minimum to the maximum, evenly spaced in rank.
-    :param top: the most frequent values with their rows, most frequent first; for a target, all classes.
-    :param infinite: rows whose value is infinite; they are in no other figure.
+    :param top: the most frequent values with their numbers of rows, most frequent first; for a target, all classes.
+    :param infinite: the number of rows with an infinite value. No other figure includes them.
     :param sampled: the number of rows that ``quantiles`` and ``top`` were estimated from, if not from all.
     """
 
@@ -39,7 +41,7 @@ class ColumnStatistics:
 
     @property
     def counts(self) -> dict[Value, int]:
-        """Rows by value, of the values in ``top``."""
+        """The number of rows of each value in ``top``."""
         return dict(self.top)
 
     def to_json(self) -> dict[str, Any]:

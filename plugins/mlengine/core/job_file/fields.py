@@ -1,4 +1,4 @@
-"""What single fields of a job file may hold, whichever service's words the file is written in."""
+"""Validation of single fields of a job file, in ML Engine's format or Vertex AI's."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlengine.core.layout import split_uri
 
 # The enum of CustomJob's Scheduling.
 _STRATEGIES = ("STRATEGY_UNSPECIFIED", "ON_DEMAND", "LOW_COST", "STANDARD", "SPOT", "FLEX_START")
-# ML Engine named slices of a pod.
+# ML Engine's names for slices of a pod.
 _PODS = {"TPU_V2_POD": "TPU_V2", "TPU_V3_POD": "TPU_V3"}
 
 
 def machine_type(field: Located) -> str:
-    """ML Engine's name or Compute Engine's."""
+    """A machine type, by ML Engine's name or Compute Engine's."""
     name = field.text()
     if not is_machine_type(name):
         raise field.error(f"is not a machine type: {name!r}", did_you_mean(name, [*MACHINES, "n1-standard-4"]))
@@ -28,7 +28,7 @@ def machine_type(field: Located) -> str:
 
 
 def accelerator(kind: Located | None, count: Located | None) -> tuple[str | None, int]:
-    """Type and count go together: one without the other is refused."""
+    """The type and count of accelerators. One without the other is rejected."""
     if kind is None or count is None:
         alone = kind or count
         if alone is None:
@@ -45,7 +45,7 @@ def accelerator(kind: Located | None, count: Located | None) -> tuple[str | None
 
 
 def strategy(field: Located) -> str:
-    """How the service gets the machines of a job."""
+    """The scheduling strategy: how the service gets the machines of a job."""
     name = field.text()
     if name not in _STRATEGIES:
         raise field.error(f"is not a strategy: {name!r}", did_you_mean(name, _STRATEGIES))
@@ -53,7 +53,7 @@ def strategy(field: Located) -> str:
 
 
 def disk(field: Located) -> None:
-    """The boot disk of a replica.
+    """Check the boot disk of a replica.
 
     :raises JobFileError: a field is unknown, or has another type.
     """
@@ -67,7 +67,7 @@ def disk(field: Located) -> None:
 def encryption(field: Located) -> str | None:
     """The customer-managed key that encrypts a job.
 
-    :raises JobFileError: it has another field than ``kmsKeyName``, or another type.
+    :raises JobFileError: the value has a field other than ``kmsKeyName``, or the wrong type.
     """
     found = field.fields(("kmsKeyName",))
     return found["kmsKeyName"].text() if "kmsKeyName" in found else None
@@ -81,7 +81,7 @@ def image(field: Located) -> str:
 
 
 def module(field: Located) -> str:
-    """A dotted name, as ``python -m`` takes it."""
+    """A dotted module name, as accepted by ``python -m``."""
     name = field.text()
     if name.endswith(".py") or "/" in name:
         dotted = name.removesuffix(".py").strip("./").replace("/", ".")
@@ -92,7 +92,7 @@ def module(field: Located) -> str:
 
 
 def args(field: Located) -> tuple[str, ...]:
-    """The user's arguments, each a string, as a command line has them."""
+    """The user's arguments, each a string, as on a command line."""
     found = []
     for item in field.items():
         if not isinstance(item.value, str):
@@ -104,7 +104,10 @@ def args(field: Located) -> tuple[str, ...]:
 
 
 def package_uris(field: Located) -> tuple[str, ...]:
-    """Packages in the bucket, each with a name of its own, as they end in one directory on the replica."""
+    """The URIs of packages in the bucket.
+
+    File names must be unique, because a replica has all packages in one directory.
+    """
     uris: dict[str, str] = {}
     items = field.items()
     field.check(limits.package_count(len(items)))
@@ -118,9 +121,9 @@ def package_uris(field: Located) -> tuple[str, ...]:
 
 
 def gs_uri(field: Located, hint: str = "") -> str:
-    """An object or folder in a bucket; the bucket alone is refused.
+    """The URI of an object or folder in a bucket. A bucket without a path is rejected.
 
-    :param hint: what to do about a path of this machine.
+    :param hint: what to do about a local path.
     """
     uri = field.text()
     try:
@@ -133,7 +136,7 @@ def gs_uri(field: Located, hint: str = "") -> str:
 
 
 def labels(field: Located) -> dict[str, str]:
-    """Labels as Google's services take them: at most 64, short, in lower case."""
+    """Labels as Google's services accept them: at most 64, short, in lower case."""
     if not isinstance(field.value, dict):
         raise field.error(f"must be a mapping, not {field.kind}", "write 'key: value' lines, indented below it")
     found = {key: item.text() for key, item in field.value.items()}
@@ -144,7 +147,7 @@ def labels(field: Located) -> dict[str, str]:
 
 
 def env(field: Located) -> dict[str, str]:
-    """``env:`` as containers have it: a list of ``name`` and ``value``."""
+    """Environment variables from ``env:``, a list of ``name`` and ``value`` as in containers."""
     found: dict[str, str] = {}
     for item in field.items():
         pair = item.fields(("name", "value"))
@@ -160,9 +163,9 @@ def env(field: Located) -> dict[str, str]:
 
 
 def same_everywhere(values: Mapping[str, tuple[Located, Any]], what: str) -> Any:
-    """The one value of a field that Vertex AI lets each pool set for itself.
+    """The value, equal in all pools, of a field that Vertex AI allows each pool to set.
 
-    :raises JobFileError: if pools differ: every replica runs one command here, as ML Engine's did.
+    :raises JobFileError: the pools' values differ. All replicas must run the same command here, as on ML Engine.
     """
     pairs = list(values.values())
     for field, value in pairs[1:]:

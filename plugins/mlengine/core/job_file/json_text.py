@@ -1,4 +1,4 @@
-"""JSON with the line of each field. YAML's reader accepts most of it, but no tabs and not all escapes."""
+"""Reads JSON with the line of each field. A YAML parser accepts most JSON, but not tabs or all escapes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _BLANK = " \t\r\n"
 
 
 def from_json(text: str, name: str) -> Located:
-    """
-    :raises ValueError: it is not JSON; a :class:`json.JSONDecodeError` has the line.
-    :raises JobFileError: a key is written twice.
+    """Parse JSON text.
+
+    :raises ValueError: the text is not JSON; a :class:`json.JSONDecodeError` has the line.
+    :raises JobFileError: an object has a key twice.
     """
     json.loads(text, parse_constant=_refuse)
     return _Reader(text, name).read(0, "", "")[0]
@@ -32,9 +33,9 @@ class _Reader:
         self._decoder = json.JSONDecoder()
 
     def read(self, begin: int, path: str, where: str) -> tuple[Located, int]:
-        """The value that begins at or after ``begin``, and where it ends.
+        """The value that begins at or after ``begin``, and the position of its end.
 
-        :param where: the line of the key, which is reported for a value that spans lines.
+        :param where: the line of the key, which errors report for a value of several lines.
         """
         begin = self._skip(begin)
         where = where or self._where(begin)
@@ -73,7 +74,7 @@ class _Reader:
         return found, begin + 1
 
     def _next(self, end: int) -> int:
-        """The next key or element, or the closing bracket."""
+        """The position of the next key or element, or of the closing bracket."""
         end = self._skip(end)
         return self._skip(end + 1) if self._text[end] == "," else end
 

@@ -1,7 +1,7 @@
-"""A value that knows where it was written: YAML read with the line of each field, or plain Python data without lines.
+"""Values with their location: YAML with the line of each field, or plain Python data without lines.
 
-Errors made here name ``file:line``, the field, what is wrong with it, and a hint. Only plain data is built, by
-PyYAML's safe constructor; aliases that contain themselves, or that multiply beyond what a job file can be, are refused.
+Errors name ``file:line``, the field, the problem, and a hint. PyYAML's safe constructor builds only plain data.
+Recursive aliases, and aliases that expand beyond the size of any real job file, are rejected.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]{1,9})?)s")
 
 @dataclass(frozen=True)
 class Located:
-    """One field.
+    """One field with its location.
 
     :param value: a dict or list of :class:`Located`, or a plain scalar.
-    :param where: ``file:line``; the file's name alone for plain data.
+    :param where: ``file:line``, or only the file's name for plain data.
     :param path: the field's path, e.g. ``trainingInput.workerCount``.
     :param raw: the scalar as it was written: ``1.10`` where YAML reads the number 1.1.
     """
@@ -46,7 +46,10 @@ class Located:
         return JobFileError(f"{self.where}: {field}{what}", hint=hint)
 
     def plain(self) -> Any:
-        """The value without places, as JSON has it; a date, which JSON has not, becomes the text that was written."""
+        """The value as JSON-compatible data without locations.
+
+        A date, which JSON lacks, becomes the string that the file has.
+        """
         if isinstance(self.value, dict):
             return {key: item.plain() for key, item in self.value.items()}
         if isinstance(self.value, list):
@@ -56,9 +59,12 @@ class Located:
         return self.value if isinstance(self.value, str | int | float | bool | None) else self.raw
 
     def fields(self, known: Iterable[str]) -> dict[str, Located]:
-        """The fields of a mapping, named in camelCase; ``snake_case`` is read too. A null field is as if not there.
+        """The fields of a mapping, with names in camelCase.
 
-        :raises JobFileError: if this is no mapping, or a field is none of ``known`` (with the nearest one).
+        Names in ``snake_case`` are accepted. Null fields are left out.
+
+        :raises JobFileError: the value is not a mapping, or a field is not in ``known``; the error suggests the nearest
+            name.
         """
         if not isinstance(self.value, dict):
             raise self.error(f"must be a mapping, not {self.kind}", "write 'field: value' lines, indented below it")
@@ -75,10 +81,11 @@ class Located:
         return found
 
     def check_siblings(self, name: str, fields: Iterable[str]) -> None:
-        """
-        :param name: of this mapping.
-        :param fields: those that belong next to it.
-        :raises JobFileError: one of them is inside of it.
+        """Check that this mapping does not contain fields that belong next to it.
+
+        :param name: the name of this mapping.
+        :param fields: the names of the fields that belong next to it.
+        :raises JobFileError: the mapping contains one of them.
         """
         for field in fields:
             if isinstance(self.value, dict) and field in self.value:
@@ -95,7 +102,7 @@ class Located:
         return "nothing" if self.value is None else f"{type(self.value).__name__} {self.raw}"
 
     def text(self) -> str:
-        """A string. A number is refused: what YAML makes of ``1.10`` or ``0x10`` is seldom what was meant."""
+        """A string. Numbers are rejected, because YAML's reading of ``1.10`` or ``0x10`` is seldom what was meant."""
         if not isinstance(self.value, str):
             raise self.error(
                 f"must be a string, not {self.kind}", f'quote it: "{self.raw}"' if self.raw else "a string"
@@ -109,8 +116,9 @@ class Located:
         return self.value if isinstance(self.value, str) else self.raw
 
     def integer(self, limit: Callable[[int], Problem | None]) -> int:
-        """An integer within ``limit``, one of :mod:`mlengine.core.limits`; also as a string of digits, which is how
-        JSON writes an int64.
+        """An integer that passes ``limit``, a function of :mod:`mlengine.core.limits`.
+
+        A string of digits is accepted too, because Google's JSON APIs write an int64 that way.
         """
         value = self.value
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
@@ -121,7 +129,10 @@ class Located:
         return value
 
     def check(self, problem: Problem | None) -> None:
-        """:raises JobFileError: there is a problem with this field."""
+        """Raise an error for this field if there is a problem.
+
+        :raises JobFileError: ``problem`` is not ``None``.
+        """
         if problem is not None:
             raise self.error(problem.message, problem.hint)
 
@@ -139,7 +150,7 @@ class Located:
         return tuple(item.text() for item in self.items())
 
     def seconds(self) -> int:
-        """A duration as the services write it: ``7200s``, rounded up."""
+        """A duration as the services write it, such as ``7200s``, in seconds, rounded up."""
         match = _DURATION.fullmatch(self.value) if isinstance(self.value, str) else None
         if match is None:
             example = f'"{self.raw}s"' if re.fullmatch("[0-9]+", self.raw) else '"7200s" for two hours'
@@ -151,7 +162,7 @@ class Located:
 
 
 def camel(data: Any) -> Any:
-    """The names of fields in camelCase, all the way down; a field that is null is left out."""
+    """``data`` with all field names in camelCase, at every level, and without null fields."""
     if isinstance(data, Mapping):
         return {
             re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value)
@@ -162,7 +173,7 @@ def camel(data: Any) -> Any:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint for an unknown word: the nearest one, or all there are."""
+    """The hint for an unknown word: the nearest known word, or the list of all."""
     names = sorted(known)
     by_fold = {_fold(name): name for name in names}
     near = difflib.get_close_matches(_fold(word), by_fold, 1, 0.6)
@@ -172,7 +183,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def from_python(data: Any, name: str, path: str = "") -> Located:
-    """Plain data: dicts, lists and scalars, as a DAG file would hold them."""
+    """Convert plain data (dicts, lists and scalars), such as a DAG file contains."""
     if isinstance(data, Mapping):
         items = {str(key): from_python(item, name, _below(path, str(key))) for key, item in data.items()}
         return Located(items, name, path)
@@ -182,9 +193,9 @@ def from_python(data: Any, name: str, path: str = "") -> Located:
 
 
 def from_yaml(text: str, name: str) -> Located:
-    """YAML (or JSON) text.
+    """Parse YAML or JSON text.
 
-    :raises JobFileError: with ``name:line`` for what is not YAML, duplicate keys, tags, and monstrous aliases.
+    :raises JobFileError: the text is not YAML, or has duplicate keys, tags or excessive aliases; names ``name:line``.
     """
     if len(text) > MAX_CHARACTERS:
         raise JobFileError(f"{name}: {len(text)} characters long", hint="a job file is a page; is this the right file?")
@@ -201,7 +212,7 @@ def from_yaml(text: str, name: str) -> Located:
         line = f"{name}:{mark.line + 1}" if mark else name
         problem = ", ".join(words for words in (error.context, error.problem) if words)
         raise JobFileError(f"{line}: not YAML: {problem}", hint=_yaml_hint(error)) from error
-    except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; numbers and dates that are none
+    except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; invalid numbers and dates
         raise JobFileError(f"{name}: not YAML: {error}", hint="save the file as plain UTF-8 text") from error
     except RecursionError as error:
         raise JobFileError(f"{name}: nested too deep", hint="write it flat: a job file is four levels deep") from error
@@ -217,7 +228,7 @@ def _loader(text: str) -> Iterator[yaml.SafeLoader]:
 
 
 class _Reader:
-    """Turns YAML nodes into :class:`Located`, with their lines."""
+    """Converts YAML nodes to :class:`Located` values with their lines."""
 
     def __init__(self, loader: yaml.SafeLoader, name: str) -> None:
         self._loader = loader
@@ -226,7 +237,10 @@ class _Reader:
         self._left = MAX_FIELDS
 
     def read(self, node: yaml.Node, path: str, where: str = "") -> Located:
-        """:param where: the line of the key, which is reported for a value that spans lines."""
+        """Convert one node.
+
+        :param where: the line of the key, which errors report for a value of several lines.
+        """
         where = where or self._where(node)
         self._left -= 1
         if id(node) in self._open:

@@ -1,10 +1,10 @@
-"""Fields that a command line gives, over those of a job file, so that both are checked together.
+"""Merges fields from the command line into those of a job file, so that both are checked together.
 
-``gcloud`` sent flags and file as one request, and the service checked that: ``--scale-tier custom`` is complete if the
-file has the machine types, and the other way round. A field that is given replaces the file's whole field.
+``gcloud`` sent flags and file as one request, which the service checked as a whole: ``--scale-tier custom`` is valid if
+the file has the machine types, and vice versa. A field from the command line replaces the file's whole field.
 
-Beyond what gcloud did, machine types and counts may be given with any tier: the cluster is then a ``CUSTOM`` one, with
-the tier's machines for all that is not given.
+Unlike in gcloud, machine types and counts may be combined with any tier. The cluster is then a ``CUSTOM`` one, with the
+tier's machines and counts where the command line has none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.job_file.tiers import CUSTOM, TIERS
 from mlengine.core.spec import Pool, Role
 
-# The role, and how the names of its fields begin.
+# The prefix of each role's field names.
 PREFIXES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "parameterServer", Role.EVALUATOR: "evaluator"}
 # The fields that only a CUSTOM cluster may have.
 SHAPE = (
@@ -27,15 +27,16 @@ Fields = dict[str, Located]
 
 
 def merge(fields: Mapping[str, Located], given: Mapping[str, Located]) -> Fields:
-    """The fields of a ``trainingInput`` with those ``given`` over them. Does not check their values.
+    """The fields of a ``trainingInput``, overridden by those in ``given``. Their values are not checked.
 
-    :raises JobFileError: a machine type is given for a role that the cluster does not have, or the master has none.
+    :raises JobFileError: a machine type is given for a role that the cluster does not have, or the master has no
+        machine type.
     """
     merged = {**fields, **given}
     if "scheduling" in fields and "scheduling" in given:
         merged["scheduling"] = _scheduling(fields["scheduling"], given["scheduling"])
     if "scaleTier" in given and given["scaleTier"].value != CUSTOM:
-        # A tier that is given brings its own machines and counts.
+        # A tier from the command line defines its own machines and counts.
         merged = {name: item for name, item in merged.items() if name not in SHAPE or name in given}
     if not given.keys().isdisjoint(SHAPE):
         merged = _custom(merged, _base(fields, given), given)
@@ -47,7 +48,7 @@ def merge(fields: Mapping[str, Located], given: Mapping[str, Located]) -> Fields
 
 
 def _scheduling(field: Located, given: Located) -> Located:
-    """One limit is given, the others stay."""
+    """The file's scheduling with the given limits replaced and the others kept."""
     if not isinstance(field.value, dict):
         return field
     limits = {name: item for name, item in field.value.items() if name.replace("_", "").lower() != "maxrunningtime"}
@@ -55,7 +56,7 @@ def _scheduling(field: Located, given: Located) -> Located:
 
 
 def _base(fields: Mapping[str, Located], given: Mapping[str, Located]) -> tuple[Pool, ...]:
-    """The cluster that is changed, if it is a tier's."""
+    """The pools of the scale tier that the given fields change; empty if the cluster is not a tier's."""
     default = () if "scaleTier" in given else ("BASIC",)
     named = [item.value for item in (given.get("scaleTier"), fields.get("scaleTier")) if item is not None]
     for tier in (*named, *default):
@@ -65,7 +66,7 @@ def _base(fields: Mapping[str, Located], given: Mapping[str, Located]) -> tuple[
 
 
 def _custom(merged: Fields, base: tuple[Pool, ...], given: Mapping[str, Located]) -> Fields:
-    """A ``CUSTOM`` cluster of the given machines and counts, then the file's, then those of ``base``."""
+    """A ``CUSTOM`` cluster. Machines and counts come from ``given``, else from the file, else from ``base``."""
     origin = merged.get("scaleTier") or next(iter(given.values()))
     custom = dict(merged)
     for pool in base:
@@ -81,7 +82,7 @@ def _custom(merged: Fields, base: tuple[Pool, ...], given: Mapping[str, Located]
         if kind in given and (count is None or count.value in {0, "0"}):
             raise given[kind].error(f"is given, and the cluster has no {role.value}", "give their number, too")
         if count is not None and "masterType" in custom:
-            # A role that is new runs on the chief's machine type.
+            # A role that the cluster did not have gets the chief's machine type.
             custom.setdefault(kind, custom["masterType"])
     return custom
 

@@ -1,11 +1,11 @@
-"""The job file: YAML as ML Engine took it, or as Vertex AI takes it, to a :class:`TrainingSpec`.
+"""Converts a job file, in ML Engine's YAML format or Vertex AI's, to a :class:`TrainingSpec`.
 
 ``trainingInput:`` is read in :mod:`~mlengine.core.job_file.training_input`, ``workerPoolSpecs:`` in
 :mod:`~mlengine.core.job_file.worker_pools`, ``ray:`` in :mod:`~mlengine.core.job_file.ray_section`. Errors are raised
 before money is spent, with ``file:line``, the field, and a hint. Fields that only the service understands
 (``network``, ``diskConfig``, …) are checked by name and passed on in ``TrainingSpec.source``.
 
-Does not: tune hyperparameters, and use ``jobId``, which is checked and left: a job's id is made from its DAG run.
+Hyperparameter tuning is not supported. ``jobId`` is checked but not used: a job's id is derived from its DAG run.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def load(
 ) -> TrainingSpec:
     """Read a job file.
 
-    :param source: a path, or the text itself (whatever has a line break, ``: `` or ``{`` in it), or plain data.
-    :param name: what errors call it; by default the path, or ``job file``.
+    :param source: a path, the content itself (a string with a line break, ``: `` or ``{`` in it), or plain data.
+    :param name: the file's name in error messages; by default the path, or ``job file``.
     :param given: fields of a ``trainingInput`` that replace the file's (:mod:`~mlengine.core.job_file.merge`).
-    :raises JobFileError: for whatever is wrong with it. A module that is not named is not wrong yet, as it may be given
-        apart (:func:`override`); ask :func:`check` when the spec is complete.
+    :raises JobFileError: the job file is invalid. A missing module is not an error yet, because :func:`override` may
+        add it; call :func:`check` when the spec is complete.
     """
     return _read(locate(source, name=name), given or {})
 
 
 def locate(source: str | Path | Mapping[str, Any], *, name: str | None = None) -> Located:
-    """The content of a job file with its lines, not yet checked.
+    """The content of a job file with its lines. The fields are not checked yet.
 
     :param source: see :func:`load`.
-    :raises JobFileError: it cannot be read.
+    :raises JobFileError: the job file cannot be read.
     """
     if isinstance(source, Mapping):
         return from_python(source, name or "job file")
@@ -66,9 +66,9 @@ def locate(source: str | Path | Mapping[str, Any], *, name: str | None = None) -
 
 
 def _from_text(text: str, name: str) -> Located:
-    """JSON where it is JSON, else YAML.
+    """Parse text as JSON if it is JSON, else as YAML.
 
-    :raises JobFileError: it is neither.
+    :raises JobFileError: the text is neither.
     """
     if not text.lstrip().startswith("{") or len(text) > MAX_CHARACTERS:
         return from_yaml(text, name)
@@ -88,9 +88,9 @@ def _from_text(text: str, name: str) -> Located:
 
 
 def check(spec: TrainingSpec) -> TrainingSpec:
-    """Return ``spec`` if there is something to run: a module, or an image with its own command.
+    """Return ``spec`` if it names something to run: a module, or an image with its own command.
 
-    :raises JobFileError: if there is neither.
+    :raises JobFileError: the spec has neither.
     """
     if not spec.module and not spec.pools[0].image_uri:
         raise JobFileError(
@@ -110,13 +110,14 @@ def override(
     counts: Mapping[Role, int] | None = None,
     package_uris: Sequence[str] | None = None,
 ) -> TrainingSpec:
-    """What is given replaces the file's whole field, as gcloud's flags did: ``args`` replace all args, never append.
+    """Replace fields of a spec. As with gcloud's flags, a value replaces the whole field: ``args`` replace all args.
 
-    :param scale_tier: that tier's cluster, in which each role keeps its image; ``CUSTOM`` keeps the whole cluster, for
-        ``counts`` to change.
-    :param counts: the same machines in other numbers, which makes a tier CUSTOM. A role that is new gets the chief's
-        machine type and image.
-    :raises JobFileError: for what a job file may not say either, and if the spec has no module then (:func:`check`).
+    :param scale_tier: the tier whose cluster to use. Each role keeps its image. ``CUSTOM`` keeps the whole cluster, so
+        that ``counts`` can change it.
+    :param counts: the number of replicas of each role, which makes a tier CUSTOM. A new role gets the chief's machine
+        type and image.
+    :raises JobFileError: a value is not valid in a job file either, or the resulting spec has no module
+        (:func:`check`).
     """
     given: dict[str, Any] = {"args": args, "pythonModule": module, "region": region, "packageUris": package_uris}
     given = {key: item if isinstance(item, str) else list(item) for key, item in given.items() if item is not None}
@@ -157,13 +158,13 @@ def _read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
 
 
 def _tier_pools(tier: str, pools: Sequence[Pool]) -> tuple[Pool, ...]:
-    """The machines of a tier with the images of ``pools``; a role that they do not have runs the chief's image."""
+    """The machines of a tier with the images of ``pools``. A role that is not in ``pools`` gets the chief's image."""
     images = {pool.role: pool.image_uri for pool in pools}
     return tuple(replace(pool, image_uri=images.get(pool.role, pools[0].image_uri)) for pool in TIERS[tier])
 
 
 def _shape(spec: TrainingSpec) -> dict[str, Any]:
-    """The fields of a ``trainingInput`` that say what the cluster of ``spec`` is."""
+    """The fields of a ``trainingInput`` that describe the cluster of ``spec``."""
     if spec.scale_tier != CUSTOM:
         return {"scaleTier": spec.scale_tier} if spec.scale_tier else {}
     shape: dict[str, Any] = {"scaleTier": CUSTOM}

@@ -1,4 +1,4 @@
-"""The section ``ray:`` of a job file: what replicas reserve on a Ray cluster, and how Ray places them.
+"""The section ``ray:`` of a job file: the resources that replicas reserve on a Ray cluster, and their placement.
 
 ::
 
@@ -8,7 +8,8 @@
         chief: {CPU: 4, GPU: 1, memory_gib: 16}
         worker: {CPU: 8, my_resource: 1}
 
-Other backends ignore it. The setting ``ray_resources`` has the format of ``resources``, and is checked here too.
+Other backends ignore the section. The setting ``ray_resources`` has the format of ``resources``, and is checked here
+too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MEMORY = "memory_gib"
 _FIELDS = ("resources", "placement")
 _ROLES = {**{role.value: role.value for role in Role}, "master": "chief", "parameterServer": "ps"}
 _LEAST = 0.0001  # Ray rounds amounts to this
-# What is not Ray's name of a resource, but what users may write instead.
+# Names that users may write by mistake instead of Ray's names of resources.
 _MISTAKEN = {
     **dict.fromkeys(("cpu", "cpus", "numcpus"), "CPU"),
     **dict.fromkeys(("gpu", "gpus", "numgpus"), "GPU"),
@@ -33,9 +34,9 @@ _MISTAKEN = {
 
 
 def read(field: Located) -> dict[str, Any]:
-    """The section as plain data: ``resources`` and ``placement``, those that it has.
+    """The section as plain data: ``resources`` and ``placement``, if present.
 
-    :raises JobFileError: for whatever is wrong, with its line and a hint.
+    :raises JobFileError: the section is invalid; the error has the line and a hint.
     """
     fields = field.fields(_FIELDS)
     found: dict[str, Any] = {}
@@ -47,7 +48,7 @@ def read(field: Located) -> dict[str, Any]:
 
 
 def placement(field: Located) -> str:
-    """Ray's strategy for a placement group."""
+    """The placement strategy, one of Ray's for placement groups."""
     name = field.text()
     if name not in PLACEMENTS:
         raise field.error(f"is not a placement: {name!r}", did_you_mean(name, PLACEMENTS))
@@ -55,9 +56,9 @@ def placement(field: Located) -> str:
 
 
 def resources(field: Located) -> dict[str, Any]:
-    """Amounts by name of the resource, for all roles or by role.
+    """The amounts by resource name, for all roles or by role.
 
-    :raises JobFileError: a role or a name is not known, or an amount is not one that Ray accepts.
+    :raises JobFileError: a role or a name is unknown, or Ray does not accept an amount.
     """
     if not isinstance(field.value, dict):
         raise field.error(f"must be a mapping, not {field.kind}", "write, for example, {CPU: 4, GPU: 1, memory_gib: 8}")

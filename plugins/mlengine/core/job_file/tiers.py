@@ -18,9 +18,9 @@ CUSTOM = "CUSTOM"
 
 @dataclass(frozen=True)
 class Machine:
-    """One of ML Engine's machine types.
+    """An ML Engine machine type.
 
-    :param vertex_type: its replacement on Vertex AI.
+    :param vertex_type: the machine type that replaces it on Vertex AI.
     """
 
     name: str
@@ -59,15 +59,15 @@ def is_machine_type(name: str) -> bool:
 
 
 def machine_size(machine_type: str) -> vertex_machines.Size | None:
-    """VCPUs and memory of a machine type of a job file; ``None`` if they are not known."""
+    """The vCPUs and memory of a machine type in a job file; ``None`` if they are not known."""
     machine = MACHINES.get(machine_type)
     return vertex_machines.size(machine.vertex_type if machine else machine_type)
 
 
 def accelerators(pool: Pool) -> tuple[str, int]:
-    """Type and number of the accelerators that a pool names, or that its machine type comes with; else ``("", 0)``.
+    """The type and number of a pool's accelerators, named or built into its machine type; ``("", 0)`` if it has none.
 
-    A TPU that is a machine type of its own is called by its generation, such as ``TPU_V6E``.
+    A TPU with its own machine type is named by its generation, such as ``TPU_V6E``.
     """
     if pool.accelerator_type:
         return pool.accelerator_type, pool.accelerator_count
@@ -82,7 +82,7 @@ def accelerators(pool: Pool) -> tuple[str, int]:
 
 
 def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
-    """The pool with what Vertex AI offers today, and one message for each value that was replaced."""
+    """The pool with replacements that Vertex AI offers today, and one message for each replaced value."""
     notes: list[str] = []
     machine_type, accelerator, count = pool.machine_type, pool.accelerator_type, pool.accelerator_count
     machine = MACHINES.get(machine_type or "")
@@ -111,9 +111,9 @@ def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
 
 
 def with_built_in(pool: Pool, machine_type: str) -> tuple[Pool, list[str]]:
-    """The pool with the accelerator that ``machine_type`` comes with, and a note, if the job file names none.
+    """The pool with the built-in accelerator of ``machine_type`` added, and a note, if the job file names none.
 
-    The service does not add it: a request for such a machine without its accelerator fails.
+    The service does not add the accelerator: a request for such a machine without it fails.
     """
     own = vertex_machines.built_in(machine_type)
     if own is None or pool.accelerator_type is not None:
@@ -124,7 +124,7 @@ def with_built_in(pool: Pool, machine_type: str) -> tuple[Pool, list[str]]:
 
 
 def _nearest(machine_type: str | None, accelerator: str, count: int) -> int:
-    """The largest valid count that is not above ``count``; else the smallest."""
+    """The largest valid accelerator count up to ``count``; if there is none, the smallest valid count."""
     machine = vertex_machines.machines().get(machine_type or "")
     valid = machine.accelerators.get(accelerator, ()) if machine else ()
     return max((number for number in valid if number <= count), default=min(valid, default=count))

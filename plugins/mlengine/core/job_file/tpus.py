@@ -1,4 +1,4 @@
-"""The TPUs of Vertex AI's training: machine types, topologies, and replacements of ML Engine's names.
+"""The TPUs of Vertex AI training: machine types, topologies, and replacements of ML Engine's names.
 
 A TPU job has one pool of one replica, which the service distributes over the machines of the topology. The tables are
 in ``vertex_machines.toml``.
@@ -15,10 +15,10 @@ from mlengine.core import vertex_machines
 _TABLE = vertex_machines.table()
 CLOUD_TPU: str = _TABLE["cloud_tpu"]["machine"]  # v2 and v3: the accelerator says which
 CLOUD_TPU_KINDS = frozenset(_TABLE["cloud_tpu"]["accelerators"])
-CORES: int = _TABLE["cloud_tpu"]["cores"]  # of a single v2 or v3
-POD_CORES: int = _TABLE["cloud_tpu"]["pod_cores"]  # pods have a multiple of these
+CORES: int = _TABLE["cloud_tpu"]["cores"]  # cores of a single v2 or v3
+POD_CORES: int = _TABLE["cloud_tpu"]["pod_cores"]  # pods have a multiple of this number
 
-# By machine type, the single machine first.
+# The topologies of each machine type. The topology of a single machine is first.
 TOPOLOGIES: Mapping[str, tuple[str, ...]] = {name: tuple(it["topologies"]) for name, it in _TABLE["tpu"].items()}
 
 
@@ -32,9 +32,9 @@ def chips(topology: str) -> int:
 
 
 def topology(machine_type: str, wanted: int = 0) -> str | None:
-    """The topology of a machine type with ``wanted`` chips; with 0, that of a single machine.
+    """The topology of a machine type with ``wanted`` chips; for 0, the topology of a single machine.
 
-    ``None`` if requests for the machine type name no topology, or if it has none with that number of chips.
+    Returns ``None`` if requests for the machine type name no topology, or if none has that number of chips.
     """
     known = TOPOLOGIES.get(machine_type, ())
     if not wanted:
@@ -53,7 +53,7 @@ def machine_for(accelerator: str, count: int) -> str | None:
 
 
 def kind(machine_type: str) -> str:
-    """The generation of a TPU that is a machine type of its own: ``v5e``, ``v6e`` or ``7x``; empty for others."""
+    """The generation of a TPU that has its own machine type: ``v5e``, ``v6e`` or ``7x``; empty for others."""
     return str(_TABLE["tpu"].get(machine_type, {}).get("generation", ""))
 
 
@@ -66,7 +66,7 @@ def generation(machine: Mapping[str, Any]) -> str:
 
 
 def is_pod(machine: Mapping[str, Any]) -> bool:
-    """Whether a ``machineSpec`` is a TPU of several machines."""
+    """Whether a ``machineSpec`` is for a TPU that spans several machines."""
     name = machine.get("machineType", "")
     if name == CLOUD_TPU:
         return int(machine.get("acceleratorCount", 0)) > CORES
@@ -75,6 +75,6 @@ def is_pod(machine: Mapping[str, Any]) -> bool:
 
 
 def chips_of_machine(machine: Mapping[str, Any]) -> int:
-    """How many chips, or cores of a v2 or v3, one machine of a ``machineSpec`` has."""
+    """The number of chips (for v2 and v3, of cores) in one machine of a ``machineSpec``."""
     name = machine.get("machineType", "")
     return CORES if name == CLOUD_TPU else int(_TABLE["tpu"].get(name, {}).get("chips", 0))

@@ -1,4 +1,4 @@
-"""ML Engine's format of a job, ``trainingInput:``, to a :class:`TrainingSpec`."""
+"""Converts ML Engine's job format, ``trainingInput:``, to a :class:`TrainingSpec`."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _SCHEDULING = ("maxRunningTime", "maxWaitTime", "priority", "resilientToWorkerRe
 
 
 def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
-    """Read the fields of ``root`` with those ``given`` over them.
+    """Read the fields of ``root``, overridden by those in ``given``.
 
-    :raises JobFileError: for whatever is wrong, with its line and a hint.
+    :raises JobFileError: the input is invalid; the error has the line and a hint.
     """
     root.check_siblings("trainingInput", _SIBLINGS)
     fields = merge(root.fields(FIELDS), given)
@@ -65,7 +65,7 @@ def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
 
 
 def plain(fields: Mapping[str, Located]) -> dict[str, Any]:
-    """The fields that are one value each, under the spec's names."""
+    """The fields with a single value, by the spec's field names."""
     readers = {
         "pythonModule": ("module", jobfields.module),
         "packageUris": ("package_uris", jobfields.package_uris),
@@ -86,7 +86,7 @@ def tier(field: Located) -> str:
 
 
 def _tier_pools(tier: str, fields: Mapping[str, Located]) -> tuple[Pool, ...]:
-    """A tier brings its machines and counts; a file that names its own means CUSTOM."""
+    """The pools of a job. A tier defines machines and counts; a file that names its own is treated as CUSTOM."""
     own = next((fields[name] for name in SHAPE if name in fields), None)
     if own is not None:
         raise own.error(
@@ -124,7 +124,7 @@ def _custom_pools(fields: Mapping[str, Located]) -> tuple[Pool, ...]:
 
 
 def _with_chiefs_image(pools: Sequence[Pool]) -> tuple[Pool, ...]:
-    """A role without an image of its own runs the chief's, as ML Engine had it."""
+    """The pools with the chief's image for each role without its own image, as on ML Engine."""
     return tuple(replace(pool, image_uri=pool.image_uri or pools[0].image_uri) for pool in pools)
 
 
@@ -144,7 +144,7 @@ def _config(field: Located | None) -> dict[str, Any]:
 
 
 def _chief_args(fields: Mapping[str, Located]) -> tuple[str, ...] | None:
-    """The chief's ``containerArgs``: the arguments of a container, as ``args`` are those of a module."""
+    """The chief's ``containerArgs``, which are the arguments of a container as ``args`` are those of a module."""
     config = fields["masterConfig"].fields(_CONFIG_FIELDS) if "masterConfig" in fields else {}
     if "containerArgs" not in config:
         return None
@@ -156,9 +156,9 @@ def _chief_args(fields: Mapping[str, Located]) -> tuple[str, ...] | None:
 
 
 def _check_containers(fields: Mapping[str, Located], pools: Sequence[Pool]) -> None:
-    """Check what is passed on to the service as it is written.
+    """Check the fields that are passed on to the service unchanged.
 
-    :raises JobFileError: a field has another type, or a container has a command and no image.
+    :raises JobFileError: a field has the wrong type, or a container has a command but no image.
     """
     images = {pool.role: pool.image_uri for pool in pools}
     for name, reader in _PASSED_ON.items():
@@ -177,9 +177,11 @@ def _check_containers(fields: Mapping[str, Located], pools: Sequence[Pool]) -> N
 
 
 def _primary_name(fields: Mapping[str, Located], chief: Pool) -> str:
-    """What ``useChiefInTfConfig`` says; else ``master`` for runtimes up to 2.0, for images, and for no runtime at all.
+    """The chief's name in ``TF_CONFIG``, from ``useChiefInTfConfig``.
 
-    ML Engine's default was its oldest runtime, so that a job file without ``runtimeVersion`` means ``master``.
+    Without that field, it is ``master`` for runtimes up to 2.0, for images, and if no runtime is given.
+
+    ML Engine's default was its oldest runtime, so a job file without ``runtimeVersion`` means ``master``.
     """
     if chief.image_uri and "runtimeVersion" in fields:
         raise fields["runtimeVersion"].error("is given as well as an image", "keep one: the image has its own runtime")

@@ -1,8 +1,8 @@
-"""Vertex AI's way to write a job, ``workerPoolSpecs:``, to a :class:`TrainingSpec`.
+"""Converts Vertex AI's job format, ``workerPoolSpecs:``, to a :class:`TrainingSpec`.
 
-Pools mean roles by their order: chief, worker, parameter server, evaluator; an empty one is skipped. Read as the body
-of a CustomJob (``displayName``, ``jobSpec``, ``labels``) or as the job spec alone, in camelCase or snake_case.
-Every pool must run the same command, as ML Engine's did; images and machines may differ.
+The order of the pools determines their roles: chief, worker, parameter server, evaluator. An empty pool is skipped. A
+job file may be the body of a CustomJob (``displayName``, ``jobSpec``, ``labels``) or only its job spec, in camelCase or
+snake_case. All pools must run the same command, as on ML Engine. Images and machines may differ.
 """
 
 from __future__ import annotations
@@ -45,12 +45,15 @@ _ROLES = tuple(Role)
 
 
 def is_vertex(data: Mapping[str, Any]) -> bool:
-    """Whether a job file, or a spec's ``source``, is written in Vertex AI's words."""
+    """Whether a job file, or the ``source`` of a spec, is in Vertex AI's format."""
     return not _MARKS.isdisjoint(data)
 
 
 def read(root: Located) -> TrainingSpec:
-    """:raises JobFileError: for whatever is wrong, with the line and a hint."""
+    """Read a job file in Vertex AI's format.
+
+    :raises JobFileError: the job file is invalid; the error has the line and a hint.
+    """
     if "trainingInput" in root.value:
         raise root.value["trainingInput"].error(
             "is given with Vertex AI's fields", "keep one of the two ways to write a job"
@@ -87,7 +90,7 @@ def read(root: Located) -> TrainingSpec:
 
 
 def _pools(field: Located, commands: dict[str, dict[str, tuple[Located, Any]]]) -> tuple[Pool, ...]:
-    """The pools; what each would run is gathered in ``commands``, by field and pool."""
+    """Read the pools, and collect their commands in ``commands``, by field and pool."""
     items = field.items()
     if not items or len(items) > len(_ROLES):
         raise field.error(f"has {len(items)} pools", f"1 to {len(_ROLES)}: {', '.join(role.value for role in _ROLES)}")
@@ -148,7 +151,7 @@ def _gather(
 
 
 def _limits(field: Located | None) -> dict[str, Any]:
-    """Vertex AI's 0 means without a limit."""
+    """Read the time limits. On Vertex AI, 0 means no limit."""
     fields = field.fields(_SCHEDULING) if field is not None else {}
     names = {"timeout": "max_running_seconds", "maxWaitDuration": "max_wait_seconds"}
     if "strategy" in fields:

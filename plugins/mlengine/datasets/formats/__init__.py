@@ -12,7 +12,10 @@ __all__ = ["Format", "format_named", "format_of"]
 
 
 def format_named(name: str) -> Format:
-    """:raises DatasetError: there is no such format."""
+    """The format with this name.
+
+    :raises DatasetError: there is no such format.
+    """
     if name not in FILE_FORMATS:
         raise DatasetError(f"not a file format: {name!r}", hint=f"use one of {', '.join(FILE_FORMATS)}")
     found: Format = import_module(f"mlengine.datasets.formats.{name}").FORMAT
@@ -20,9 +23,9 @@ def format_named(name: str) -> Format:
 
 
 def format_of(paths: list[str], where: str) -> Format:
-    """The format of files with these paths, by their suffixes; ``files`` if no other format has them.
+    """The format of files with these paths, derived from their suffixes; ``files`` if no other format has them.
 
-    :raises DatasetError: they have different formats.
+    :raises DatasetError: the files have different formats.
     """
     formats = [format_named(name) for name in FILE_FORMATS if name != "files"]
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a file format does: name its columns, and read rows as Arrow record batches."""
+"""The interface of a file format, which infers the columns and reads rows as Arrow record batches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class NarrowTypeError(DatasetError):
-    """A value does not fit the type that was inferred from the rows before it, and fits another.
+    """A value does not fit the type that was inferred from earlier rows, but fits another type.
 
-    :param column: its name.
-    :param dtype: the type that fits.
+    :param column: the column's name.
+    :param dtype: the type that fits the value.
     """
 
     def __init__(self, message: str, column: str, dtype: str) -> None:
@@ -27,11 +27,11 @@ class NarrowTypeError(DatasetError):
 
 
 class Format:
-    """One file format. Holds no state.
+    """One file format. Instances have no state.
 
-    :cvar name: in manifests and on the command line.
-    :cvar suffixes: of file names; ``.gz`` may follow where ``compressible``.
-    :cvar typed: whether the files say which types their columns have; else they are inferred from values.
+    :cvar name: the format's name in manifests and on the command line.
+    :cvar suffixes: the suffixes of file names; ``.gz`` may follow if ``compressible``.
+    :cvar typed: whether files contain the types of their columns; otherwise, types are inferred from values.
     """
 
     name: ClassVar[str]
@@ -45,10 +45,10 @@ class Format:
         return name.removesuffix(".gz" if self.compressible else "").endswith(self.suffixes)
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
-        """The columns of a split's files.
+        """Infer the columns of a split's files.
 
         :param dtypes: types that the user set, by column.
-        :raises DatasetError: a file is not of this format, or the files' columns differ.
+                :raises DatasetError: a file does not have this format, or the files' columns differ.
         """
         raise NotImplementedError
 
@@ -63,32 +63,35 @@ class Format:
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a split's files in order, as batches of about ``rows``.
 
-        :param schema: the columns that are wanted, with their types.
-        :param sample_bytes: stop when about so many bytes were read, which come from several places of the files where
-            the format allows.
-        :param strict: rows may not have other columns than the schema, in formats where each row names its own.
-        :raises DatasetError: a file is damaged, or does not fit the schema; names it.
+        :param schema: the columns to read, with their types.
+        :param sample_bytes: stop after about this many bytes. They are read from several places of the files if the
+            format allows that.
+        :param strict: reject rows with columns that are not in the schema, in formats where each row names its columns.
+        :raises DatasetError: a file is damaged, or does not fit the schema; the error names the file.
         """
         raise NotImplementedError
 
     def row_counts(self, files: Sequence[SourceFile]) -> list[int] | None:
-        """The rows of each file as far as they can be known without reading rows; ``None`` if they cannot."""
+        """The number of rows in each file, if it can be determined without reading rows; otherwise ``None``."""
         del files
         return None
 
     def count_rows(self, files: Sequence[SourceFile]) -> int | None:
-        """The rows of a split as far as they can be known without reading rows."""
+        """The number of rows in a split, if it can be determined without reading rows; otherwise ``None``."""
         counts = self.row_counts(files)
         return None if counts is None else sum(counts)
 
     def footer_statistics(self, files: Sequence[SourceFile]) -> Mapping[str, ColumnStatistics]:
-        """What the files say of their columns without reading rows; empty for most formats."""
+        """Statistics of columns that the files contain as metadata; empty for most formats."""
         del files
         return {}
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """:raises DatasetError: a column has no name, or two have the same."""
+    """Check the names of a file's columns.
+
+    :raises DatasetError: a column has no name, or two columns have the same name.
+    """
     for place, name in enumerate(names, start=1):
         if not name.strip():
             raise DatasetError(
@@ -102,7 +105,10 @@ def check_names(names: Sequence[str], where: str) -> None:
 
 
 def check_dtypes(schema: pa.Schema, dtypes: Mapping[str, str], where: str) -> None:
-    """:raises DatasetError: a type was set for a column that does not exist."""
+    """Check that the columns whose types the user set exist.
+
+    :raises DatasetError: a type was set for a column that does not exist.
+    """
     for name in dtypes:
         if name not in schema.names:
             raise DatasetError(

@@ -1,4 +1,4 @@
-"""CSV with a header line: comma, semicolon or tab; may be compressed with gzip."""
+"""CSV with a header line. The delimiter is comma, semicolon or tab. Files may be compressed with gzip."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlengine.datasets.sources import SourceFile, uncompressed
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK = 4 << 20  # bytes that one batch is parsed from, and that types are inferred from
-_SEARCHED = 64 << 20  # bytes in which the first values of a column are searched
+_BLOCK = 4 << 20  # bytes that are parsed into one batch, and from which types are inferred
+_SEARCHED = 64 << 20  # bytes that are searched for the first values of a column
 
 
 class Csv(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The CSV format; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "csv"
     suffixes = (".csv", ".tsv")
@@ -32,7 +32,7 @@ class Csv(Format):
     typed = False
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
-        """Types are inferred from the beginning of each file. Every column may have empty fields."""
+        """Infer the columns. Types are inferred from the beginning of each file. Every column may have empty fields."""
         import pyarrow as pa
 
         headers = [_header(file) for file in files]
@@ -63,7 +63,7 @@ class Csv(Format):
         sample_bytes: int | None = None,
         strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
-        """With ``strict``, the last row is also checked for a quote that is not closed."""
+        """Read the rows. With ``strict``, the last row is also checked for an unclosed quote."""
         import pyarrow as pa
 
         left = sample_bytes
@@ -83,7 +83,10 @@ class Csv(Format):
 
 
 def _header(file: SourceFile) -> list[str]:
-    """:raises DatasetError: the file is damaged or not UTF-8."""
+    """The column names in a file's header line.
+
+    :raises DatasetError: the file is damaged or not UTF-8.
+    """
     try:
         with uncompressed(file) as stream:
             data = stream.read(_BLOCK)
@@ -94,7 +97,7 @@ def _header(file: SourceFile) -> list[str]:
 
 
 def _ends_with_line_break(batch: pa.RecordBatch) -> bool:
-    """Whether a value of the last row has a line break: all lines after a quote that is not closed are one value."""
+    """Whether a value of the last row has a line break, because all lines after an unclosed quote are one value."""
     import pyarrow as pa
 
     last = [array[-1].as_py() for array in batch.columns if len(array) and pa.types.is_string(array.type)]
@@ -125,8 +128,10 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
 
 
 def _times(file: SourceFile, schema: pa.Schema) -> dict[str, pa.DataType]:
-    """The types to parse columns of times with. Whether they have a zone is known from the beginning of the file; that
-    they have no fractions of a second there does not mean that they have none.
+    """The types with which columns of times are parsed.
+
+    Whether times have a zone is inferred from the beginning of the file. Fractions of a second are always accepted,
+    because they may first occur later.
     """
     import pyarrow as pa
 
@@ -136,7 +141,7 @@ def _times(file: SourceFile, schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def _beginning(file: SourceFile) -> dict[str, pa.DataType]:
-    """The types in the first block of a file; empty if it has no rows."""
+    """The column types in the first block of a file; empty if the file has no rows."""
     import pyarrow as pa
 
     with uncompressed(file) as stream:
@@ -155,7 +160,7 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if pa.types.is_null(one):
         return other
     numbers = pa.types.is_integer(one) and pa.types.is_floating(other)
-    # A file where a column looks like another type, such as string, is reported when its rows are read.
+    # A file in which a column has another type, such as string, is reported when its rows are read.
     return other if numbers else one
 
 
@@ -175,14 +180,17 @@ def _first_with_rows(files: Sequence[SourceFile]) -> tuple[SourceFile, pa.Schema
 
 
 def _needs_cast(kind: pa.DataType) -> bool:
-    """Types that the CSV reader does not parse itself."""
+    """Whether the CSV reader cannot parse a type itself."""
     import pyarrow as pa
 
     return bool(pa.types.is_timestamp(kind) or pa.types.is_float16(kind) or pa.types.is_nested(kind))
 
 
 def _read_as(kind: pa.DataType) -> pa.DataType:
-    """The type of a column for which pyarrow infers ``kind``. Times of day are text: there is no type for them."""
+    """The type of a column for which pyarrow infers ``kind``.
+
+    Times of day are strings, because no dtype exists for them.
+    """
     import pyarrow as pa
 
     return pa.string() if pa.types.is_time(kind) else kind
@@ -195,8 +203,9 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _first_values(files: Sequence[SourceFile], columns: Sequence[str]) -> dict[str, pa.DataType]:
-    """The types of columns without a value in the first block of each file: those of their first values, if there are
-    any in the first :data:`_SEARCHED` bytes. Else ``string``.
+    """The types of columns that have no value in the first block of any file.
+
+    They are inferred from the first values in the first :data:`_SEARCHED` bytes. A column without any is ``string``.
     """
     import pyarrow as pa
 
@@ -220,7 +229,7 @@ def _first_values(files: Sequence[SourceFile], columns: Sequence[str]) -> dict[s
 
 
 def _type_of(values: pa.Array) -> pa.DataType:
-    """The type that pyarrow infers for these texts."""
+    """The type that pyarrow infers for these strings."""
     import io
 
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""What is wrong with a CSV file, with the line that it is wrong in.
+"""Finds the error in a CSV file and its line number.
 
 The streaming reader of pyarrow does not count rows, so the file is read again, by Python's ``csv``.
 """
@@ -27,9 +27,9 @@ _LONGEST = 16 << 20  # characters of a field that are read
 
 
 def explained(file: SourceFile, error: Exception) -> DatasetError:
-    """The error of pyarrow in terms of the file: its line, column and value.
+    """Convert an error of pyarrow to one with the line, column and value in the file.
 
-    It is a :class:`~mlengine.datasets.formats.base.NarrowTypeError` if the type of the column could be another.
+    It is a :class:`~mlengine.datasets.formats.base.NarrowTypeError` if another column type would fit.
     """
     text = str(error)
     if "Empty CSV" in text:
@@ -92,7 +92,10 @@ def _too_long(file: SourceFile) -> DatasetError:
 
 
 def check_closed(file: SourceFile) -> None:
-    """:raises DatasetError: a quote is not closed until the end of the file, so that its last rows are one field."""
+    """Check that all quotes are closed.
+
+    :raises DatasetError: a quote is still open at the end of the file, so that the last rows are one field.
+    """
     begin, line, last = 1, 1, [END]
     with _rows(file, END) as rows, suppress(csv.Error):
         for row in rows:
@@ -107,9 +110,9 @@ def check_closed(file: SourceFile) -> None:
 
 @contextmanager
 def _rows(file: SourceFile, *more: str) -> Iterator[Any]:
-    """The fields of each row, the header first; ``line_num`` counts the lines.
+    """A CSV reader of all rows, the header first. Its ``line_num`` counts lines.
 
-    :param more: lines after those of the file.
+    :param more: lines to append to those of the file.
     """
     with uncompressed(file) as stream:
         lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")

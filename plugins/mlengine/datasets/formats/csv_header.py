@@ -1,4 +1,4 @@
-"""The header line of a CSV file: its delimiter and its names."""
+"""Reads the delimiter and the column names from the header line of a CSV file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlengine.core.errors import DatasetError
 from mlengine.datasets.formats.text_encoding import not_utf8
 from mlengine.datasets.sources import SourceFile, uncompressed
 
-END = "end of the file"  # a line after the last one; it is a row of its own, unless a quote is open
+END = "end of the file"  # appended as a last line; it is a separate row unless a quote is open
 _DELIMITERS = (",", "\t", ";", "|")
 _QUOTED = re.compile(r'(?:\A|(?<=[,\t;|]))"(?:[^"]|"")*"(?=[,\t;|\r\n]|\Z)')
 
@@ -25,7 +25,9 @@ def delimiter(file: SourceFile) -> str:
 
 
 def names(data: bytes, file: SourceFile) -> list[str]:
-    """:param data: the beginning of the file.
+    """The column names in the header line.
+
+    :param data: the beginning of the file.
     :raises DatasetError: a name is not UTF-8, or its quote is not closed.
     """
     text = data.decode("utf-8-sig", errors="surrogateescape")

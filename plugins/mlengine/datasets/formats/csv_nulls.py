@@ -1,4 +1,4 @@
-"""Fields of a CSV file that have no value: empty ones, and in columns of other types than text also some words."""
+"""Detects missing values in CSV: empty fields and, in columns that are not strings, also some words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MISSING = ("", "NA", "NaN", "nan", "null", "NULL")
 
 
 def with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with nulls for empty fields of text columns, and for :data:`MISSING` in text that is to be cast."""
+    """The batch with nulls for empty fields of string columns, and for :data:`MISSING` in strings that will be cast."""
     import pyarrow as pa
 
     columns = zip(batch.columns, batch.schema.names, strict=True)
@@ -29,7 +29,7 @@ def _nulls(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def values_of(array: pa.Array) -> pa.Array:
-    """The values that are not :data:`MISSING`."""
+    """The values of ``array`` that are not in :data:`MISSING`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Opaque files: listed and checked, but without rows that mlengine could read."""
+"""Opaque files, which are listed and checked. mlengine cannot read rows from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Files(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The format of opaque files; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "files"
 

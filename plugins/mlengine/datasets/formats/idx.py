@@ -1,10 +1,12 @@
-"""IDX, the format of MNIST: header and rows, may be compressed with gzip. A split is two files: images and labels.
+"""IDX, the format of MNIST: a header and rows, optionally compressed with gzip.
+
+A split is two files, one with images and one with labels.
 
 ::
 
     2 zero bytes · type code · number of dimensions · each dimension as a big-endian uint32 · the values, row by row
 
-Memory is one batch of rows, however large the file.
+Memory usage is one batch of rows, independent of the file's size.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from mlengine.datasets.sources import SourceFile
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# type code → (name as numpy has it, bytes)
+# type code → (numpy name, bytes)
 _TYPES = {
     0x08: ("uint8", 1),
     0x09: ("int8", 1),
@@ -39,7 +41,7 @@ _HINT = "give IDX files as MNIST has them, whole, packed with gzip or not"
 
 @dataclass(frozen=True)
 class IdxHeader:
-    """What the file says that it holds. ``shape`` is one row's; ``()`` for a list of labels."""
+    """The header of an IDX file. ``shape`` is the shape of one row; ``()`` for labels."""
 
     rows: int
     shape: tuple[int, ...]
@@ -49,22 +51,22 @@ class IdxHeader:
 
     @property
     def length(self) -> int:
-        """Bytes of the header itself."""
+        """The size of the header in bytes."""
         return 4 + 4 * (1 + len(self.shape))
 
     @property
     def total(self) -> int:
-        """Bytes of the whole file, unpacked."""
+        """The size of the whole uncompressed file in bytes."""
         return self.length + self.rows * self.row_bytes
 
 
 def header_bytes(rows: int, shape: Sequence[int] = (), type_code: int = 0x08) -> bytes:
-    """The header of a file that is about to be written."""
+    """The encoded header for a new file."""
     return struct.pack(f">BBBB{1 + len(shape)}I", 0, 0, type_code, 1 + len(shape), rows, *shape)
 
 
 class Idx(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The IDX format; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "idx"
     suffixes = ("-ubyte", ".idx", "-idx1", "-idx2", "-idx3", "-idx4")
@@ -86,7 +88,10 @@ class Idx(Format):
         return pa.schema(fields)
 
     def row_counts(self, files: Sequence[SourceFile]) -> list[int] | None:
-        """:raises DatasetError: there are not as many labels as images, or none."""
+        """The number of rows in each file, from the headers.
+
+        :raises DatasetError: the numbers of labels and images differ, or are 0.
+        """
         images, labels = paired(files)
         rows = _header(images).rows, _header(labels).rows
         if rows[0] != rows[1] or rows[0] == 0:
@@ -130,12 +135,12 @@ class Idx(Format):
 
 
 def column_of_file(path: str) -> str:
-    """Which column a file holds, by its name."""
+    """The column that a file contains, derived from its name."""
     return "label" if "label" in path.rsplit("/", 1)[-1] else "image"
 
 
 def paired(files: Sequence[SourceFile]) -> tuple[SourceFile, SourceFile]:
-    """The images and the labels of a split.
+    """The image file and the label file of a split.
 
     :raises DatasetError: there is not one file of each.
     """
@@ -179,7 +184,7 @@ def _arrays(stream: BinaryIO, file: SourceFile, kind: pa.DataType, rows: int) ->
 def opened(file: SourceFile) -> Iterator[BinaryIO]:
     """The uncompressed bytes of ``file``.
 
-    :raises DatasetError: they cannot be read, or their compression is damaged.
+    :raises DatasetError: the file cannot be read, or its compression is damaged.
     """
     try:
         with file.open() as raw:
@@ -199,7 +204,10 @@ def opened(file: SourceFile) -> Iterator[BinaryIO]:
 
 
 def read_header(stream: BinaryIO, where: str) -> IdxHeader:
-    """:raises DatasetError: this is not an IDX file; says what it begins with."""
+    """Read the header from a stream.
+
+    :raises DatasetError: this is not an IDX file; the error shows how it begins.
+    """
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
         raise DatasetError(f"{where}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}", hint=_HINT)
@@ -214,7 +222,7 @@ def read_header(stream: BinaryIO, where: str) -> IdxHeader:
 def batches(stream: BinaryIO, header: IdxHeader, where: str, rows: int) -> Iterator[bytes]:
     """The values of ``rows`` rows at a time.
 
-    :raises DatasetError: the file has fewer or more bytes than its header says.
+    :raises DatasetError: the file's size does not match its header.
     """
     done = 0
     while done < header.rows:
@@ -230,7 +238,7 @@ def batches(stream: BinaryIO, header: IdxHeader, where: str, rows: int) -> Itera
 
 
 def _read_fully(stream: BinaryIO, wanted: int) -> bytes:
-    """A gzip stream may give less than asked for before its end."""
+    """Read ``wanted`` bytes. One read of a gzip stream may return fewer bytes even before the end."""
     parts = []
     while wanted > 0 and (part := stream.read(wanted)):
         parts.append(part)

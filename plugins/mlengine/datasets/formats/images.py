@@ -1,8 +1,7 @@
-"""Pictures in a folder for each class: ``train/cat/1.jpg``, or ``cat/1.jpg`` in the place of a split.
+"""Images in one folder per class: ``train/cat/1.jpg``, or ``cat/1.jpg`` in the location of a split.
 
-A row is the picture's bytes as stored (``image``), the folder's name (``label``) and the file's path (``path``, the
-key).
-Pictures are not decoded: a model's serving signature takes the bytes, or its scorer decodes them.
+A row is the image's bytes as stored (``image``), the folder's name (``label``) and the file's path (``path``, the key).
+Images are not decoded: a model's serving signature takes the bytes, or its scorer decodes them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _BATCH_BYTES = 16 << 20
 
 
 class Images(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The format of image folders; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "images"
     suffixes = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; may be compressed with gzip."""
+"""JSON Lines: one object per line. Files may be compressed with gzip."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlengine.datasets.sources import SourceFile, uncompressed
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK = 8 << 20  # no line may be longer
-_SEARCHED = 64 << 20  # bytes in which the first values of a column are searched
+_BLOCK = 8 << 20  # bytes; no line may be longer
+_SEARCHED = 64 << 20  # bytes that are searched for the first values of a column
 
 
 class JsonLines(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The JSON Lines format; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "jsonl"
     suffixes = (".jsonl", ".ndjson", ".json")
@@ -29,9 +29,9 @@ class JsonLines(Format):
     typed = False
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
-        """Columns and types are those of the beginning of the first file, and those in ``dtypes``.
+        """Infer columns and types from the beginning of the first file, and from ``dtypes``.
 
-        A field may be missing in any line. A column that is null there has the type of its first values.
+        A field may be missing in any line. A column that is null at the beginning gets the type of its first values.
         """
         import pyarrow as pa
 
@@ -67,7 +67,7 @@ class JsonLines(Format):
             try:
                 with uncompressed(file) as stream:
                     for batch in _reader(stream, schema, strict=strict):
-                        batch.validate(full=True)  # that text is UTF-8, which the reader does not check
+                        batch.validate(full=True)  # checks that strings are UTF-8, which the reader does not check
                         for begin in range(0, len(batch), rows):
                             yield conform(batch.slice(begin, rows), schema, file.where)
                         if left is not None and (left := left - batch.nbytes) <= 0:
@@ -81,14 +81,14 @@ class JsonLines(Format):
 
 
 def _unknown(kind: pa.DataType) -> bool:
-    """Whether a column has no value yet, or lists without a value."""
+    """Whether the type is that of a column with no value so far, or with empty lists only."""
     import pyarrow as pa
 
     return bool(pa.types.is_null(kind) or (pa.types.is_list(kind) and pa.types.is_null(kind.value_type)))
 
 
 def _first_values(files: Sequence[SourceFile], columns: set[str]) -> dict[str, pa.DataType]:
-    """The types of the first values of these columns, of those that have any in the first :data:`_SEARCHED` bytes."""
+    """The types of these columns' first values, for columns that have any in the first :data:`_SEARCHED` bytes."""
     import pyarrow as pa
     from pyarrow import json
 
@@ -134,7 +134,7 @@ def _reader(stream: pa.NativeFile, schema: pa.Schema | None, *, strict: bool = F
 
 
 def _parsed(schema: pa.Schema) -> pa.Schema:
-    """The types that the JSON reader is asked for; tensors of one dimension arrive as lists."""
+    """The schema to request from the JSON reader, which returns one-dimensional tensors as lists."""
     import pyarrow as pa
 
     def parsed(kind: pa.DataType) -> pa.DataType:
@@ -145,7 +145,7 @@ def _parsed(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(field.name, parsed(field.type)) for field in schema])
 
 
-_ROW = re.compile(r"\.? in row \d+$")  # which pyarrow counts from the beginning of a block
+_ROW = re.compile(r"\.? in row \d+$")  # pyarrow counts rows from the beginning of a block
 
 
 def _explained(file: SourceFile, error: Exception) -> DatasetError:

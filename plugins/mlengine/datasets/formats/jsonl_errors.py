@@ -1,4 +1,4 @@
-"""What is wrong with a JSON Lines file, with the line that it is wrong in.
+"""Finds the error in a JSON Lines file and its line number.
 
 pyarrow counts rows from the beginning of a block, and names no column for a number that it cannot convert, so the file
 is read again.
@@ -54,7 +54,7 @@ def misfit(file: SourceFile, schema: pa.Schema) -> DatasetError | None:
 
 
 def mixed(file: SourceFile) -> DatasetError | None:
-    """The error for the first value whose JSON type is not that of its column before; ``None`` if there is none."""
+    """The error for the first value whose JSON type differs from its column's earlier values; ``None`` if none does."""
     kinds: dict[str, tuple[str, int]] = {}
     for line, row in _rows(file):
         for name, value in row.items():
@@ -82,7 +82,9 @@ def unexpected(file: SourceFile, schema: pa.Schema) -> DatasetError | None:
 
 
 def _rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with its first line. A row may have several lines, and a line several rows, as pyarrow reads them.
+    """Each row with the number of its first line.
+
+    As in pyarrow, a row may span several lines, and a line may contain several rows.
 
     :raises DatasetError: a row is not an object, or the file is not UTF-8.
     """
@@ -96,7 +98,8 @@ def _rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise not_utf8(file) from error
             held.append(text)
             size += len(text)
-            # What was not complete is decoded again only when it is twice as long: else each line would decode it all.
+            # An incomplete row is decoded again only when it has grown to twice its size. Otherwise, each new line
+            # would decode the whole row.
             if text and size <= _LONGEST and not (text.rstrip().endswith("}") and size >= 2 * tried):
                 continue
             rows, rest, first = _decoded("".join(held), file, first)
@@ -109,8 +112,9 @@ def _rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _decoded(text: str, file: SourceFile, line: int) -> tuple[list[tuple[int, dict[str, Any]]], str, int]:
-    """The rows of ``text``, which begins in ``line``, with their lines; and the text and the line of a last row that is
-    not complete.
+    """The rows of ``text``, which begins in ``line``, with their line numbers.
+
+    Also returns the rest of the text, which is an incomplete last row, and its line number.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
     at = 0
@@ -143,7 +147,10 @@ def _wrong(file: SourceFile, line: int, what: str, text: str) -> DatasetError:
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """:raises ValueError: a field occurs twice."""
+    """The fields of a JSON object.
+
+    :raises ValueError: a field occurs twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

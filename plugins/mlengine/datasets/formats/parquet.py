@@ -1,4 +1,4 @@
-"""Parquet: rows, nulls and ranges are in each file's footer, which is read without its rows."""
+"""Parquet. The number of rows, the nulls and the ranges are in each file's footer, which is read without the rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _THREADS = 16
-_BUFFER = 1 << 20  # bytes of a column that are held, instead of the whole row group
-# Footers that were read, as long as the file object exists.
+_BUFFER = 1 << 20  # bytes of a column that are buffered, instead of the whole row group
+# A cache of footers, each kept as long as its file object exists.
 _FOOTERS: WeakKeyDictionary[SourceFile, Any] = WeakKeyDictionary()
 
 
 class Parquet(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The Parquet format; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "parquet"
     suffixes = (".parquet", ".pq", ".parq")
@@ -44,7 +44,7 @@ class Parquet(Format):
         return pa.schema([pa.field(field.name, field.type, field.name in nullable) for field in first])
 
     def footers(self, files: Sequence[SourceFile]) -> list[Any]:
-        """The ``pyarrow.parquet.FileMetaData`` of each file; footers are read at the same time."""
+        """The ``pyarrow.parquet.FileMetaData`` of each file. Footers are read concurrently."""
 
         def footer(file: SourceFile) -> Any:
             if file not in _FOOTERS:
@@ -59,7 +59,7 @@ class Parquet(Format):
         return [metadata.num_rows for metadata in self.footers(files)]
 
     def footer_statistics(self, files: Sequence[SourceFile]) -> Mapping[str, ColumnStatistics]:
-        """Nulls and ranges of the scalar columns, where each row group has them."""
+        """Nulls and ranges of those scalar columns for which every row group has them."""
         found: dict[str, _Footer] = {}
         for metadata in self.footers(files):
             for group in range(metadata.num_row_groups):
@@ -90,7 +90,10 @@ class Parquet(Format):
     def _sample(
         self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int
     ) -> Iterator[pa.RecordBatch]:
-        """Row groups evenly spread over the files: at least one, and as many as fit into ``sample_bytes``."""
+        """Read a sample of row groups that are evenly spread over the files.
+
+        At least one row group is read, and as many as fit into ``sample_bytes``.
+        """
         groups = [
             (file, group, metadata.row_group(group).total_byte_size)
             for file, metadata in zip(files, self.footers(files), strict=True)
@@ -109,7 +112,7 @@ class Parquet(Format):
 
 @dataclass
 class _Footer:
-    """What the row groups say of one column."""
+    """The statistics of one column in the row groups."""
 
     nulls: int | None = 0
     values: list[Any] | None = field(default_factory=list)
@@ -122,7 +125,7 @@ class _Footer:
             return
         try:
             self.values = [min([*self.values, statistics.min]), max([*self.values, statistics.max])]
-        except OverflowError:  # a time that Python has no object for
+        except OverflowError:  # a time that Python's types cannot represent
             self.values = None
 
     def statistics(self) -> ColumnStatistics:
@@ -133,14 +136,14 @@ class _Footer:
 
 
 def _with_dtypes(schema: pa.Schema, dtypes: Mapping[str, str]) -> pa.Schema:
-    """The schema with the types that the user set. A type that is replaced may be any."""
+    """The schema with the types that the user set, whatever type they replace."""
     import pyarrow as pa
 
     return pa.schema([f.with_type(scalar_type(dtypes[f.name])) if f.name in dtypes else f for f in schema])
 
 
 def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:
-    """Columns are compared by name; their order may differ."""
+    """Check that a file has the columns of the first one. Columns are compared by name; their order may differ."""
     found = {field.name: (column := column_of(field, file.where)).dtype + str(column.shape) for field in schema}
     if found == types:
         return

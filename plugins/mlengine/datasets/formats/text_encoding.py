@@ -1,4 +1,4 @@
-"""Text files must be UTF-8: the error for one that is not, with the line of the first wrong byte."""
+"""Checks that text files are UTF-8. The error has the line of the first invalid byte."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import io
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.sources import SourceFile, uncompressed
 
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 first, because its byte order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_AROUND = 12  # bytes that are shown before and after the wrong one
+_AROUND = 12  # bytes that are shown before and after the invalid byte
 
 
 def check_encoding(head: bytes, file: SourceFile) -> None:
-    """:param head: the beginning of the file.
-    :raises DatasetError: it is UTF-16 or UTF-32.
+    """Check for the byte order mark of another encoding.
+
+    :param head: the beginning of the file.
+    :raises DatasetError: the file is UTF-16 or UTF-32.
     """
     name = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if name is None and b"\0" in head[:2]:
@@ -32,7 +34,7 @@ def check_encoding(head: bytes, file: SourceFile) -> None:
 
 
 def not_utf8(file: SourceFile) -> DatasetError:
-    """The error for a file that has a byte that is not UTF-8."""
+    """The error for a file that is not valid UTF-8."""
     return DatasetError(
         f"{file.where}{_place(file)}; text files must be UTF-8",
         hint="convert it from its encoding, such as Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW",
@@ -41,7 +43,7 @@ def not_utf8(file: SourceFile) -> DatasetError:
 
 def _place(file: SourceFile) -> str:
     with uncompressed(file) as stream:
-        # Every byte is a character of Latin-1.
+        # Latin-1 decodes any byte.
         for number, text in enumerate(io.TextIOWrapper(io.BufferedReader(stream), encoding="latin-1", newline=""), 1):
             line = text.encode("latin-1")
             try:

@@ -1,11 +1,11 @@
-"""TFRecord files of ``tf.train.Example``; may be compressed with gzip. No TensorFlow is needed.
+"""TFRecord files of ``tf.train.Example``, optionally compressed with gzip. TensorFlow is not needed.
 
 ::
 
     length as uint64 · masked CRC32C of the length · record · masked CRC32C of the record      little endian, repeated
 
-A feature with one value in every row is a scalar, with ``n`` values in every row a list of ``n``, else a list of any
-length. Rows without a value of a scalar or of a list of ``n`` have a null there.
+A feature with one value in every row is a scalar. One with ``n`` values in every row is a list of ``n``, otherwise a
+list of any length. For rows without a value, scalars and lists of ``n`` are null.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NAME = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d+-of-\d+)?(\.gz)?$|\.tfrecords?-\d+$")
-_INFER_ROWS, _INFER_FILES = 256, 8  # rows of each of the first files that the columns are inferred from
-_MOST_BYTES = 1 << 30  # of one record: a larger length is damage
+_INFER_ROWS, _INFER_FILES = 256, 8  # the columns are inferred from this many rows of each of this many files
+_MOST_BYTES = 1 << 30  # of one record; a larger length means that the file is damaged
 _BATCH_BYTES = 16 << 20
 
 
 class TfRecord(Format):
-    """See :class:`~mlengine.datasets.formats.base.Format`."""
+    """The TFRecord format; see :class:`~mlengine.datasets.formats.base.Format`."""
 
     name = "tfrecord"
     compressible = True
@@ -77,7 +77,10 @@ class TfRecord(Format):
 
 
 def _records(stream: pa.NativeFile, file: SourceFile) -> Iterator[bytes]:
-    """:raises DatasetError: the file is cut short, or a checksum differs; says at which record."""
+    """The records of a file.
+
+    :raises DatasetError: the file is truncated, or a checksum differs; the error names the record.
+    """
     import google_crc32c
 
     number = 0
@@ -126,7 +129,7 @@ def _grouped(records: Iterator[bytes], rows: int) -> Iterator[list[bytes]]:
 
 
 def _features(record: bytes, file: SourceFile) -> dict[str, tuple[str, list[Any]]]:
-    """The features of an Example: by name, the kind of list and its values."""
+    """The features of an Example by name, each as the kind of its list and the values."""
     from google.protobuf.message import DecodeError
 
     example = _example_class()()
@@ -146,7 +149,7 @@ def _features(record: bytes, file: SourceFile) -> dict[str, tuple[str, list[Any]
 
 @cache
 def _example_class() -> Any:
-    """The class of ``tf.train.Example``, from its definition in tensorflow/core/example."""
+    """The protobuf class of ``tf.train.Example``, built from its definition in tensorflow/core/example."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     proto = descriptor_pb2.FileDescriptorProto(name="mlengine/example.proto", package="mlengine", syntax="proto3")
@@ -209,7 +212,10 @@ def _text_or_bytes(values: list[Any]) -> pa.DataType:
 
 
 def _check_names(rows: list[dict[str, tuple[str, list[Any]]]], schema: pa.Schema, where: str) -> None:
-    """:raises DatasetError: a row has a feature that the first rows do not have."""
+    """Check that rows have no unknown features.
+
+    :raises DatasetError: a row has a feature that the first rows do not have.
+    """
     unknown = {name for row in rows for name in row} - set(schema.names)
     if unknown:
         raise DatasetError(

@@ -4,6 +4,6 @@
 the fields of an entry, :mod:`~mlengine.emulator.logging_query.match` evaluates a filter, and
 :mod:`~mlengine.emulator.logging_query.plan` finds the part of the log store that a filter can match.
 
-The package index has no maintained parser of this language for Python (nor one of AIP-160 that can be installed). A
-parser by hand has one function for each line of the documented grammar, and no dependency.
+There is no maintained Python parser of this language on the package index (nor one of AIP-160 that can be installed).
+This handwritten parser has one function for each line of the documented grammar, and no dependencies.
 """

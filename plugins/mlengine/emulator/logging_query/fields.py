@@ -1,7 +1,7 @@
-"""The fields of a ``LogEntry`` that a filter may name, and the literals that they are compared with.
+"""The fields of a ``LogEntry`` that a filter may name, and the values that they are compared with.
 
-A field that a ``LogEntry`` does not have is an error. The documentation calls the language case-insensitive; whether
-that includes field names is not stated, so that only the names as the API spells them are accepted here.
+A field that a ``LogEntry`` does not have is an error. The documentation calls the language case-insensitive, but does
+not say whether that includes field names. Therefore only the API's spelling of names is accepted here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMES = {value: name for name, value in SEVERITIES.items()}
 
 
 class Kind(Enum):
-    """How a field is compared."""
+    """The kind of a field, which determines how it is compared."""
 
     STRING = "a string"
     TIME = "a timestamp"
@@ -30,7 +30,7 @@ class Kind(Enum):
     MESSAGE = "a message"
 
 
-# Every other field below these names exists as soon as an entry has it.
+# Below these names, an entry may have any field.
 _OPEN = frozenset({"labels", "jsonPayload", "protoPayload", "otel"})
 _OPEN_BELOW = frozenset({("resource", "labels"), ("metadata", "systemLabels"), ("metadata", "userLabels")})
 _FIELDS: dict[tuple[str, ...], Kind] = {
@@ -73,7 +73,7 @@ def kind_of(path: tuple[str, ...]) -> Kind:
 
 
 def is_defaulted(path: tuple[str, ...]) -> bool:
-    """Whether a missing field compares as its default; a missing part of a payload or a label never matches."""
+    """Whether a missing field compares as its default value. A missing payload field or label never matches."""
     return path in _FIELDS
 
 
@@ -96,9 +96,9 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\
 
 
 def nanoseconds(stamp: Any) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time, or of a date. Without a time zone it is UTC.
+    """Convert an RFC 3339 time or a date to nanoseconds since the epoch. Without a time zone, it is in UTC.
 
-    :raises EmulatorApiError: it is neither.
+    :raises EmulatorApiError: the value is neither.
     """
     match = _STAMP.fullmatch(str(stamp).strip())
     problem = EmulatorApiError(f"Unparseable filter: '{stamp}' is not a timestamp in RFC 3339 format")

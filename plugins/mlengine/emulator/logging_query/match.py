@@ -1,7 +1,7 @@
 """Evaluates a filter for an entry.
 
-Strings are compared without regard to case, except by regular expressions. ``:`` is "contains", and ``field:*`` is
-"is set". Severities are ordered, times are compared as times.
+String comparisons ignore case, except for regular expressions. ``:`` is "contains", and ``field:*`` is "is set".
+Severities are ordered, and times are compared as times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def matcher(node: Node) -> Matcher:
-    """A function that says whether an entry matches.
+    """A function that returns whether an entry matches a filter.
 
     :raises EmulatorApiError: a field, a value or an operator is invalid.
     """
@@ -68,7 +68,7 @@ def _comparison(node: Comparison) -> Matcher:
 
 
 def _test(node: Comparison, kind: Kind) -> Callable[[Any], bool]:
-    """The test of a field's value."""
+    """A function that tests the value of a field."""
     if kind is Kind.MESSAGE:
         return _contains_below(node)
     if node.operator in {"=~", "!~"}:
@@ -95,7 +95,7 @@ def _ordering(node: Comparison) -> Callable[[Any, Any], bool]:
 
 
 def _contains_below(node: Comparison) -> Callable[[Any], bool]:
-    """``jsonPayload:text``: any field below contains the text."""
+    """The test of ``jsonPayload:text``, which matches if any field below contains the string."""
     if node.operator != ":":
         raise EmulatorApiError(
             f"Unparseable filter: operator '{node.operator}' cannot be used with the message '{'.'.join(node.path)}'"
@@ -118,7 +118,7 @@ def _get(entry: Entry, path: tuple[str, ...]) -> Any:
     for place, name in enumerate(path):
         if not isinstance(value, Mapping):
             return None
-        # A label's name may contain dots: labels.ml.googleapis.com/task_name without quotation marks.
+        # A label's name may contain dots, as in labels.ml.googleapis.com/task_name without quotation marks.
         rest = ".".join(path[place:])
         if name not in value and rest in value:
             return value[rest]
@@ -131,7 +131,7 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All values in an entry, or in a part of one."""
+    """All values in an entry, or in a part of an entry, as strings."""
     if isinstance(value, Mapping):
         for inner in value.values():
             yield from _texts(inner)

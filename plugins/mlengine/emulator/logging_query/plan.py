@@ -1,7 +1,7 @@
-"""Finds what a filter can match in the log store: the jobs, the severities and the times.
+"""Determines which part of the log store a filter can match: the jobs, the severities and the times.
 
-For one job and one severity, most comparisons of a filter are constant. What remains is usually a range of times,
-which is read from the index; anything else is evaluated entry by entry.
+For one job and one severity, most comparisons of a filter are constant. The rest is usually a range of times, which is
+read from the index. Any other comparison is evaluated entry by entry.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Constants = Mapping[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Range:
-    """Part of the entries of one job and one severity.
+    """A time range of the entries of one job and one severity.
 
     :param first: the earliest time, in microseconds since the epoch.
     :param last: the latest time.
-    :param matches: evaluates what the range does not decide; ``None`` if all entries in it match.
+    :param matches: evaluates the rest of the filter for an entry; ``None`` if all entries in the range match.
     """
 
     first: int
@@ -36,7 +36,7 @@ class Range:
 
 
 class Plan:
-    """What a filter matches.
+    """The part of the log store that a filter can match.
 
     :raises EmulatorApiError: a field, a value or an operator is invalid.
     """
@@ -52,7 +52,7 @@ class Plan:
         return _job_ids(self._node)
 
     def range(self, constants: Constants) -> Range | None:
-        """What can match among entries whose fields have these values; ``None`` if nothing can."""
+        """The range that can match among entries with these field values; ``None`` if no entry can match."""
         node = self._simplified(self._node, constants)
         if node == FALSE:
             return None
@@ -78,7 +78,7 @@ class Plan:
                 return _joined(Or, [self._simplified(part, constants) for part in parts], FALSE, TRUE)
 
     def _relevant(self, node: Or, job_id: str) -> list[Node]:
-        """The parts that can match entries of a job. A filter may have one part for each of 150 jobs."""
+        """The parts of an ``Or`` that can match entries of a job. A filter may have one part for each of 150 jobs."""
         found = self._alternatives.get(id(node))
         if found is None:
             found = self._alternatives[id(node)] = _Alternatives(node)
@@ -125,7 +125,7 @@ def _times(node: Node) -> tuple[int, int, bool]:
     """The earliest and the latest time that can match, and whether every entry between them matches."""
     match node:
         case Comparison(path=path, operator=operator, value=value) if path == _TIMESTAMP and operator in _LIMITS:
-            # Entries have microseconds; a filter may have nanoseconds.
+            # Times of entries are in microseconds, but a filter may have nanoseconds.
             nanos = fields.nanoseconds(value)
             return _LIMITS[operator](nanos // 1000, -(-nanos // 1000))
         case And():
@@ -138,7 +138,7 @@ def _times(node: Node) -> tuple[int, int, bool]:
     return EARLIEST, LATEST, False
 
 
-# By operator: the range, given the value's microseconds rounded down and rounded up.
+# For each operator, the range, given the value in microseconds rounded down and rounded up.
 _LIMITS: Mapping[str, Callable[[int, int], tuple[int, int, bool]]] = {
     ">=": lambda _down, up: (up, LATEST, True),
     ">": lambda down, _up: (down + 1, LATEST, True),

@@ -44,28 +44,28 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Text:
-    """A value without a field: it may be in any field."""
+    """A value without a field, which may occur in any field."""
 
     value: str
 
 
 @dataclass(frozen=True)
 class Not:
-    """Negation."""
+    """The negation of a node."""
 
     part: Node
 
 
 @dataclass(frozen=True)
 class And:
-    """All parts; true if there are none."""
+    """The conjunction of all parts; true if there are none."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Or:
-    """Any part; false if there are none."""
+    """The disjunction of all parts; false if there are none."""
 
     parts: tuple[Node, ...]
 
@@ -91,14 +91,14 @@ class _Token:
 
     @property
     def value(self) -> str:
-        """The token as a value: a string, or text as it is."""
+        """The token as a value: the content of a quoted string, or the unquoted token unchanged."""
         return self.parts[0] if self.quoted and len(self.parts) == 1 else self.text
 
 
 def parse(text: str) -> Node:
     """Parse a filter. The empty filter is :data:`TRUE`.
 
-    :raises EmulatorApiError: the filter is invalid, with the service's message where one is known.
+    :raises EmulatorApiError: the filter is invalid. The error has the service's message if it is known.
     """
     if len(text) > MAX_LENGTH:
         raise EmulatorApiError(f"The filter must be at most {MAX_LENGTH} characters long.")
@@ -126,7 +126,7 @@ class _Parser:
         return found
 
     def _all(self, operand: Callable[[], Node]) -> Node:
-        """``AND``, which may be omitted."""
+        """Parse operands joined by ``AND``, which may be omitted."""
         parts = [self._any(operand)]
         while True:
             if self._accept("AND"):
@@ -157,7 +157,7 @@ class _Parser:
         return Not(inner) if negated else inner
 
     def _restriction(self) -> Node:
-        """A comparison, or a value alone."""
+        """Parse a comparison, or a value without a field."""
         token = self._member()
         following = self._peek()
         if following.text == "(" and not token.quoted and following.offset == token.offset + len(token.text):
@@ -197,7 +197,7 @@ class _Parser:
         return False
 
     def _accept_minus(self) -> bool:
-        """``-``, which may be written directly before what it negates."""
+        """Accept ``-``, which may be written directly before the expression that it negates."""
         token = self._peek()
         if token.kind != "member" or not token.text.startswith("-"):
             return False
@@ -230,7 +230,7 @@ class _Parser:
 def _unquoted(text: str) -> str:
     if text[:1] not in {'"', "'"}:
         return text
-    # An unknown escape stays as it is: regular expressions contain them.
+    # Keep unknown escapes unchanged, because regular expressions contain them.
     return re.sub(r"\\(.)", lambda hit: _unescaped(hit[1]), text[1:-1], flags=re.DOTALL)
 
 
