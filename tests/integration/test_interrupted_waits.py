@@ -232,15 +232,16 @@ def test_a_job_with_an_unknown_outcome_is_polled_with_pauses(
 ) -> None:
     """On Vertex AI a job can be failed while its error is not available yet."""
     backend.jobs[0].state = JobState.RUNNING
-    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=1.0)
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=2.0)
     trigger.poll_interval_seconds = 600.0
 
     async def main() -> int:
         wait = asyncio.create_task(first_event(trigger))
-        await asyncio.sleep(0.5)
+        while backend.jobs[0].started is None:  # the limit counts from the first poll that finds the job running
+            await asyncio.sleep(0.01)
         monkeypatch.setattr(Poller, "poll_soon", lambda _: None)  # the poller notices the end late
         backend.jobs[0].state, backend.jobs[0].ended = JobState.UNKNOWN, time.time()
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(4.0)
         wait.cancel()
         await asyncio.gather(wait, return_exceptions=True)
         return backend.calls.count("describe")
