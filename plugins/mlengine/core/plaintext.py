@@ -28,7 +28,7 @@ def line(text: str) -> str:
     """``text`` as one line of limited length; line breaks are made visible."""
     text = _ESCAPE.sub("", text).rstrip("\r")
     # Keep the last state of a progress bar.
-    text = visible(text.rsplit("\r", 1)[-1]).replace("\n", "\\x0a")
+    text = escaped(text.rsplit("\r", 1)[-1])
     if len(text) > MOST_CHARACTERS:
         return f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
     return text

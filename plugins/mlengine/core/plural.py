@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
-def number_of(count: int, noun: str) -> str:
-    """A number with its noun. The noun must form its plural with an s."""
+def number_of(count: int | None, noun: str) -> str:
+    """A number with its noun; ``None`` was not counted. The noun must form its plural with an s."""
+    if count is None:
+        return f"uncounted {noun}s"
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

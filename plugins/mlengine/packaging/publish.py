@@ -175,12 +175,12 @@ class _Publisher:
         if source.kind is SourceKind.ARCHIVE:
             return self._archive(source.location, module)
         scorer = scorer_of(source.parent or Path(source.location))
-        notes = _check_syntax(source, module, self.python) if module is not None else ()
-        packaged = self._source(source, module)
+        tree = scan(Path(source.location), project=source.kind is SourceKind.PROJECT)
+        notes = _check_syntax(source, tree, module, self.python) if module is not None else ()
+        packaged = self._source(source, tree, module)
         return replace(packaged, scorer=scorer, notes=(*packaged.notes, *notes))
 
-    def _source(self, source: Source, module: str | None) -> PackagedTrainer:
-        tree = scan(Path(source.location), project=source.kind is SourceKind.PROJECT)
+    def _source(self, source: Source, tree: SourceTree, module: str | None) -> PackagedTrainer:
         if source.kind is SourceKind.PROJECT:
             return self._directory([_project_recipe(tree, module)])
         if source.parent is None:
@@ -348,10 +348,9 @@ def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
         ) from error
 
 
-def _check_syntax(source: Source, module: str, python: str | None) -> tuple[str, ...]:
+def _check_syntax(source: Source, tree: SourceTree, module: str, python: str | None) -> tuple[str, ...]:
     """See :func:`mlengine.packaging.syntax.check_syntax`."""
     project = source.kind is SourceKind.PROJECT
-    tree = scan(Path(source.location), project=project)
     prefix = "" if project else f"{package_name(tree.root)}/"
     files = {f"{prefix}{path}": tree.root / path for path in tree.paths}
     folder = source.parent or (tree.root if project else folder_around(tree.root))

@@ -30,12 +30,11 @@ def version_document(bucket: str, manifest: Manifest) -> VersionDocument:
 
 def one_line(manifest: Manifest) -> str:
     """The version in one line."""
-    heldout = f", {_rows(manifest.splits['heldout'], 'held-out row')}" if "heldout" in manifest.splits else ""
+    heldout = f", {number_of(manifest.splits['heldout'].rows, 'held-out row')}" if "heldout" in manifest.splits else ""
     reference = " by reference" if manifest.by_reference else ""
-    return (
-        f"{manifest.name}/{manifest.version}: {manifest.format}{reference}, {_rows(manifest.train, 'training row')}"
-        f"{heldout}, digest {manifest.digest[:12]}"
-    )
+    train = number_of(manifest.train.rows, "training row")
+    place = f"{manifest.name}/{manifest.version}: {manifest.format}{reference}"
+    return f"{place}, {train}{heldout}, digest {manifest.digest[:12]}"
 
 
 def describe(bucket: str, manifest: Manifest) -> Iterator[str]:
@@ -69,7 +68,7 @@ def _lines(bucket: str, manifest: Manifest) -> Iterator[str]:
     for name, split in manifest.splits.items():
         yield ""
         files, size = number_of(len(split.files), "file"), number_of(split.size, "byte")
-        yield f"{name}: {_rows(split, 'row')}, {files}, {size}, {manifest.format}"
+        yield f"{name}: {number_of(split.rows, 'row')}, {files}, {size}, {manifest.format}"
         yield from _columns(manifest, split)
     failed = [check for check in manifest.checks if not check.passed]
     yield ""
@@ -102,10 +101,6 @@ def _described(statistics: ColumnStatistics) -> Iterator[str]:
     if statistics.top and (statistics.mean is None or len(statistics.top) <= _TOP):
         most = ", ".join(f"{_short(value)} ({rows:,})" for value, rows in statistics.top[:_TOP])
         yield f"most frequent {most}"
-
-
-def _rows(split: Split, noun: str) -> str:
-    return f"uncounted {noun}s" if split.rows is None else number_of(split.rows, noun)
 
 
 def rows_text(split: Split) -> str:

@@ -17,13 +17,12 @@ from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bu
 from mlengine.cli.output import note, say, say_json
 from mlengine.core.dataset import TASKS
 from mlengine.core.errors import MlengineError, ModelError, UsageError
-from mlengine.core.job import FailureCause, JobState
+from mlengine.core.job import FailureCause, JobState, JobStatus
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Check, table
 from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
-    from mlengine.core.job import JobStatus
     from mlengine.core.layout import JobDir
     from mlengine.validation.report import Report
     from mlengine.validation.rules import Rules

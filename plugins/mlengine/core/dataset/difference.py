@@ -74,9 +74,7 @@ def _split(name: str, old: Split | None, new: Split | None, target: str | None) 
 
 
 def _rows(split: Split | None) -> str | None:
-    if split is None:
-        return None
-    return "uncounted rows" if split.rows is None else number_of(split.rows, "row")
+    return None if split is None else number_of(split.rows, "row")
 
 
 def _statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .matching import listed
 from .rows import Batch
 
 
@@ -22,7 +23,7 @@ def gather(
     values = batch[columns[0]] if len(columns) == 1 else _matrix(batch, columns, dtype)
     if scale is None and len(columns) > 1:
         scale = 1.0  # scalar numbers of one byte are no image
-    what = columns[0] if len(columns) == 1 else f"the columns {_listed(columns)}"
+    what = columns[0] if len(columns) == 1 else f"the columns {listed(columns)}"
     values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
     return values if shape is None else _reshaped(values, shape, what)
 
@@ -40,10 +41,6 @@ def _matrix(batch: Batch, columns: list[str], dtype: str) -> Any:
         if batch[name].dtype == object and dtype != "string":
             raise ValueError(f"{name} is text, and the model's input takes {dtype}")
     return np.stack([batch[name] for name in columns], axis=1)
-
-
-def _listed(columns: list[str]) -> str:
-    return ", ".join(columns[:12]) + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
 
 
 def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -> Any:

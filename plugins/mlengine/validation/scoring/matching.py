@@ -44,7 +44,7 @@ def match(
     unknown = sorted({column for names in lists.values() for column in names} - set(columns))
     if unknown:
         raise MatchError(
-            "columns names {}; the dataset has {}".format(", ".join(unknown), _names(columns)), "correct the names"
+            "columns names {}; the dataset has {}".format(", ".join(unknown), listed(columns)), "correct the names"
         )
     found = {}
     for name in inputs:
@@ -56,7 +56,7 @@ def match(
     if missing:
         raise MatchError(
             "no column for input {}: the dataset has the columns {}".format(
-                ", ".join(repr(name) for name in missing), _names(columns)
+                ", ".join(repr(name) for name in missing), listed(columns)
             ),
             'name the inputs as the columns, or map them: serving_signature={"columns": {"' + missing[0] + '": "…"}};'
             ' an input that takes several columns as a matrix needs a list of them: ["…", "…"]',
@@ -80,7 +80,7 @@ def match_features(
     feeds = match(names, columns, given=given)
     for name, found in feeds.items():
         if len(found) > 1:
-            raise MatchError(f"feature {name!r} takes one column, not {_names(found)}", "name one column for it")
+            raise MatchError(f"feature {name!r} takes one column, not {listed(found)}", "name one column for it")
     return [feeds[name][0] for name in names]
 
 
@@ -91,12 +91,13 @@ def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
     numbers = [column for column, (dtype, shape) in columns.items() if dtype.startswith(_NUMBERS) and not shape]
     if not numbers:
         raise MatchError(
-            f"input {name!r} takes all numeric columns as one matrix, and none of {_names(columns)} is numeric",
+            f"input {name!r} takes all numeric columns as one matrix, and none of {listed(columns)} is numeric",
             'export one input per column, or give a scorer: scorer="package.module:function"',
         )
     return numbers
 
 
-def _names(columns: Iterable[str]) -> str:
+def listed(columns: Iterable[str]) -> str:
+    """The first names, for a message."""
     names = list(columns)
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
