@@ -130,6 +130,8 @@ class Rounds:
                 KILLS[kind](self, result)
             ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check)
             result.state, result.seconds = ended.state, round(time.monotonic() - began, 1)
+            if ended.state != "success":
+                self._log_failed_tasks(run)
             self._record_result(result, run)
             with contextlib.suppress(AssertionError):
                 until(lambda: not self._left(), "nothing is left", _LEFT_SECONDS)
@@ -140,6 +142,15 @@ class Rounds:
         """Add an event to a round."""
         result.events.append(text)
         log.info("%s: %s", result.kind, text)
+
+    def _log_failed_tasks(self, run: DagRun) -> None:
+        api = self.stack.airflow.api
+        for task in api.tasks(DAG, run.run_id):
+            if task.state in ("success", "skipped"):
+                continue
+            log.info("%s is %s after %s tries", task.task_id, task.state, task.try_number)
+            for number in range(1, task.try_number + 1):
+                log.info("log of try %s:\n%s", number, "\n".join(api.log(DAG, run.run_id, task.task_id, number)))
 
     def _record_result(self, result: Round, run: DagRun) -> None:
         api, storage = self.stack.airflow.api, self.stack.storage
