@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
 
 from mlengine import backends, connections
 from mlengine.core.job import JobKey, JobState
@@ -235,6 +238,45 @@ def test_starting_the_process_does_not_block(tmp_path: Path, monkeypatch: pytest
     while list(folder.glob("*.json")):
         assert time.monotonic() - begun < 60.0, "the requests were not handled"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("end", [Session.commit, Session.rollback, Session.close])
+def test_the_process_starts_after_the_transaction_that_ends_the_run(
+    end: Callable[[Session], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is cancelled before would let the triggerer resume a wait whose end is not committed yet."""
+    started: list[Path] = []
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setattr(cleanup_process, "_spawn", started.append)
+    session = Session(create_engine("sqlite://"))
+    for count in (1, 2):
+        session.execute(text("select 1"))
+        for key in ("a", "b"):
+            cleanup_process.start([CancelRequest(key * 40)], session)
+        with session.begin_nested():
+            pass
+        assert len(started) == count - 1
+        assert len(list(tmp_path.rglob("*.json"))) == 2 * count, "the requests survive a crash"
+        end(session)
+        assert len(started) == count, "both requests need one process"
+    session.execute(text("select 1"))
+    end(session)
+    assert len(started) == 2
+
+
+def test_a_process_that_cannot_start_does_not_fail_the_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(f"no process for {folder}")
+
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setattr(cleanup_process, "_spawn", fail)
+    session = Session(create_engine("sqlite://"))
+    session.execute(text("select 1"))
+    cleanup_process.start([CancelRequest("a" * 40)], session)
+    session.commit()
+    assert "mlengine jobs reap" in caplog.text
 
 
 def _running(folder: Path) -> bool:

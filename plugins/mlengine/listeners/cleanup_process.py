@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlengine
 from mlengine.backends import TrainingBackend, find_attempts
@@ -35,10 +35,14 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, SessionTransaction
+
 log = logging.getLogger("mlengine.listeners.cleanup_process")
 
 _VARIABLE = "MLENGINE_ORPHANS"
 _FOLDER = "orphans"
+_INFO = "mlengine_cleanup"  # in `Session.info`: the folders of requests that wait for the end of the transaction
 # Environment variables that differ between two processes of one component.
 _VOLATILE = frozenset(
     {"_", "SHLVL", "OLDPWD", "PWD", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "JOURNAL_STREAM", "HOSTNAME"}
@@ -72,9 +76,12 @@ class CancelRequest:
     why: str = "its DAG run has ended"
 
 
-def start(requests: Sequence[CancelRequest]) -> None:
-    """Start a process that handles the requests, and return at once.
+def start(requests: Sequence[CancelRequest], session: Session | None = None) -> None:
+    """Write the requests, and start a process that handles them. Does not wait for it.
 
+    :param session: the session that ends the run or the wait. The process then starts at the end of its transaction:
+        the triggerer, when it sees that a job was cancelled, resumes each task that it still finds deferred, and
+        Airflow would write ``scheduled`` over the final state of a wait that was not committed yet.
     :raises OSError: the requests cannot be written, or no process can be started.
     """
     folder = _folder()
@@ -82,7 +89,25 @@ def start(requests: Sequence[CancelRequest]) -> None:
     partial = file.with_suffix(".part")
     partial.write_text(json.dumps([asdict(request) for request in requests]), encoding="utf-8")
     partial.rename(file)
-    _spawn(folder)
+    if session is None or not session.in_transaction():
+        _spawn(folder)
+        return
+    from sqlalchemy import event
+
+    session.info.setdefault(_INFO, set()).add(folder)
+    if not event.contains(session, "after_transaction_end", _transaction_ended):
+        event.listen(session, "after_transaction_end", _transaction_ended)
+
+
+def _transaction_ended(session: Session, transaction: SessionTransaction) -> None:
+    """Start the processes that waited for this transaction. After a rollback too: Airflow ends the run later."""
+    if transaction.parent is not None:
+        return
+    for folder in session.info.pop(_INFO, ()):
+        try:
+            _spawn(folder)
+        except (OSError, subprocess.SubprocessError):
+            log.exception("Could not start the process that cancels jobs; run `mlengine jobs reap`")
 
 
 def resume() -> None:

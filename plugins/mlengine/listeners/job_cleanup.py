@@ -85,7 +85,8 @@ def _wait_ended(task: Any) -> None:
         if request is not None:
             log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
             # The task may be cleared immediately, so attempts that start later are not cancelled.
-            start([replace(request, begun_before=time.time(), why="its wait task has ended")])
+            request = replace(request, begun_before=time.time(), why="its wait task has ended")
+            start([request], _session_of(task))
     except Exception:
         log.exception("Could not cancel the job of %s of run %s; it ends with its run", task.task_id, task.run_id)
 
@@ -96,7 +97,7 @@ def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:
         requests = _requests(dag_id, run_id, needs_wait)
         if requests:
             log.info("Run %s of %s has ended: cancelling jobs that it may have left running", run_id, dag_id)
-            start(requests)
+            start(requests, _session_of(dag_run))
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
         log.exception("Could not cancel the jobs of run %s; run `mlengine jobs reap`", run_id)
@@ -156,6 +157,13 @@ def _session() -> Any:
     from airflow.utils.session import create_session
 
     return create_session(scoped=False)
+
+
+def _session_of(row: Any) -> Any:
+    """The session in whose transaction Airflow ends this run or task; ``None`` if it is in no session."""
+    from sqlalchemy.orm import object_session
+
+    return object_session(row)
 
 
 def _fields(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from typing import Any
 
@@ -9,7 +11,8 @@ from .rows import Batch, Rows
 
 ALONE = 8  # rows that are also scored one at a time
 COMPANY = 64  # rows that are scored in two orders
-WARM, CALLS = 5, 40  # calls before, and calls for, the measurement of the latency
+WARM, CALLS = 5, 40  # calls of each predictor before, and calls for, the measurement of the latency
+LATENCY_ROWS = 8  # rows with which the latency is measured
 EDGE_KEYS = [0, 1, -1, -5, 7, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
 MAX_VALUES = 250_000_000  # limit of the outputs of all rows together
 
@@ -126,21 +129,25 @@ def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
 
 
 def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
-    """The median latency of each predictor in milliseconds, for a call with one row.
+    """The latency of each predictor in milliseconds: the median over rows of the fastest call with that row alone.
 
-    The predictors are called in turns, so that a busy machine slows all of them equally.
+    The fastest of several calls hardly depends on what else the machine does; the median over rows counts rows that
+    take different times. The predictors take turns, and each turn reverses their order: with a fixed order, the same
+    predictor could lose the processor each time.
     """
-    times: list[list[float]] = [[] for _ in predictors]
-    count = min(rows.count, CALLS)
+    count = min(rows.count, LATENCY_ROWS)
+    turns = list(zip(range(len(predictors)), predictors))
     single = [[rows.batch(row, row + 1, predictor.columns) for row in range(count)] for predictor in predictors]
-    for turn in range(WARM + CALLS):
-        for predictor, batches, taken in zip(predictors, single, times):
-            batch = batches[turn % count]
+    fastest = [[math.inf] * count for _ in predictors]
+    for call in range(WARM + CALLS):
+        row = call % count
+        for at, predictor in turns:
             start = time.perf_counter()
-            predictor(batch)
-            if turn >= WARM:
-                taken.append((time.perf_counter() - start) * 1000)
-    return [sorted(taken)[len(taken) // 2] for taken in times]
+            predictor(single[at][row])
+            if call >= WARM:
+                fastest[at][row] = min(fastest[at][row], (time.perf_counter() - start) * 1000)
+        turns.reverse()
+    return [statistics.median(times) for times in fastest]
 
 
 def number(value: Any) -> Any:

@@ -87,3 +87,37 @@ def test_outputs_that_depend_on_the_batch_are_detected(rows: Rows) -> None:
     assert measure.check_batches(measure.Outputs(Predictor(lambda x: x), None), rows)["batch_difference"] == 0.0
     found = measure.check_batches(measure.Outputs(Predictor(lambda x: x / x.sum() if x.sum() else x), None), rows)
     assert found["batch_difference"] > 0.5
+
+
+class Clock:
+    """A clock that advances by the cost of each call, as on a machine where other processes take the processor."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.calls = 0
+
+    def predictor(self, cost: Any, stalls: Any = lambda call: False) -> Predictor:  # noqa: ARG005
+        def answer(x: Any) -> Any:
+            self.seconds += cost(x[0]) + (0.1 if stalls(self.calls) else 0.0)
+            self.calls += 1
+            return x
+
+        return Predictor(answer)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_the_latency_does_not_depend_on_other_load(rows: Rows, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Every second call is interrupted, which a fixed order would charge to the same predictor."""
+    clock = Clock()
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.seconds)
+    predictors = [clock.predictor(lambda _: 0.001, lambda call: call % 2 == at) for _ in range(2)]
+    found = measure.latency([measure.Outputs(predictor, None) for predictor in predictors], rows)
+    assert found == pytest.approx([1.0, 1.0])
+
+
+def test_the_latency_is_the_median_over_rows(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.seconds)
+    slow = clock.predictor(lambda x: 0.001 * (x + 1))
+    assert measure.latency([measure.Outputs(slow, None)], rows) == pytest.approx([4.0])
+    assert len(slow.sizes) == measure.WARM + measure.CALLS
