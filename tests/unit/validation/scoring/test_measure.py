@@ -96,7 +96,7 @@ class Clock:
         self.seconds = 0.0
         self.calls = 0
 
-    def predictor(self, cost: Any, stalls: Any = lambda call: False) -> Predictor:  # noqa: ARG005
+    def predictor(self, cost: Any, stalls: Any = lambda call: False) -> Predictor:
         def answer(x: Any) -> Any:
             self.seconds += cost(x[0]) + (0.1 if stalls(self.calls) else 0.0)
             self.calls += 1
@@ -109,7 +109,7 @@ class Clock:
 def test_the_latency_does_not_depend_on_other_load(rows: Rows, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Every second call is interrupted, which a fixed order would charge to the same predictor."""
     clock = Clock()
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.seconds)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
     predictors = [clock.predictor(lambda _: 0.001, lambda call: call % 2 == at) for _ in range(2)]
     found = measure.latency([measure.Outputs(predictor, None) for predictor in predictors], rows)
     assert found == pytest.approx([1.0, 1.0])
@@ -117,7 +117,7 @@ def test_the_latency_does_not_depend_on_other_load(rows: Rows, monkeypatch: pyte
 
 def test_the_latency_is_the_median_over_rows(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.seconds)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
     slow = clock.predictor(lambda x: 0.001 * (x + 1))
     assert measure.latency([measure.Outputs(slow, None)], rows) == pytest.approx([4.0])
     assert len(slow.sizes) == measure.WARM + measure.CALLS
