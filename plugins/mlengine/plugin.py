@@ -6,7 +6,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
-from mlengine.listeners import job_cleanup, preload, run_notes
+from mlengine.listeners import job_cleanup, preload, run_notes, trigger_logs
 from mlengine.timetables import DatasetVersionTimetable
 from mlengine.web import PREFIX
 from mlengine.web import app as page
@@ -15,8 +15,8 @@ from mlengine.web import app as page
 class MlenginePlugin(AirflowPlugin):
     """Registers everything that Airflow cannot find through operators.
 
-    These are links, web pages, the timetable that the scheduler deserializes, the listeners for the end of a run, and
-    the modules that the scheduler imports before it starts tasks.
+    These are links, web pages, the timetable that the scheduler deserializes, and listeners: for the end of a run, for
+    the modules that the scheduler imports before it starts tasks, and for the triggerer's log files.
     """
 
     name = "mlengine"
@@ -38,4 +38,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
-    listeners = [job_cleanup, run_notes, preload]  # noqa: RUF012
+    listeners = [job_cleanup, run_notes, preload, trigger_logs]  # noqa: RUF012

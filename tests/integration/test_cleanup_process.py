@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,7 +21,7 @@ from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
-from mlengine.listeners import cleanup_process, job_cleanup
+from mlengine.listeners import cleanup_process
 from mlengine.listeners.cleanup_process import CancelRequest
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
@@ -117,22 +116,6 @@ def test_old_requests_of_another_environment_are_handled(
     assert cleanup_process.main() == 0
     assert backend.live == []
     assert not (other / "1.json").exists()
-
-
-def test_leftover_requests_are_handled_when_the_scheduler_starts(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    started: list[Path] = []
-    monkeypatch.setattr(cleanup_process, "_spawn", started.append)
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    for job_type in ("SchedulerJob", "TriggererJob"):
-        job_cleanup.on_starting(SimpleNamespace(job_type=job_type))
-    assert started == []
-    write(cleanup_process._folder(), CancelRequest(KEY.digest))
-    monkeypatch.setenv("SYSTEMD_EXEC_PID", "7")
-    for job_type in ("SchedulerJob", "TriggererJob"):
-        job_cleanup.on_starting(SimpleNamespace(job_type=job_type))
-    assert started == [cleanup_process._folder()]
 
 
 def test_the_process_inherits_the_module_search_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

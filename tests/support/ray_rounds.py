@@ -125,7 +125,7 @@ class Rounds:
             result.run_id = run.run_id
             if kind in KILLS:
                 if training:
-                    until(lambda: len(trainers(self.network)) == _REPLICAS, "all replicas run", 300)
+                    until(lambda: self._all_run() or api.run(DAG, run.run_id).done, "all replicas run", 300)
                 time.sleep(self.chance.uniform(0.0, 5.0 if training else 30.0))
                 KILLS[kind](self, result)
             ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check)
@@ -167,6 +167,9 @@ class Rounds:
             if name.endswith("/launcher.log"):
                 text = storage.read(f"{job_dir.uri}/{name}").decode()
                 result.restarts += [line for line in text.splitlines() if "restart" in line]
+
+    def _all_run(self) -> bool:
+        return len(trainers(self.network)) == _REPLICAS
 
     def _left(self) -> list[str]:
         return [line for line in self.network.left() if not line.startswith("/")]

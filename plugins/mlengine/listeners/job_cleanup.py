@@ -23,6 +23,7 @@ from airflow.listeners import hookimpl
 
 from mlengine.core.job import ACCESS_KEY, RUN_UID_KEY, Decision, JobKey
 from mlengine.listeners.cleanup_process import CancelRequest, resume, start
+from mlengine.listeners.starting import is_starting
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ _SUBMIT, _WAIT = "SubmitTrainingJobOperator", "TrainingJobSensor"
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Called when the scheduler starts: handle the requests from before it was stopped."""
-    if getattr(component, "job_type", "") == "SchedulerJob":
+    """Called when one of Airflow's components starts. The scheduler handles the requests from before it was stopped."""
+    if is_starting(component, "scheduler"):
         try:
             resume()
         except Exception:

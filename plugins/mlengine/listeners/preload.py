@@ -7,11 +7,12 @@ their tasks elsewhere, this has no effect. The listener only imports: it creates
 from __future__ import annotations
 
 import logging
-import sys
 from importlib import import_module
 from typing import Any
 
 from airflow.listeners import hookimpl
+
+from mlengine.listeners.starting import is_starting
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ _NEEDED = (
 
 
 @hookimpl
-def on_starting(component: Any) -> None:  # noqa: ARG001 Airflow's signature
+def on_starting(component: Any) -> None:
     """Called when one of Airflow's components starts, and in each task."""
-    if "scheduler" not in sys.argv:
+    if not is_starting(component, "scheduler"):
         return
     for name in _NEEDED:
         try:

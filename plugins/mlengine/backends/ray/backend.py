@@ -140,7 +140,7 @@ class RayBackend:
     def _check_fit(self, stored: Stored, wanted: list[Bundle]) -> None:
         """Refuse a job that does not fit into the cluster.
 
-        If the head node has just been started, nodes may still be joining: then the check is repeated for a while.
+        If the head node is just starting, nodes may still be joining: then the check is repeated for a while.
 
         :raises BackendError: the job does not fit.
         """
@@ -150,10 +150,9 @@ class RayBackend:
             try:
                 return check_fit(it.job_id, it.spec, wanted, client.nodes(), stored.settings.placement)
             except BackendError as error:
-                started = client.head_started()
-                if started is None or time.time() - started > JOIN_SECONDS or time.monotonic() > until:
+                if time.monotonic() > until or not client.nodes_may_join(JOIN_SECONDS):
                     raise
-                log.info("The head node was started %.0f s ago; waiting for nodes: %s", time.time() - started, error)
+                log.info("The head node has just been started; waiting for nodes: %s", error)
             client.sleep(2.0)
 
     def find(self, key: str) -> list[JobHandle]:

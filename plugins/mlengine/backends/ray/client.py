@@ -128,10 +128,18 @@ class RayClient:
         """The total resources of each node that is alive, by name of the resource."""
         return [dict(node["resources_total"]) for node in self._alive()]
 
-    def head_started(self) -> float | None:
-        """The time at which the head node was started, in seconds since 1970; ``None`` if Ray does not report it."""
-        heads = [node.get("start_time_ms") for node in self._alive() if node.get("is_head_node")]
-        return heads[0] / 1000 if heads and heads[0] else None
+    def nodes_may_join(self, seconds: float) -> bool:
+        """Whether the head node has been up for less than ``seconds``, so that other nodes may not have joined yet.
+
+        After a restart, the dashboard answers before the head node itself has joined. If Ray does not report which
+        node is the head, or when it started, the cluster is taken to be complete, unless it has no node at all.
+        """
+        nodes = self._alive()
+        heads = [node for node in nodes if node.get("is_head_node")]
+        if not heads:
+            return not nodes or all("is_head_node" in node for node in nodes)
+        started = heads[0].get("start_time_ms")
+        return bool(started) and time.time() - started / 1000 < seconds
 
     def _alive(self) -> list[Mapping[str, Any]]:
         path = f"/api/v0/nodes?detail=1&limit={_NODES}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -220,6 +221,38 @@ def test_nodes_that_are_alive_are_listed(server: Server, client: RayClient) -> N
     ]
     server.answers["/api/v0/nodes"] = [(200, {"result": True, "data": {"result": {"result": nodes}}})]
     assert client.nodes() == [{"CPU": 4.0}]
-    assert client.head_started() is None
-    nodes.append({"state": "ALIVE", "resources_total": {}, "is_head_node": True, "start_time_ms": 1500})
-    assert client.head_started() == 1.5
+
+
+OTHER = {"is_head_node": False}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([], True),
+        ([{}], False),
+        ([OTHER], True),
+        ([OTHER, {"is_head_node": True, "start_time_ms": 0}], False),
+        ([OTHER, {"is_head_node": True, "age": 1000.0}], False),
+        ([OTHER, {"is_head_node": True, "age": 20.0}], True),
+        ([OTHER, {"is_head_node": True, "age": 20.0, "state": "DEAD"}], True),
+    ],
+    ids=[
+        "the head has not joined",
+        "an unknown head",
+        "only the head is missing",
+        "an unknown start",
+        "an old head",
+        "a new head",
+        "a lost head",
+    ],
+)
+def test_nodes_may_join_while_the_head_node_is_starting(
+    server: Server, client: RayClient, nodes: list[dict[str, Any]], expected: bool
+) -> None:
+    given = [{"state": "ALIVE", "resources_total": {"CPU": 4.0}, **node} for node in nodes]
+    for node in given:
+        if "age" in node:
+            node["start_time_ms"] = int((time.time() - node.pop("age")) * 1000)
+    server.answers["/api/v0/nodes"] = [(200, {"result": True, "data": {"result": {"result": given}}})]
+    assert client.nodes_may_join(180.0) is expected
