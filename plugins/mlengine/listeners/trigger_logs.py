@@ -37,11 +37,11 @@ def on_starting(component: Any) -> None:
 
 def _append() -> None:
     """Make the triggerer append to log files, if it is a version that truncates them."""
-    from airflow.jobs.triggerer_job_runner import TriggerLoggingFactory
+    from airflow.jobs import triggerer_job_runner
 
-    if 'open("wb")' not in inspect.getsource(TriggerLoggingFactory):
-        return
-    TriggerLoggingFactory.__call__ = _open_to_append
+    factory: Any = triggerer_job_runner.TriggerLoggingFactory
+    if 'open("wb")' in inspect.getsource(factory):
+        factory.__call__ = _open_to_append
 
 
 def _open_to_append(factory: Any, processors: Any) -> Any:
@@ -49,7 +49,7 @@ def _open_to_append(factory: Any, processors: Any) -> Any:
     import structlog
     from airflow.sdk.log import init_log_file
 
-    if not hasattr(factory, "bound_logger"):
+    if not hasattr(factory, "bound_logger"):  # Airflow's name; prose: ok
         factory._filehandle = init_log_file(factory.log_path).open("ab")
         lines = structlog.BytesLogger(factory._filehandle)
         factory.bound_logger = structlog.wrap_logger(lines, processors=processors).bind()

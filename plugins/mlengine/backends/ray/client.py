@@ -138,8 +138,8 @@ class RayClient:
         heads = [node for node in nodes if node.get("is_head_node")]
         if not heads:
             return not nodes or all("is_head_node" in node for node in nodes)
-        started = heads[0].get("start_time_ms")
-        return bool(started) and time.time() - started / 1000 < seconds
+        started: float = heads[0].get("start_time_ms") or 0.0
+        return time.time() - started / 1000 < seconds
 
     def _alive(self) -> list[Mapping[str, Any]]:
         path = f"/api/v0/nodes?detail=1&limit={_NODES}"
