@@ -49,8 +49,8 @@ def _open_to_append(factory: Any, processors: Any) -> Any:
     import structlog
     from airflow.sdk.log import init_log_file
 
-    if not hasattr(factory, "bound_logger"):  # Airflow's name; prose: ok
+    if not hasattr(factory, "bound_logger"):
         factory._filehandle = init_log_file(factory.log_path).open("ab")
-        lines = structlog.BytesLogger(factory._filehandle)
-        factory.bound_logger = structlog.wrap_logger(lines, processors=processors).bind()
+        logger = structlog.wrap_logger(structlog.BytesLogger(factory._filehandle), processors=processors).bind()
+        factory.bound_logger = logger  # Airflow's name; prose: ok
     return factory.bound_logger
