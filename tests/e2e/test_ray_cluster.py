@@ -35,3 +35,4 @@ def test_losing_the_head_during_training_uses_one_attempt(rounds: Rounds) -> Non
     result = rounds.play("head", training=True)
     assert result.good, asdict(result)
     assert len(result.attempts) == 2
+    assert result.running == 2, "the task's log must keep the output of the first attempt"

@@ -72,6 +72,7 @@ class Round:
     :param twice: replicas for which two processes ran at the same time.
     :param jobs: the largest number of jobs that had a process at the same time.
     :param attempts: the names of the job's attempts.
+    :param running: how often the log of the wait reports that all replicas run.
     :param left: processes and actors that remained at the end.
     """
 
@@ -85,6 +86,7 @@ class Round:
     twice: list[str] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
+    running: int = 0
     left: list[str] = field(default_factory=list)
 
     @property
@@ -161,6 +163,8 @@ class Rounds:
         with contextlib.suppress(Exception):
             champion = Champion.from_bytes(storage.read(layout.champion(self.stack.bucket, "mnist")))
             result.champion = champion.job_dir == job_dir.uri
+        lines = api.log(DAG, run.run_id, "retrain.wait")
+        result.running = sum(f"RUNNING: {_REPLICAS} of {_REPLICAS} replicas running" in line for line in lines)
         names = [stat.uri.removeprefix(f"{job_dir.uri}/") for stat in storage.ls(f"{job_dir.uri}/")]
         result.attempts = sorted({name.split("/")[1] for name in names if name.startswith("ray/")})
         for name in names:

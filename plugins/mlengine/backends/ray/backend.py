@@ -119,7 +119,8 @@ class RayBackend:
         if self._storage.exists(state_uri(own)):
             log.info("%s has run on this cluster, which does not know it any more", stored.name)
             return stored.handle
-        if not stored.settings.autoscaling:
+        # A later attempt fit before a node was lost. It waits in Ray's queue for the nodes to return.
+        if submission.attempt == 1 and not stored.settings.autoscaling:
             self._check_fit(stored, wanted)
         package = shipping.package()
         client.upload(package.name, package.data)

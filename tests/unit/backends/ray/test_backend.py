@@ -28,6 +28,7 @@ from mlengine.storage.client import ObjectStat, Storage
 
 SPEC = TrainingSpec("trainer.task", ("gs://bucket/t-1.tar.gz",), ("--secret", "hush"), (Pool(Role.CHIEF, 1),))
 JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"team": "vision"})
+FIRST = replace(JOB, attempt=1)
 
 
 class Bucket:
@@ -142,16 +143,21 @@ def test_a_submission_is_stored_before_the_job_that_reads_it(client: Client, buc
 def test_a_job_that_does_not_fit_is_refused_immediately(client: Client, bucket: Bucket) -> None:
     client.joined = [0, 1]
     with pytest.raises(BackendError, match="no node of the Ray cluster"):
-        backend(client, bucket).submit(JOB)
+        backend(client, bucket).submit(FIRST)
 
 
 def test_submit_waits_for_the_nodes_of_a_new_head(client: Client, bucket: Bucket) -> None:
     client.may_join, client.joined = True, [0, 0, 1]
-    assert backend(client, bucket).submit(JOB).name in client.jobs
+    assert backend(client, bucket).submit(FIRST).name in client.jobs
     client.jobs.clear()
     client.joined = [0]
     with pytest.raises(BackendError, match="no node of the Ray cluster"):
-        backend(client, bucket, join_seconds=0.01).submit(JOB)
+        backend(client, bucket, join_seconds=0.01).submit(FIRST)
+
+
+def test_a_later_attempt_waits_in_the_queue_for_lost_nodes(client: Client, bucket: Bucket) -> None:
+    client.joined = [0]
+    assert backend(client, bucket).submit(JOB).name in client.jobs
 
 
 def test_a_claim_changed_before_its_submission_gets_its_own_record(bucket: Bucket, client: Client) -> None:
