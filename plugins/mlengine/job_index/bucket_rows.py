@@ -1,9 +1,10 @@
-"""The rows of all jobs of a bucket, from the job index and from the job directories that it does not cover.
+"""The rows of all jobs of a bucket, from the job index and from the job directories that the index does not cover.
 
 A refresh lists one folder per model, loads the objects of the index that have changed, and reads the directories of
-jobs that have no row or are not final. From time to time, it compares the generations in the rows with those of the
-objects, and reads the jobs that have changed: a process died before it wrote the index, or did not know it. Rows that
-were read are written to the index, so that the next server need not read them.
+jobs that have no final row. A check, at longer intervals, compares the generations in the rows with those of the
+objects, and reads the jobs whose objects have changed. Such rows are out of date because a process died before it
+wrote to the index, or ran a version without the index. New rows are written to the index, so that the next server
+need not read those jobs.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL = 600.0  # seconds between two comparisons of the generations
 WRITE_INTERVAL = 60.0  # seconds between two writes to the index, unless many jobs were read
 MANY = 20
-BATCH = 100  # jobs that are read together
-_SKEW = 60.0  # seconds by which clocks may differ
-_FORGET_AFTER = 3600.0  # seconds after a row was read; then it is deleted from the index if its directory is gone
-_USERS_PAUSE = 60.0  # seconds after a failed query for users
-_UNCLAIMED_PAUSE = 600.0  # seconds, at most, between two reads of a directory that no job has claimed
+BATCH = 100  # maximum number of jobs that are read together
+_SKEW = 60.0  # maximum clock difference in seconds
+_FORGET_AFTER = 3600.0  # minimum age, in seconds, of a row that is deleted from the index because its directory is gone
+_USERS_PAUSE = 60.0  # seconds between a failed query for users and the next query
+_UNCLAIMED_PAUSE = 600.0  # maximum number of seconds between two reads of a directory without a claim
 
 Backends = Callable[[str], TrainingBackend | None]
 People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
@@ -46,8 +47,8 @@ People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
 class BucketRows:
     """The rows of one bucket, by model and job id.
 
-    :param backends: returns the backend of a name, or ``None`` if it is not configured.
-    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``; ``None`` if it failed.
+    :param backends: returns the backend with the given name, or ``None`` if it is not configured.
+    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``, or ``None`` if the query failed.
     """
 
     def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
@@ -59,15 +60,15 @@ class BucketRows:
         self._shards: list[Shard] | None = None
         self._dirs: set[Key] = set()
         self._listed = 0.0
-        self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
-        # Generations of deleted objects. Generations grow, so no valid row was read from these or older ones.
+        self._unclaimed: dict[Key, tuple[float, float]] = {}  # time of the first read, and of the next
+        # Generations of deleted objects. Generations only increase, so no valid row has one of these or a lower one.
         self._deleted_claims: dict[Key, int] = {}
         self._deleted_reports: dict[Key, int] = {}
-        # Generations in rows of the index that the objects of the job do not have: such a row was not read from them.
+        # Generations that a row of the index has, but the job's objects do not: the row was not read from the objects.
         self._forged: dict[Key, tuple[int, int]] = {}
-        self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
+        self._asked: set[tuple[str, str]] = set()  # runs whose users were queried
         self._checked = self._written = self._people_failed = float("-inf")
-        self._read_since = 0  # jobs that were read since the last write to the index
+        self._read_since = 0  # number of jobs that were read since the last write to the index
 
     def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
         """List the bucket, and read the jobs that may have changed.
@@ -110,9 +111,10 @@ class BucketRows:
         self._checked = time.monotonic()
 
     def save(self, pool: Executor) -> None:
-        """Write new final rows to the index, and delete those of deleted jobs.
+        """Write new final rows to the index, and delete the rows of deleted jobs.
 
-        Every :data:`WRITE_INTERVAL` seconds, or at once if many jobs were read: the process may end soon.
+        The index is written every :data:`WRITE_INTERVAL` seconds. If :data:`MANY` jobs were read, it is written
+        immediately, because the process may end soon.
         """
         if time.monotonic() - self._written >= WRITE_INTERVAL or self._read_since >= MANY:
             self._save(pool)
@@ -128,7 +130,7 @@ class BucketRows:
         self._written, self._read_since = time.monotonic(), 0
 
     def read(self, job_dir: JobDir) -> CurrentJob | None:
-        """Read one job now, and update its row. ``None`` if there is no such job."""
+        """Read one job now, and update its row. Return ``None`` if there is no such job."""
         claim = read_claim(self._storage, job_dir)
         if claim is None:
             return None
@@ -142,7 +144,7 @@ class BucketRows:
         return CurrentJob(claim, row, statuses.get(job_dir.uri))
 
     def add_users(self, keys: Iterable[Key]) -> None:
-        """Look up who triggered the runs of these rows; a run is not asked for twice."""
+        """Look up who triggered the runs of these rows. Each run is queried at most once."""
         missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
         runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
         users = self._triggered_by(runs)
@@ -154,7 +156,10 @@ class BucketRows:
                 self.rows[row.model, row.job_id] = row._replace(by=user)
 
     def _load_changed(self, pool: Executor) -> Callable[[], None]:
-        """Start to load the objects of the index that have changed. The result waits for them and merges the rows."""
+        """Start to load the objects of the index that have changed.
+
+        :returns: a function that waits for the objects and merges their rows.
+        """
         known = self._shards or [Shard() for _ in range(shards.SHARDS)]
         stats = {stat.uri: stat.generation for stat in self._storage.ls(layout.job_index(self._bucket))}
         generations = [stats.get(layout.job_index_shard(self._bucket, number), 0) for number in range(shards.SHARDS)]
@@ -185,7 +190,7 @@ class BucketRows:
                 self.rows[key] = shards.merged(self.rows.get(key), row)
 
     def _is_outdated(self, row: Row) -> bool:
-        """Whether the row was read from an object that has been deleted since, or never existed."""
+        """Whether the row was read from an object that has since been deleted, or that never existed."""
         key = (row.model, row.job_id)
         if row.generations == self._forged.get(key):
             return True
@@ -194,7 +199,7 @@ class BucketRows:
         return 0 < row.report_generation <= self._deleted_reports.get(key, 0)
 
     def _due(self) -> list[Key]:
-        """The directories to read: new jobs, and jobs that are not final."""
+        """The directories to read: those of jobs without a final row."""
         now = time.time()
         self._unclaimed = {key: when for key, when in self._unclaimed.items() if key in self._dirs}
         return sorted(
@@ -237,7 +242,7 @@ class BucketRows:
             elif known is not None and known.report_generation:
                 self._deleted_reports[key] = known.report_generation
             self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
-            # A running job is read with every refresh, and is not written.
+            # Only final rows are written to the index. A running job is read again at every refresh.
             self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
 
     def _describe(self, claims: Sequence[Claimed]) -> dict[str, JobStatus]:
@@ -270,7 +275,10 @@ class BucketRows:
         return [row._replace(by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
 
     def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
-        """``None`` if the query failed, or failed a short time ago."""
+        """Query the users who triggered these runs.
+
+        :returns: the users; ``None`` if the query fails, or has failed within the last :data:`_USERS_PAUSE` seconds.
+        """
         if self._people is None or not runs:
             return {}
         if time.monotonic() - self._people_failed < _USERS_PAUSE:
@@ -281,7 +289,7 @@ class BucketRows:
         return users
 
     def _generations(self) -> dict[Key, tuple[ObjectStat | None, ObjectStat | None]]:
-        """The claim and the report of each job."""
+        """The claim and the report of each job, as listed in the bucket."""
         found: dict[Key, tuple[ObjectStat | None, ObjectStat | None]] = {}
         for stat in self._storage.ls(f"{self._bucket}/", "*/*/{job,report}.json"):
             model, _, rest = stat.uri[len(self._bucket) + 1 :].partition("/")
@@ -294,7 +302,7 @@ class BucketRows:
         return found
 
     def _unsaved(self, known: Sequence[Shard]) -> dict[int, dict[Key, Row | None]]:
-        """The changes to the index, by the number of the object."""
+        """The changes to write to the index, by the number of the object. ``None`` deletes a row."""
         now = time.time()
         changes: dict[int, dict[Key, Row | None]] = defaultdict(dict)
         for key, row in list(self.rows.items()):
@@ -313,7 +321,7 @@ class BucketRows:
     def _save_shard(self, number: int, rows: Mapping[Key, Row | None], known: Mapping[Key, Row]) -> Shard | None:
         def wanted(key: Key, row: Row | None, present: Row | None) -> Row | None:
             if row is None:
-                return None if present == known.get(key) else present  # written again since it was loaded
+                return None if present == known.get(key) else present  # keep a row that was rewritten
             return shards.merged(None if present is None or self._is_outdated(present) else present, row)
 
         def change(present: Mapping[Key, Row]) -> Mapping[Key, Row | None]:
@@ -328,21 +336,24 @@ class BucketRows:
 
 
 def _is_stale(row: Row, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
-    """Whether the row was read from other objects than those that were listed.
+    """Whether the row was read from objects other than the listed ones.
 
-    :param listed: when the listing began.
+    :param listed: the time at which the listing began, in seconds since the epoch.
     """
     if claim is None or (report is None and row.report_generation):
-        return row.seen < listed - _SKEW  # deleted
+        return row.seen < listed - _SKEW  # an object was deleted
     return row.generations != (claim.generation, report.generation if report else 0)
 
 
 def _age(key: Key) -> tuple[str, str]:
-    """A key to sort jobs of all models by age, roughly: an id is the model's name, a date or version, and a digest."""
+    """A sort key that orders the jobs of all models roughly by age.
+
+    A job id consists of the model's name, a date or version, and a digest.
+    """
     model, job_id = key
     return job_id.removeprefix(re.sub(r"[^0-9A-Za-z]+", "_", model)), model
 
 
 def _content(row: Row) -> tuple[object, ...]:
-    """What makes it worth writing a row again."""
+    """The fields of a row. The row is written again only if one of them has changed."""
     return row.claim_generation, row.report_generation, row.state, row.by

@@ -1,6 +1,6 @@
 """Reads the row of a job from its directory and its backend.
 
-That is the job's claim (``job.json``), and what the trainer, the wait and the validation wrote to the directory.
+The directory contains the job's claim (``job.json``), and the files of the trainer, the wait and the validation.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mlengine.validation.report import Report
 
 log = logging.getLogger(__name__)
 
-# Seconds after which a row is final, and no longer read with each refresh.
-_FINAL_AFTER_END = 3600.0  # after a job that did not succeed has ended
+# Seconds after which a row is final. Jobs with final rows are not read at each refresh.
+_FINAL_AFTER_END = 3600.0  # after the end of a job that did not succeed
 _FINAL_AFTER_VALIDATION = 600.0
-_FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
+_FINAL_WITHOUT_VALIDATION = 86400.0  # after the end of a job that succeeded but was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 
-# What code raises that reads a wrong value in a record.
+# The exceptions that code can raise when a record contains an invalid value.
 INVALID = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-# Failed calls of one listing, after which the other jobs are not described: it is not the fault of single records.
+# After this many failed calls, the remaining jobs are not described: the cause is not a few invalid records.
 _MAX_FAILURES = 16
 
 
@@ -51,7 +51,7 @@ class Claimed:
 
     @property
     def model(self) -> str:
-        """By the name of its folder, which is reliable; any job can write any name into its claim."""
+        """The model's name, from the path of the job directory. A job can write another name into its claim."""
         return self.job_dir.uri.rsplit("/", 2)[1]
 
 
@@ -59,7 +59,7 @@ class Claimed:
 class CurrentJob:
     """A job that was read just now.
 
-    :param status: ``None`` if it is not submitted yet, or its backend does not know it.
+    :param status: ``None`` if the job is not submitted yet, or if its backend does not know it.
     """
 
     claim: Claimed
@@ -89,7 +89,9 @@ def describe(backend: TrainingBackend, claims: Sequence[Claimed]) -> dict[str, J
 
 
 class _Description:
-    """Describes jobs in one call. If it fails, describes each half of them, so that one bad record hides one job."""
+    """Describes jobs in one call. If the call fails, each half is described separately, so that an invalid record
+    hides only its own job.
+    """
 
     def __init__(self, backend: TrainingBackend) -> None:
         self._backend = backend
@@ -118,9 +120,9 @@ def make_row(
     *,
     validated: bool = True,
 ) -> Row:
-    """The row of a claimed job.
+    """The row of a job that has a claim.
 
-    :param status: from the backend; without it, the row has the state that the last wait reported.
+    :param status: the status from the backend; without it, the row has the state that the last wait recorded.
     :param validated: whether to look for a report.
     """
     record, job_dir = claim.record, claim.job_dir
@@ -156,7 +158,7 @@ def make_row(
 def with_report(row: Row, report: Report, generation: int) -> Row:
     """The row with the result of a validation.
 
-    :param generation: of ``report.json``.
+    :param generation: the generation of ``report.json``.
     """
     return row._replace(
         verdict=report.verdict.decision.value,
@@ -170,9 +172,9 @@ def with_report(row: Row, report: Report, generation: int) -> Row:
 
 
 def damaged(claim: Claimed, error: str) -> Row:
-    """The row of a job whose files are invalid, so that it does not hide the other jobs.
+    """The row of a job whose files are invalid. One damaged job must not hide the other jobs.
 
-    It has the job's DAG, which decides who may see the job.
+    The row contains the job's DAG, which determines who may see the job.
     """
     detail = f"job.json, or another file of the job, is invalid: {error}"
     return Row(
@@ -211,7 +213,7 @@ def _with_progress(storage: Storage, row: Row, job_dir: JobDir) -> Row:
 
 
 def _not_found(status: JobStatus) -> bool:
-    """Whether the backend knows nothing of the job, such as the ``local`` backend of another machine."""
+    """Whether the backend does not know the job, for example because the job ran on another machine's local backend."""
     lost = status.failure is not None and status.failure.cause is FailureCause.LOST
     return lost and status.created is None and status.started is None
 
@@ -243,7 +245,7 @@ def _cost(backend: TrainingBackend | None, record: JobRecord, job_dir: JobDir, r
 
 
 def _final_at(row: Row, last_event: float) -> float | None:
-    """When the row becomes final, unless the job has succeeded and was validated."""
+    """The time at which the row becomes final. This does not apply to jobs that succeeded and were validated."""
     quiet_since = row.ended or last_event
     if row.state == JobState.UNKNOWN:
         return quiet_since + _FINAL_IF_UNKNOWN

@@ -1,7 +1,7 @@
 """Writes a job's row to the job index when the job ends and when it is validated.
 
-The index is a cache, so errors are logged only, and a task waits for it a few seconds at most. A row that is missing is
-read from the job directory by the next server that lists the jobs.
+The index is a cache. Therefore, errors are only logged, and a task waits at most a few seconds for a write. The next
+server that lists the jobs reads missing rows from the job directories.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from mlengine.validation.report import Report
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds that a caller waits for a write
+PATIENCE = 5.0  # maximum number of seconds that a caller waits for a write
 
 
 def record_end(storage: Storage, bucket: str, backend: TrainingBackend, status: JobStatus) -> None:
-    """Write the row of a job that has ended. Four requests.
+    """Write the row of a job that has ended. This takes four requests.
 
-    :param bucket: the bucket whose jobs are listed. A job directory elsewhere has no row.
+    :param bucket: the bucket that has the index. A job whose directory is in another bucket gets no row.
     """
     job_dir = JobDir(status.handle.job_dir)
 
     def work() -> None:
         claim = read_claim(storage, job_dir)
         if claim is None or claim.handle != status.handle:
-            return  # there is another attempt already
+            return  # a later attempt has already been submitted
         row = make_row(storage, claim, status, backend, validated=False)
         check(row)
         key = (row.model, row.job_id)
@@ -47,7 +47,7 @@ def record_end(storage: Storage, bucket: str, backend: TrainingBackend, status: 
 
 
 def record_report(storage: Storage, bucket: str, report: Report) -> None:
-    """Add the result of a validation to the row of its job, if there is one. Three requests."""
+    """Add the result of a validation to the job's row, if the job has one. This takes three requests."""
     job_dir = JobDir(report.job_dir)
     key = (job_dir.model_name, job_dir.job_id)
 
@@ -73,14 +73,14 @@ def _attempt(work: Callable[[], object], bucket: str, job_dir: JobDir) -> None:
         except Exception:
             log.warning("job %s: its row in the job index could not be written", job_dir.job_id, exc_info=True)
 
-    # In a thread of its own: the client repeats requests for two minutes, which is too long for a cache.
+    # The write runs in a thread of its own, because the client retries requests for two minutes.
     thread = threading.Thread(target=run, name="mlengine-job-index", daemon=True)
     thread.start()
     thread.join(PATIENCE)
 
 
 def _is_listed(bucket: str, job_dir: JobDir) -> bool:
-    """Whether lists of the bucket's jobs show the job."""
+    """Whether the list of the bucket's jobs includes the job."""
     try:
         return JobDir.of(bucket, layout.check_model_name(job_dir.model_name), job_dir.job_id) == job_dir
     except StorageError:

@@ -1,4 +1,4 @@
-"""A row of the list of jobs: everything that the page shows of a job without opening it."""
+"""A row of the list of jobs: all data that the list shows about a job."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ _TEXT = frozenset(
 )
 _STATES = frozenset(state.value for state in JobState)
 _TIME = frozenset({"seen", "claimed", "started", "ended", "final_at"})
-_TIMES = (-62_135_596_800, 253_402_300_799)  # the years 1 to 9999
+_TIMES = (-62_135_596_800, 253_402_300_799)  # seconds since the epoch, from year 1 to year 9999
 _LARGEST = 1e300
 
 
 class Row(NamedTuple):
     """One job in the list. Times are in seconds since the epoch.
 
-    A tuple, because a server creates ten thousand of them before its first answer.
+    The class is a tuple, because tuples are fast to create: a server creates ten thousand of them before its first
+    response.
 
-    :param seen: when the row was read.
-    :param final_at: when the job is no longer expected to change; ``None`` if it is.
-    :param claim_generation: the generation of ``job.json`` that the row was read from.
-    :param report_generation: likewise of ``report.json``; 0 if there was none.
-    :param by: the user who triggered its run, or the run's type; empty if it is unknown.
-    :param of: the last step; ``step`` is the current one.
-    :param eta: seconds until the last step.
-    :param rate: examples per second.
-    :param cost_usd: cost of its machines so far, by list prices; ``None`` if the backend has no prices.
+    :param seen: the time at which the row was read.
+    :param final_at: the time from which the job is not expected to change; ``None`` if changes are expected.
+    :param claim_generation: the generation of ``job.json`` from which the row was read.
+    :param report_generation: the generation of ``report.json`` from which the row was read; 0 if there was no report.
+    :param by: the user who triggered the job's run, or the run's type; empty if unknown.
+    :param of: the total number of training steps; ``step`` is the current step.
+    :param eta: estimated number of seconds until the last step.
+    :param rate: training speed in examples per second.
+    :param cost_usd: cost of the job's machines so far, by list prices; ``None`` if the backend has no prices.
     """
 
     model: str
@@ -64,27 +65,29 @@ class Row(NamedTuple):
         return self._asdict()
 
     def final(self, now: float) -> bool:
-        """Whether the job is not expected to change any more."""
+        """Whether the job is no longer expected to change."""
         return self.final_at is not None and self.final_at <= now
 
     @property
     def generations(self) -> tuple[int, int]:
-        """Of ``job.json`` and ``report.json``."""
+        """The generations of ``job.json`` and ``report.json``."""
         return self.claim_generation, self.report_generation
 
     @property
     def version(self) -> tuple[int, int, float]:
-        """Of two rows of a job, the one with the larger version was read from newer objects."""
+        """A key for comparison: of two rows of a job, the one with the larger key was read from newer objects."""
         return *self.generations, self.seen
 
 
 def to_columns(rows: Collection[Row]) -> dict[str, list[Any]]:
-    """The rows by field: a third of the size of a list of objects, and faster to read."""
+    """Convert rows to columns, one list per field. As JSON, this takes a third of the size of a list of objects."""
     return dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]]) -> list[Row]:
-    """The rows that :func:`to_columns` returned. Unknown fields are ignored, and missing ones have their default.
+    """Convert the columns that :func:`to_columns` returned back to rows.
+
+    Unknown fields are ignored. Missing fields get their default.
 
     :raises ValueError: a value has the wrong type, a required field is missing, or the columns differ in length.
     """
@@ -106,16 +109,19 @@ def from_columns(columns: Mapping[str, Sequence[Any]]) -> list[Row]:
 
 
 def check(row: Row) -> None:
-    """Check that readers accept the row. The files of a job may contain anything.
+    """Check that readers accept the row. The files of a job may contain any values.
 
-    :raises ValueError: a value has the wrong type, or is a number that JSON or a calendar does not have.
+    :raises ValueError: a value has the wrong type, is a number that JSON does not support, or is a time out of range.
     """
     for name, value in zip(Row._fields, row, strict=True):
         _check(name, [value])
 
 
 def _check(name: str, values: Sequence[Any]) -> None:
-    """:raises ValueError: a value is invalid. Others may write to the bucket, too."""
+    """Check the values of one field. Others can also write to the bucket.
+
+    :raises ValueError: a value is invalid.
+    """
     kinds = set(map(type, values))
     allowed = {str} if name in _TEXT else {int} if _is_count(name) else {int, float, type(None)}
     if not kinds <= allowed or (name == "state" and not set(values) <= _STATES):
@@ -123,7 +129,7 @@ def _check(name: str, values: Sequence[Any]) -> None:
     if str in allowed:
         return
     lowest, highest = _TIMES if name in _TIME else (-_LARGEST, _LARGEST)
-    # Also false for NaN.
+    # The comparison is also false for NaN.
     if not all(value is None or lowest <= value <= highest for value in values):
         raise ValueError(f"invalid {name}")
 

@@ -1,8 +1,9 @@
-"""The objects of the job index: rows by the hash of model and job id, each object compressed JSON with columns.
+"""The objects (shards) of the job index. The hash of model and job id determines the object that has a job's row. Each
+object is compressed JSON with columns.
 
-Every change is a read and a conditional write of one object. So writers never lose each other's rows, and a writer that
-dies leaves the object as it was. The number of objects is constant: many jobs that end together rarely write the same
-object, and a server reads all of them at once.
+Each change reads one object and writes it conditionally. Therefore, writers never lose each other's rows, and a writer
+that dies leaves the object unchanged. The number of objects is fixed. There are enough of them that jobs that end at
+the same time rarely write to the same object, and few enough that a server reads all of them at once.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SHARDS = 16
-ATTEMPTS = 6  # of a write, if other processes write the same object
-_FIRST_PAUSE = 0.05  # seconds, at random up to this; doubled for each attempt
-_CLOCK_SKEW = 3600.0  # seconds; a row that was read later than this is not valid
-_MAX_BYTES = 64 << 20  # of an uncompressed object; a larger one is invalid
+ATTEMPTS = 6  # maximum number of attempts of a write, if other processes write the same object
+_FIRST_PAUSE = 0.05  # maximum of the random pause after the first attempt, in seconds; doubled for each attempt
+_CLOCK_SKEW = 3600.0  # seconds; a row with a time further in the future is invalid
+_MAX_BYTES = 64 << 20  # maximum size of an uncompressed object; a larger one is invalid
 
 Key = tuple[str, str]  # model and job id
 Change = Callable[[Mapping[Key, Row]], Mapping[Key, Row | None]]
@@ -36,10 +37,10 @@ Change = Callable[[Mapping[Key, Row]], Mapping[Key, Row | None]]
 
 @dataclass
 class Shard:
-    """One object of the index as it was read.
+    """One object of the index, as it was read.
 
-    :param generation: 0 if the object does not exist.
-    :param newer: a newer version of mlengine wrote it. It is not read, and not replaced.
+    :param generation: the object's generation; 0 if the object does not exist.
+    :param newer: whether a newer version of mlengine wrote the object. Such an object is neither read nor replaced.
     """
 
     generation: int = 0
@@ -48,14 +49,14 @@ class Shard:
 
 
 def number_of(model: str, job_id: str) -> int:
-    """The number of the object that has the job's row."""
+    """The number of the object that contains the job's row."""
     return zlib.crc32(f"{model}/{job_id}".encode()) % SHARDS
 
 
 def load(storage: Storage, bucket: str, number: int) -> Shard:
-    """Read one object. A missing or invalid one has no rows.
+    """Read one object. A missing or invalid object has no rows.
 
-    Rows that no writer can have written there are ignored: others may write to the bucket, too.
+    Rows that mlengine cannot have written to this object are ignored, because others can also write to the bucket.
     """
     uri = layout.job_index_shard(bucket, number)
     try:
@@ -73,12 +74,14 @@ def load(storage: Storage, bucket: str, number: int) -> Shard:
 
 
 def update(storage: Storage, bucket: str, number: int, change: Change) -> Shard | None:
-    """Change rows of one object: read, then write if no other process has written it since; else again.
+    """Change rows of one object.
 
-    :param change: gets the present rows, and returns those that change; ``None`` deletes a row. If it returns none,
-        nothing is written.
+    The object is read, and written if no other process has written it in the meantime. Otherwise, both are repeated.
+
+    :param change: receives the current rows and returns the rows to change, where ``None`` deletes a row. If it returns
+        no rows, nothing is written.
     :returns: the new content; ``None`` if a newer version of mlengine wrote the object.
-    :raises StorageConflictError: other processes were faster, :data:`ATTEMPTS` times.
+    :raises StorageConflictError: other processes wrote the object first in all :data:`ATTEMPTS` attempts.
     """
     uri = layout.job_index_shard(bucket, number)
     pause = _FIRST_PAUSE
@@ -110,7 +113,7 @@ def update(storage: Storage, bucket: str, number: int, change: Change) -> Shard 
 
 
 def merged(old: Row | None, new: Row) -> Row:
-    """The newer of two rows of a job, with the user if only one of them has it."""
+    """The newer of two rows of a job. If it does not have the user, the user is copied from the older row."""
     if old is None:
         return new
     newest, other = (old, new) if old.version > new.version else (new, old)
@@ -119,13 +122,16 @@ def merged(old: Row | None, new: Row) -> Row:
 
 
 def encode(rows: Mapping[Key, Row]) -> bytes:
-    """The content of an object."""
+    """Encode rows as the content of an object."""
     content = {"format": FORMAT, "columns": to_columns(rows.values())}
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 5, mtime=0)
 
 
 def _decode(data: bytes, generation: int) -> Shard:
-    """:raises ValueError: the content is invalid."""
+    """Decode the content of an object.
+
+    :raises ValueError: the content is invalid.
+    """
     unpacker = zlib.decompressobj(wbits=31)
     text = unpacker.decompress(data, _MAX_BYTES)
     if not unpacker.eof:
