@@ -1,4 +1,4 @@
-"""The result of a publication, and the arguments of a forced one."""
+"""The result of a publication, and the arguments of a forced publication."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from mlengine.core.errors import PublishError
 
 
 class PublishDecision(StrEnum):
-    """The result of a publication. The value is the same in the log, XCom and the manual."""
+    """The kind of result of a publication. The log, the XCom and the documentation use the same values."""
 
     PUBLISHED = "published"
     ALREADY_CHAMPION = "already_champion"
-    SUPERSEDED = "superseded"  # it was champion before; running the task again does not make it champion again
+    SUPERSEDED = "superseded"  # the model is a former champion; running its task again does not restore it
     REJECTED = "rejected"
     OLDER_DATASET = "older_dataset"
     OLDER_RUN = "older_run"  # dataset versions cannot be compared, and the champion belongs to a later run
-    NOT_COMPARED = "not_compared"  # a required comparison with the champion was not made, and is not possible now
-    WORSE = "worse"  # the champion changed after the validation, and the model is worse than the new one
+    NOT_COMPARED = "not_compared"  # a required comparison with the champion is missing, and is not possible now
+    WORSE = "worse"  # the champion changed after the validation, and the model is worse than the new champion
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The result of a publication.
 
-    :param reason: why, as a message.
+    :param reason: a message that gives the reason for the decision.
     :param champion: the current champion; ``None`` if there is none.
     :param swapped: whether this call, or an earlier try of the same task, made the job the current champion. An earlier
-        try may have crashed before it reported that.
+        try may have crashed before it reported the publication.
     """
 
     decision: PublishDecision
@@ -45,10 +45,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Force:
-    """Publish although a rule prevents it. Does not apply to a damaged model.
+    """Force a publication that a rule prevents. A damaged model is not published even with force.
 
-    :param by: who forces the publication.
-    :param why: the reason. Both are stored in the history.
+    Both fields are stored in the champion's history.
+
+    :param by: the person who forces the publication.
+    :param why: the reason.
     """
 
     by: str

@@ -1,6 +1,7 @@
-"""Publish a validated model, publish one with force, or roll back. Each replaces the champion's pointer once.
+"""Publish a validated model, publish a model with force, or roll back. Each of these replaces the pointer once.
 
-A model that was not compared with the current champion is published only with force (:mod:`mlengine.promotion.rules`).
+The rules for publication are in :mod:`mlengine.promotion.rules`. A model that had to be compared with the current
+champion, but was not, is published only with force.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ def publish(
 ) -> Outcome:
     """Make the validated model the champion, unless a rule prevents it.
 
-    Idempotent. Publishing the champion again gives ``already_champion``; publishing a former champion gives
-    ``superseded``, so running a task again does not undo a rollback.
+    This call is idempotent. Publishing the current champion again gives ``already_champion``. Publishing a former
+    champion gives ``superseded``, so running a task again does not undo a rollback.
 
     :param by: the person or DAG run that publishes.
-    :param why: the reason for the history; by default the reasons of the verdict.
-    :param force: publish although the model was rejected, is older, was not compared, or is superseded.
+    :param why: the reason to store in the history; by default the reasons of the verdict.
+    :param force: publish even if the model was rejected, is older than the champion, was not compared with it, or is
+        superseded.
     :param publisher: the publishing task, as the fields of :class:`~mlengine.core.job.JobKey`. It is stored in the
         history, so that a retry recognises its own entry.
-    :raises PublishError: the model's files changed after validation, or too many concurrent publications.
+    :raises PublishError: the model's files changed after validation, or concurrent publications changed the champion
+        first in each attempt.
     """
     check_validated_files(storage, report)
     for _ in range(_MAX_CONFLICTS):
@@ -79,11 +82,12 @@ def rollback(
 ) -> Champion:
     """Make the previous champion, or the one with serial ``to``, the champion again.
 
-    A second rollback goes back one further. A rollback adds an entry to the history and removes none.
+    A second rollback restores the champion before that one. A rollback adds an entry to the history and removes none.
 
-    :param replaces: the serial of the champion that is to be replaced; without it, whichever it is.
-    :raises PublishError: there is no previous champion, its files are missing or changed, no reason was given, or
-        another champion was published meanwhile.
+    :param to: the serial of the champion to restore; by default that of the previous champion.
+    :param replaces: the expected serial of the current champion; by default, any champion is replaced.
+    :raises PublishError: there is no such champion, its files are missing or changed, no reason was given, or another
+        champion was published in the meantime.
     """
     force = Force(by, why)
     for _ in range(_MAX_CONFLICTS):
@@ -118,14 +122,14 @@ def rollback(
 
 
 def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
-    """The task without its generation, which changes when the task is cleared."""
+    """The fields that identify the task. The generation is not one of them: it changes when the task is cleared."""
     return {name: value for name, value in publisher.items() if name != "generation"}
 
 
 def _in_history(storage: Storage, bucket: str, champion: Champion, serial: int) -> Champion:
-    """The entry with that serial.
+    """The entry with the given serial.
 
-    :raises PublishError: there is none, or it never took effect, because another model was published first.
+    :raises PublishError: there is no such entry, or it never took effect because another model was published first.
     """
     entries = takewhile(lambda one: one.serial >= serial, chain(storage, bucket, champion))
     found = next((one for one in entries if one.serial == serial), None)

@@ -23,7 +23,7 @@ _SKEW_SECONDS = 3600.0  # maximum clock difference between the machines that cla
 
 
 def refusal(storage: Storage, bucket: str, report: Report, champion: Champion | None) -> Outcome | None:
-    """Why the model is not published without force; ``None`` if it may be published."""
+    """The refusal to publish the model without force, with the reason; ``None`` if the model may be published."""
     refused = _refused_by_verdict(report, champion)
     if refused is not None or champion is None:
         return refused
@@ -49,21 +49,24 @@ def _refused_by_verdict(report: Report, champion: Champion | None) -> Outcome | 
 
 
 def _was_champion(storage: Storage, bucket: str, report: Report, champion: Champion) -> bool:
-    """Whether the model is in the history. Stops at entries older than the job's claim, to save reads."""
+    """Whether the model is in the history. Entries older than the job's claim are not read."""
     claimed = _claimed(report)
     entries = chain(storage, bucket, champion)
     return any(_same_model(entry, report) for entry in takewhile(lambda entry: _seconds(entry.at) >= claimed, entries))
 
 
 def _claimed(report: Report) -> float:
-    """The earliest possible time of the job's claim; 0 if mlengine did not submit the job."""
+    """The earliest possible time of the job's claim, in seconds since the epoch.
+
+    :returns: the time; 0 if mlengine did not submit the job.
+    """
     times = [event.get("time") for event in report.lineage.get("events") or () if isinstance(event, dict)]
     known = [float(time) for time in times if isinstance(time, (int, float))]
     return min(known) - _SKEW_SECONDS if known else 0.0
 
 
 def _seconds(at: str) -> float:
-    """A time in seconds; infinity if it is invalid, so that the entry is not skipped."""
+    """A time in seconds since the epoch; infinity if it is invalid, so that the entry is not skipped."""
     try:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
@@ -71,14 +74,14 @@ def _seconds(at: str) -> float:
 
 
 def _same_model(entry: Champion, report: Report) -> bool:
-    """A job that exported again to its directory has a different model."""
+    """Whether the entry has the reported model. A job that exported again to the same directory has another model."""
     return entry.job_dir == report.job_dir and entry.fingerprint == report.fingerprint
 
 
 def _older(report: Report, champion: Champion) -> Outcome | None:
     """Refuse a model that is older than the champion, such as one from a backfill.
 
-    Versions of the same dataset are compared first. If there are none, or the datasets differ, the runs are compared.
+    If both models were trained on versions of the same dataset, the versions are compared; otherwise, the runs are.
     """
     mine, theirs = str(report.dataset.get("version") or ""), champion.version
     if mine and theirs and report.dataset.get("name") == champion.dataset.get("name"):
@@ -97,10 +100,13 @@ def _older(report: Report, champion: Champion) -> Outcome | None:
 
 
 def _compared_again(storage: Storage, report: Report, champion: Champion) -> Outcome | None:
-    """Compare with a champion that was published after the validation, by the stored predictions of both models."""
+    """Compare the model with a champion that was published after the validation, by their stored predictions.
+
+    :returns: the refusal; ``None`` if the model may be published.
+    """
     known = report.champion
     if (known.get("model_uri"), known.get("fingerprint")) == (champion.model_uri, champion.fingerprint):
-        return None  # the same model as in the validation, after a rollback
+        return None  # a rollback restored the champion that the validation compared with
     mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
     if mine is None or theirs is None or not mine.same_rows(theirs):
@@ -115,7 +121,7 @@ def _compared_again(storage: Storage, report: Report, champion: Champion) -> Out
 
 
 def _not_compared(report: Report, champion: Champion, why: str) -> Outcome | None:
-    """``None`` if no comparison is required."""
+    """Refuse a model that was not compared with the current champion; ``None`` if no comparison is required."""
     if not report.require_comparison or not _compares(report):
         return None
     text = (
@@ -126,7 +132,10 @@ def _not_compared(report: Report, champion: Champion, why: str) -> Outcome | Non
 
 
 def _compares(report: Report) -> bool:
-    """Whether a comparison of quality is asked for: the rule of ``Evaluation.comparable``, for a stored report."""
+    """Whether the report's thresholds ask for a comparison of metrics.
+
+    This is the rule of ``Evaluation.comparable`` for a stored report.
+    """
     if not report.metrics:
         return True
     thresholds = report.thresholds.for_task(report.task) if report.task else report.thresholds.metrics

@@ -1,7 +1,7 @@
 """External model registries that follow the champion: the interface and the available registries.
 
-The champion's pointer in the bucket is authoritative. After a publication, a registry gets a version of the model, and
-an alias for the champion's version. Each adapter imports its client when it is used.
+The champion's pointer in the bucket is authoritative. After a publication, each registry gets a version of the model,
+and its alias is moved to that version. Each adapter imports its client library on first use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALIAS = "champion"
 
 @dataclass(frozen=True)
 class Registered:
-    """The champion's version in a registry. ``created`` is false if the registry already had it."""
+    """The champion's version in a registry. ``created`` is false if the version already existed."""
 
     registry: str
     name: str
@@ -30,7 +30,7 @@ class Registered:
     created: bool
 
     def to_json(self) -> RegisteredXCom:
-        """The XCom of the task that registers it."""
+        """The version as it appears in the XCom of the task that registers it."""
         return {"registry": self.registry, "name": self.name, "version": self.version, "created": self.created}
 
 
@@ -42,10 +42,10 @@ class Registry(Protocol):
     def register(self, champion: Champion) -> Registered:
         """Create a version of the champion's model, and move the alias :data:`ALIAS` to it.
 
-        Can be repeated, also after a crash: an existing version is found by :func:`champion_key`. If the champion
-        changes in the meantime, the caller calls again.
+        The call is idempotent, even after a crash, because an existing version is found by :func:`champion_key`. If the
+        champion changes in the meantime, the caller calls this method again.
 
-        :raises RegistryError: the registry refused permanently.
+        :raises RegistryError: the registry rejects the model; a retry would not help.
         :raises RegistryUnavailableError: the registry is temporarily unavailable.
         """
 
@@ -74,9 +74,10 @@ def connect(
     gcp_conn_id: str | None = None,
     impersonation_chain: str | Sequence[str] | None = None,
 ) -> Registry:
-    """Create a registry's adapter. Does not connect yet.
+    """Create a registry's adapter. This does not connect to the registry yet.
 
-    :param wanted: ``"vertex"``, or ``{"kind": "vertex", "region": …}`` with settings.
+    :param wanted: a kind of registry, such as ``"vertex"``, or a mapping with settings, such as
+        ``{"kind": "vertex", "region": …}``.
     :raises RegistryError: the kind or a setting is unknown.
     """
     if not isinstance(wanted, str | Mapping):
@@ -98,7 +99,7 @@ def connect(
 
 
 def champion_key(champion: Champion) -> str:
-    """The key by which a version is found again. A model that is published again has the same key."""
+    """The key that identifies the champion's version in a registry. A model that is republished has the same key."""
     return hashlib.sha256(f"{champion.job_dir}\n{champion.fingerprint}".encode()).hexdigest()[:40]
 
 
@@ -116,5 +117,5 @@ def connect_all(
     gcp_conn_id: str | None = None,
     impersonation_chain: str | Sequence[str] | None = None,
 ) -> list[Registry]:
-    """Create the adapters of several registries, before any of them is used."""
+    """Create the adapters of several registries, so that invalid settings are reported before any registry is used."""
     return [connect(one, gcp_conn_id, impersonation_chain) for one in wanted]

@@ -1,4 +1,4 @@
-"""Registers the champion in external registries. Used by the operator and the command line."""
+"""Registers the champion in external registries. The operator and the command line use this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-_MAX_CHANGES = 5  # changes of champion during one call; after that the next publication registers the champion
+_MAX_CHANGES = 5  # changes of champion that one call follows; later ones are left to the next publication
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Registration:
     registered: tuple[Registered, ...]
 
     def to_json(self) -> RegistrationXCom:
-        """The XCom of the task that registers it."""
+        """The XCom of the task that registers the champion."""
         return {
             "model": self.champion.model,
             "serial": self.champion.serial,
@@ -37,10 +37,11 @@ class Registration:
 def follow(storage: Storage, bucket: str, model: str, registries: Sequence[Registry]) -> Registration:
     """Register the current champion. If the champion changes in the meantime, register the new one as well.
 
-    So after concurrent calls, the registries have the current champion.
+    Therefore, the registries have the current champion even after concurrent calls.
 
     :raises PublishError: the model has no champion.
-    :raises RegistryError: a registry failed; all others were still called. Retryable if one of the failures is.
+    :raises RegistryError: a registry failed; the others were still called. The error is retryable if at least one of
+        the failures is.
     """
     champion = _champion(storage, bucket, model)
     for _ in range(_MAX_CHANGES):

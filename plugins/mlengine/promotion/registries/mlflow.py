@@ -1,4 +1,4 @@
-"""MLflow's model registry, through MLflow's client (``pip install mlflow-skinny``), which is imported on use."""
+"""MLflow's model registry. MLflow's client (``pip install mlflow-skinny``) is imported on first use."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _RETRYABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "IN
 class MlflowRegistry:
     """:class:`~mlengine.promotion.registries.Registry` on an MLflow tracking server.
 
-    A version's source is the model's folder in the bucket; nothing is copied.
+    A version's source is the model's folder in the bucket; no files are copied.
 
-    :param tracking_uri: the server, ``http://…``; by default ``MLFLOW_TRACKING_URI``. The client reads its credentials
-        from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, or ``MLFLOW_TRACKING_TOKEN``.
+    :param tracking_uri: the server's URL, ``http://…``; by default ``MLFLOW_TRACKING_URI``. The client reads its
+        credentials from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, or ``MLFLOW_TRACKING_TOKEN``.
     :param model_name: the registered model's name; by default the model's name in mlengine.
     """
 
@@ -54,7 +54,10 @@ class MlflowRegistry:
         return Registered(self.name, name, version, created)
 
     def _client_class(self) -> Any:
-        """:raises RegistryError: MLflow's client is not installed, or would create a database of its own."""
+        """Import the class of MLflow's client.
+
+        :raises RegistryError: MLflow's client is not installed, or would create a database of its own.
+        """
         if not (self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_REGISTRY_URI")):
             raise RegistryError(
                 "no MLflow server", hint="set tracking_uri of the registry, or MLFLOW_TRACKING_URI where Airflow runs"
@@ -69,7 +72,10 @@ class MlflowRegistry:
 
 
 def _version(client: Any, name: str, champion: Champion) -> tuple[str, bool]:
-    """Find or create the version, and move the alias to it. Returns its number, and whether it was created."""
+    """Find or create the version, and move the alias to it.
+
+    :returns: the version's number, and whether it was created.
+    """
     try:
         client.create_registered_model(name)
     except Exception as error:
@@ -101,7 +107,7 @@ def _tags(champion: Champion) -> dict[str, str]:
 
 
 def _call(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[str, bool]:
-    """Call the client; convert its errors."""
+    """Call the client, and convert its errors to this project's."""
     import requests
     from mlflow.exceptions import MlflowException
 
@@ -113,7 +119,7 @@ def _call(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[str
         ) from error
     except MlflowException as error:
         text = f"MLflow refused {champion.job_id}: {error.error_code}: {error.message}"
-        # The client raises this error also if the server cannot be reached.
+        # The client also raises this error if the server cannot be reached.
         if error.error_code in _RETRYABLE or "Max retries exceeded" in error.message:
             raise RegistryUnavailableError(text, hint="check that the server runs, then try again") from error
         raise RegistryError(text, hint="see the server's log, and check the permissions") from error

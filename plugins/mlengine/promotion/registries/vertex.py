@@ -1,7 +1,8 @@
-"""Vertex AI's Model Registry. A model of mlengine is one model there; each champion is a version of it.
+"""Vertex AI's Model Registry. Each model of mlengine is a model in the registry, and each champion is a version of it.
 
-Uses REST, like the backend. An upload has no request id, so each version has a key as a label. The registry is searched
-for the key before an upload, and again after an upload without a response.
+The adapter uses the REST API, like the backend. The API has no request ids that make an upload idempotent. Therefore,
+each version has a label with a key. The adapter searches for the key before an upload, and again after an upload
+without a response.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mlengine.promotion.registries import ALIAS, Registered, champion_key, descr
 log = logging.getLogger(__name__)
 
 KEY_LABEL = "mlengine-key"
-# An endpoint deploys the version "default" if none is given.
+# If a deployment to an endpoint names no version, it uses the version with the alias "default".
 ALIASES = (ALIAS, "default")
 UPLOAD_SECONDS = 4 * 3600.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 15.0
@@ -33,17 +34,17 @@ _KEY_REGION = re.compile(r"/locations/(?P<region>[^/]+)/keyRings/")
 
 
 class UploadFailedError(BackendError):
-    """The operation that uploads a version has failed."""
+    """The operation that uploads a version failed."""
 
 
 class VertexRegistry:
     """:class:`~mlengine.promotion.registries.Registry` in a project and a region.
 
-    :param image_uri: the container image that serves the model, for endpoints and batch predictions. Required: a model
-        that was not made by AutoML has a container. It must be in Artifact Registry.
-    :param container: further fields of the API's ``containerSpec``: ``{"ports": [{"containerPort": 8501}]}``.
-    :param service_account: reads the model's files and the image during the upload; by default the service's own agent.
-        The account that registers needs the permission to act as it.
+    :param image_uri: the container image that serves the model, for endpoints and batch predictions. It must be in
+        Artifact Registry. It is required, because Vertex AI serves only AutoML models without a container.
+    :param container: further fields of the API's ``containerSpec``, such as ``{"ports": [{"containerPort": 8501}]}``.
+    :param service_account: the service account that reads the model's files and the image during the upload; by
+        default the service agent of Vertex AI. The account that registers the model needs permission to act as it.
     :param encryption_key: resource name of a Cloud KMS key in the region, for the model.
     :param model_id: the id of the model in the registry; by default the model's name in mlengine.
     :param labels: labels of the version.
@@ -126,7 +127,7 @@ class VertexRegistry:
             model["encryptionSpec"] = {"kmsKeyName": self._encryption_key}
         account = {"serviceAccount": self._service_account} if self._service_account else {}
         which = {"parentModel": parent_model} if parent_model else {"modelId": self._id(champion)}
-        raw = {name: value for name, value in self._raw.items() if name != "labels"}  # without the key, none is found
+        raw = {name: value for name, value in self._raw.items() if name != "labels"}  # merged above
         return {**which, **account, "model": {**model, **raw}}
 
     def _has_image(self) -> bool:
@@ -136,7 +137,10 @@ class VertexRegistry:
         )
 
     def _check_region(self, region: str) -> None:
-        """:raises RegistryError: the key is in another region."""
+        """Check that the encryption key can be used in this region.
+
+        :raises RegistryError: the key is in another region.
+        """
         place = _KEY_REGION.search(self._encryption_key or "")
         if place and place["region"] not in {region, "global"}:
             raise RegistryError(
@@ -148,7 +152,7 @@ class VertexRegistry:
         remote = self._open(champion)
         exists = remote.exists()
         version = remote.find(champion) if exists else None
-        # The upload that creates a model can run before the model is there.
+        # An upload that creates the model may already be running while the model does not exist yet.
         if version is None and remote.wait_for_uploads():
             exists, version = remote.exists(), remote.find(champion)
         created = version is None
@@ -214,7 +218,7 @@ class _Model:
         return self.client.call("GET", f"{self.server}/{self.name}", missing_ok=True) is not None
 
     def find(self, champion: Champion) -> str | None:
-        """The version of this champion; the oldest if there are several."""
+        """The version of this champion; the oldest one if there are several, and ``None`` if there is none."""
         params = {"filter": f"labels.{KEY_LABEL}={champion_key(champion)}"}
         answer = self.client.call("GET", f"{self.server}/{self.name}:listVersions", params=params, missing_ok=True)
         numbers = sorted(int(model["versionId"]) for model in (answer or {}).get("models", ()))
@@ -235,9 +239,9 @@ class _Model:
         return version
 
     def wait_for_uploads(self) -> bool:
-        """Wait for uploads that still run, such as that of an earlier call that did not wait for its end.
+        """Wait for uploads that are still running, for example because an earlier call reached its time limit.
 
-        :returns: whether there were any; whether they succeeded is not known.
+        :returns: whether there were any. This does not say whether they succeeded.
         """
         running = self._running_uploads()
         for operation in running:
@@ -247,7 +251,7 @@ class _Model:
         return bool(running)
 
     def _running_uploads(self) -> list[Mapping[str, Any]]:
-        """Operations of this model that upload a version. None if they cannot be listed."""
+        """The running operations that upload a version of this model; an empty list if they cannot be listed."""
         found: list[Mapping[str, Any]] = []
         token = ""
         while True:
