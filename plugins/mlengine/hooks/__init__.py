@@ -1,1 +1,1 @@
-"""The connection type ``mlengine``: where jobs run, and with which credentials."""
+"""The Airflow connection type ``mlengine``, which contains credentials and the location of training jobs."""

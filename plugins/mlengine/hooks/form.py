@@ -1,4 +1,7 @@
-"""The form of the connection type ``mlengine``, as provider metadata. Every Airflow process reads this plain data."""
+"""The form of the connection type ``mlengine``, as provider metadata.
+
+Every Airflow process reads this metadata, so this module contains only plain data.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def _of_setting(setting: Setting) -> dict[str, Any]:
     }
 
 
-# The form's fields, by their names in the connection's extra.
+# The form's fields, by their keys in the connection's extra.
 FIELDS: dict[str, dict[str, Any]] = {
     "project": _text("Project", "Google Cloud project in which jobs run."),
     "region": _text("Region", "Region of jobs whose job file names none, for example europe-west1."),

@@ -1,8 +1,8 @@
-"""The hook of the connection type ``mlengine``: Google credentials, and where training jobs run.
+"""The hook of the connection type ``mlengine``, which contains Google credentials and the location of training jobs.
 
-Operators also accept a connection of type ``google_cloud_platform``. This type adds fields for mlengine's settings,
-such as the region, and a connection test that calls the training service. The Google provider reads the credentials,
-from the same fields.
+Operators also accept a connection of type ``google_cloud_platform``. The type ``mlengine`` adds fields for mlengine's
+settings, such as the region, and a connection test that calls the training service. The Google provider reads the
+credentials, from the same fields in both types.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mlengine.hooks.form import BEHAVIOUR, CONNECTION_TYPE
 if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
 
-# No job has this key, so the connection test finds nothing, but shows that the service answers.
+# No job has this key. The connection test searches for it to check that the service responds.
 _NO_KEY = "connection-test"
 
 
 class TrainingHook(BaseHook):
-    """Vertex AI as a connection describes it.
+    """Connects to Vertex AI with the credentials and settings of an Airflow connection.
 
-    :param gcp_conn_id: a connection of type ``mlengine`` or ``google_cloud_platform``.
-    :param impersonation_chain: service account to impersonate, or a chain of them.
+    :param gcp_conn_id: the id of a connection of type ``mlengine`` or ``google_cloud_platform``.
+    :param impersonation_chain: the service account to impersonate, or a chain of them.
     """
 
     conn_name_attr = "gcp_conn_id"
@@ -45,13 +45,16 @@ class TrainingHook(BaseHook):
         self.impersonation_chain = impersonation_chain
 
     def get_conn(self) -> TrainingBackend:
-        """The Vertex AI backend with this connection's credentials. Makes no request yet."""
+        """The Vertex AI backend with this connection's credentials. This makes no request."""
         from mlengine.connections import CloudAccess
 
         return CloudAccess(self.gcp_conn_id, self.impersonation_chain).backend("vertex")
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test the connection with one request to the training service: whether it succeeded, and a message."""
+        """Test the connection with one request to the training service.
+
+        :returns: whether the request succeeded, and a message.
+        """
         try:
             self.get_conn().find(_NO_KEY)
         except MlengineError as error:
@@ -60,5 +63,5 @@ class TrainingHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Which of Airflow's standard fields the form hides: all of them."""
+        """The form's behaviour, as Airflow requires it: all of Airflow's standard fields are hidden."""
         return {name.replace("-", "_"): value for name, value in BEHAVIOUR.items()}

@@ -1,1 +1,1 @@
-"""Links on the tasks in Airflow's UI."""
+"""Links that Airflow's UI shows on tasks."""

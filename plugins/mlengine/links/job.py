@@ -1,7 +1,8 @@
 """The links from a task to its job.
 
-Airflow asks for the links in the worker, each time that a task ends or defers, and stores the answers. So the links
-appear while the job runs, and showing them costs nothing. Airflow shows an empty link as a disabled button.
+Airflow calls ``get_link`` in the worker each time a task ends or defers, and stores the result as an XCom. Therefore,
+the links appear while the job runs, and no request is needed to show them. Airflow shows an empty link as a disabled
+button.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class _JobDirLink(BaseOperatorLink):
-    """A link that depends on the job directory only. Empty until the task has a job."""
+    """A link that depends only on the job directory. It is empty until the task has a job."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
         job_dir = page.job_dir_of(operator)
         return self.url(job_dir) if job_dir else ""
 
     def url(self, job_dir: JobDir) -> str:
-        """The address for this job."""
+        """The link's URL for a job."""
         raise NotImplementedError
 
 
 class JobLink(_JobDirLink):
-    """The job's page in Airflow: state, logs, learning curves, validation report, lineage."""
+    """The job's page in Airflow, with its state, logs, learning curves, validation report and lineage."""
 
     name = "Job"
 
@@ -64,11 +65,11 @@ class ConsoleLink(BaseOperatorLink):
     name = "Cloud console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """The operator's ``job_url``, which ``execute`` sets."""
+        """The operator's ``job_url``, which ``execute`` has set."""
         url = getattr(operator, "job_url", None) or ""
         return url if url.startswith(("https://", "http://")) else ""
 
 
 JOB_LINKS = (JobLink(), ConsoleLink(), TensorBoardLink(), ModelDirLink())
-# The task writes an XCom for each link, so each task has only the links that users need there.
+# A task writes one XCom per link, so each task has only the links that its users need.
 SUBMIT_LINKS, WAIT_LINKS, VALIDATE_LINKS = JOB_LINKS[:1], JOB_LINKS[:3], (JOB_LINKS[0], JOB_LINKS[3])

@@ -1,4 +1,4 @@
-"""The addresses of links on tasks. They are computed in the worker, without any request."""
+"""The URLs of links on tasks. They are computed in the worker, without requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _CONSOLE = "https://console.cloud.google.com/storage/browser/"
 
 
 def job_dir_of(operator: Any) -> JobDir | None:
-    """The directory of a task's job: set by its ``execute``, or passed as ``job``. ``None`` if it has no job yet."""
+    """The directory of a task's job; ``None`` if the task has no job yet.
+
+    The task's ``execute`` sets it, or it is in the argument ``job``.
+    """
     given = getattr(operator, "job_dir", None) or getattr(operator, "job", None)
     if isinstance(given, Mapping):
         given = given.get("job_dir")
@@ -23,22 +26,23 @@ def job_dir_of(operator: Any) -> JobDir | None:
 
 
 def job_page(job_dir: JobDir) -> str:
-    """The job's page, as an address without a host, so that it works under every host name of the API server."""
+    """The URL of the job's page. It contains no host, so that it works under each host name of the API server."""
     model = job_dir.uri.rsplit("/", 2)[1]
     return f"{_root()}{PREFIX}/page?job={quote(model)}/{quote(job_dir.job_id)}"
 
 
 def tensorboard(job_dir: JobDir) -> str:
-    """The job in the TensorBoard of the setting ``tensorboard_url``, with a filter for the job's runs.
+    """The URL of the job in TensorBoard, with a filter for the job's runs.
 
-    Without that setting, the section of the job's page that explains how to start a TensorBoard.
+    The server is the one in the setting ``tensorboard_url``. Without this setting, the URL leads to the section of the
+    job's page that explains how to start TensorBoard.
     """
     base = settings.get("tensorboard_url").rstrip("/")
     return f"{base}/?runFilter={quote(job_dir.job_id)}" if base else f"{job_page(job_dir)}&at=tensorboard"
 
 
 def folder(uri: str) -> str:
-    """A directory of the bucket in Google's console, or the emulator's listing of it."""
+    """The URL of a directory of the bucket in Google's console or, with the emulator, of the emulator's listing."""
     bucket, path = split_uri(uri)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
     if emulator:

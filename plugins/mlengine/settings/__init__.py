@@ -1,12 +1,12 @@
-"""All settings, and the rule that determines the source of a value.
+"""All settings, and the order in which the sources of a value are searched.
 
-The first source that has a value wins, in Airflow's processes and outside them alike:
+The first source that has a value wins, both inside and outside Airflow's processes:
 
-1. the argument: of an operator, a backend or the command line,
+1. the argument of an operator, a backend or the command line,
 2. the extra of the Airflow connection that the operator uses, for the settings that have :attr:`Setting.extra`,
 3. Airflow's configuration: the variable ``AIRFLOW__MLENGINE__<NAME>``, then ``[mlengine] <name>`` in ``airflow.cfg``.
-   In both places, a sensitive setting may have the suffix ``_CMD`` or ``_SECRET`` (``_cmd`` and ``_secret`` in the
-   file) instead: :mod:`mlengine.settings.secret_sources`,
+   In both places, the name of a sensitive setting may have the suffix ``_CMD`` or ``_SECRET`` (``_cmd`` or ``_secret``
+   in the file); see :mod:`mlengine.settings.secret_sources`,
 4. the default.
 
 This module reads ``airflow.cfg`` itself, from the same path as Airflow (``AIRFLOW_CONFIG``, or ``airflow.cfg`` in
@@ -45,7 +45,7 @@ class Found:
 def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> Found:
     """The value of a setting as a string, and its source.
 
-    :param argument: what the caller was given, if :func:`is_given`.
+    :param argument: the value that the caller was given; it is used if :func:`is_given` is true for it.
     :param extra: the extra of the connection that is in use, if any.
     :raises KeyError: there is no such setting.
     :raises SettingError: ``airflow.cfg`` cannot be read, or a secret cannot be fetched.
@@ -65,7 +65,7 @@ def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = N
 
 
 def _configured(setting: Setting) -> tuple[str, str]:
-    """The value in Airflow's configuration, or ``""``, and its source."""
+    """The value in Airflow's configuration and its source; the value is ``""`` if there is none."""
     variable, name = setting.variable, setting.name
     # A variable that is set but empty hides the file's value, as it does in Airflow.
     if variable in os.environ:
@@ -85,19 +85,19 @@ def _configured(setting: Setting) -> tuple[str, str]:
 
 
 def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> str:
-    """The value of a setting as a string: see :func:`find`."""
+    """The value of a setting as a string. See :func:`find`."""
     return find(name, argument, extra).value
 
 
 def is_given(argument: object) -> bool:
-    """Whether an argument has a value. A template gives the text ``None`` for a missing one."""
+    """Whether an argument has a value. A template renders a missing value as the string ``None``."""
     return argument not in (None, "", "None")
 
 
 def get_float(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> float:
     """The value of a setting as a number. Durations are in seconds.
 
-    :raises SettingError: the value is not a number, or is below the minimum; names the source.
+    :raises SettingError: the value is not a number, or is below the minimum. The error names the source.
     """
     found = find(name, argument, extra)
     try:
@@ -114,9 +114,9 @@ def get_float(name: str, argument: object = None, extra: Mapping[str, Any] | Non
 
 
 def get_int(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> int:
-    """The value of a setting as an integer; ``4.0`` is one.
+    """The value of a setting as an integer. ``4.0`` is accepted.
 
-    :raises SettingError: the value is not an integer, or is below the minimum; names the source.
+    :raises SettingError: the value is not an integer, or is below the minimum. The error names the source.
     """
     number = get_float(name, argument, extra)
     if not number.is_integer():

@@ -1,4 +1,4 @@
-"""The section ``[mlengine]`` of ``airflow.cfg``, read in the way Airflow reads it, without importing Airflow."""
+"""Reads the section ``[mlengine]`` of ``airflow.cfg`` by Airflow's rules, without importing Airflow."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mlengine.core.errors import SettingError
 
 _SECTION = re.compile(r"^\[mlengine\][^\n]*\n(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
 _NAME = "mlengine"
-_DEEPEST = 16  # a variable whose value names itself would never end
+_DEEPEST = 16  # maximum number of expansions; a variable whose value contains itself would be expanded forever
 
 
 def config_file() -> Path:
-    """Where Airflow's configuration file is, or would be."""
+    """The path of Airflow's configuration file. The file need not exist."""
     named = os.environ.get("AIRFLOW_CONFIG")
     return Path(expand(named)) if named else airflow_home() / "airflow.cfg"
 
 
 def airflow_home() -> Path:
-    """``AIRFLOW_HOME``, or Airflow's own default for it."""
+    """The path in ``AIRFLOW_HOME``, or Airflow's default."""
     return Path(expand(os.environ.get("AIRFLOW_HOME") or "~/airflow"))
 
 
 def option(file: Path, name: str) -> str:
-    """An option of ``[mlengine]`` in a configuration file; empty if it is not there.
+    """An option of ``[mlengine]`` in a configuration file; empty if the file does not have it.
 
-    Errors do not show values: they may be secrets.
+    Errors do not contain values, because values may be secret.
 
     :raises SettingError: the file or the option cannot be read.
     """
@@ -47,10 +47,10 @@ def option(file: Path, name: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _parsed(file: Path, modified: int, size: int) -> configparser.ConfigParser:  # noqa: ARG001 they tell versions apart
+def _parsed(file: Path, modified: int, size: int) -> configparser.ConfigParser:  # noqa: ARG001 part of the cache key
     parser = configparser.ConfigParser()
     try:
-        # Only this section: configparser takes 30 ms for the thousands of lines that a generated file has.
+        # Parse only this section, because configparser takes 30 ms for the thousands of lines of a generated file.
         for match in _SECTION.finditer(file.read_text(encoding="utf-8") + "\n"):
             parser.read_string(f"[mlengine]\n{match[1]}")
     except configparser.ParsingError as error:
@@ -65,7 +65,7 @@ def _parsed(file: Path, modified: int, size: int) -> configparser.ConfigParser: 
 
 
 def expand(value: str) -> str:
-    """``value`` with variables and ``~`` expanded, also those in the expansion, as Airflow does it."""
+    """Expand variables and ``~`` in ``value``, repeatedly as in Airflow: the result of an expansion is expanded too."""
     for _ in range(_DEEPEST):
         expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111 not always a path
         if expanded == value:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. Airflow's configuration reference shows it too.
+    """One setting, which is also part of the provider metadata for Airflow's configuration.
 
     :param kind: ``string``, ``integer`` or ``float``, as in Airflow's provider metadata.
     :param minimum: the smallest number that is allowed.
-    :param extra: the names under which a connection's extra may have it; empty if it is not read from a connection,
-        because it describes a machine, or is needed before there is a connection.
-    :param sensitive: a secret: Airflow does not show it, and ``_CMD`` and ``_SECRET`` may set it.
+    :param extra: the keys of a connection's extra that may contain the setting. Empty if the setting is not read from a
+        connection, because it describes a machine, or because it is needed before there is a connection.
+    :param sensitive: whether the value is a secret. Airflow does not show secrets. A secret can also be set with the
+        suffix ``_CMD`` or ``_SECRET``.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it."""
+        """The name of the environment variable that sets it."""
         return f"AIRFLOW__MLENGINE__{self.name.upper()}"
 
 

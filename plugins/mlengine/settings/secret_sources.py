@@ -1,7 +1,7 @@
-"""A secret that is not written down where settings are: ``<NAME>_CMD`` and ``<NAME>_SECRET``, as in Airflow.
+"""Secrets from other sources than the settings: ``<NAME>_CMD`` and ``<NAME>_SECRET``, as in Airflow.
 
-A setting that is :attr:`~mlengine.settings.definitions.Setting.sensitive` may be the output of a command, or a value in
-Airflow's secrets backend (``[secrets] backend``). Only the latter imports Airflow.
+The value of a setting that is :attr:`~mlengine.settings.definitions.Setting.sensitive` may be the output of a command,
+or a value in Airflow's secrets backend (``[secrets] backend``). Only the latter imports Airflow.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ _SECONDS = 60.0
 
 
 def of_command(command: str, source: str) -> str:
-    """The standard output of a command, without the line break at its end. No shell is used.
+    """Run a command without a shell, and return its standard output without line breaks at the end.
 
-    :param source: where the command was found, for messages.
-    :raises SettingError: it cannot be run, fails, or takes more than a minute. The message has no output of it.
+    :param source: where the command was configured, for error messages.
+    :raises SettingError: the command cannot be run, fails, or takes more than a minute. The message does not contain
+        the command's standard output.
     """
     try:
         done = subprocess.run(
@@ -40,17 +41,18 @@ def of_command(command: str, source: str) -> str:
 
 
 def of_backend(path: str, source: str) -> str:
-    """A value in Airflow's secrets backend.
+    """Read a value from Airflow's secrets backend.
 
-    :param path: its name there. :param source: where that name was found, for messages.
-    :raises SettingError: there is no secrets backend, it fails, or it has no such value.
+    :param path: the value's name in the secrets backend.
+    :param source: where that name was configured, for error messages.
+    :raises SettingError: there is no secrets backend, it fails, or it does not have the value.
     """
     try:
         from airflow.configuration import get_custom_secret_backend
 
         backend = get_custom_secret_backend()
         value = None if backend is None else backend.get_config(path)
-    except Exception as error:  # whatever the backend's own client raises
+    except Exception as error:  # any error of the secrets backend's client
         raise SettingError(
             f"{source}: Airflow's secrets backend cannot be read: {error}",
             hint="check [secrets] backend and backend_kwargs in Airflow's configuration",
