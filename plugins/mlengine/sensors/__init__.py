@@ -1,1 +1,1 @@
-"""The wait."""
+"""The sensor that waits for a training job."""

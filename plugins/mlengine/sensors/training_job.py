@@ -1,16 +1,17 @@
-"""Stage: the wait for a job, deferred or not, with its logs and its progress, and the decision when it has ended.
+"""The stage that waits for a job: it forwards logs and progress to the task's log, and decides when the job has ended.
 
-Deferred, the triggerer polls all waiting jobs together; its event carries ids only, and the worker that resumes reads
-the state again. Without a triggerer, ``deferrable=False`` does the same in ``mode="poke"`` or ``"reschedule"``.
+In a deferred wait, the triggerer polls all jobs together. Its event contains only ids, and the worker that resumes the
+task reads the job's state again. With ``deferrable=False``, the sensor polls in a worker instead, in ``mode="poke"`` or
+``mode="reschedule"``.
 
 When the job has ended:
 
-* Success returns.
-* A failure of the machines makes attempt n+1 in the same job dir, after a pause and within ``max_attempts``; the wait
-  continues.
-* The trainer's own failure fails the task without a retry. So does a cancellation by anybody but this task.
+* If the job succeeded, the task succeeds and returns its handle.
+* If machines failed, the next attempt is submitted in the same job directory, after a pause and within
+  ``max_attempts``, and the wait continues.
+* If the trainer failed, or the job was cancelled by someone other than this task, the task fails without a retry.
 
-With ``soft_fail`` or ``never_fail`` the task is skipped instead of failed, whenever it happens.
+With ``soft_fail`` or ``never_fail``, the task is skipped instead of failed, wherever the error occurs.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ from mlengine.operators.lineage import tasks as lineage
 from mlengine.triggers.training_job import TrainingJobTrigger
 
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
-# Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
+# Airflow's time limit of the deferral is this many seconds after the last deadline, so that the trigger cancels the job
+# first.
 _GRACE = 600.0
-_READ_AGAIN_SECONDS = 1.0  # after a log that could not be read, if its last lines are waited for
+_READ_AGAIN_SECONDS = 1.0  # pause after a log could not be read, while the job's last lines are still expected
 _HINTS = {
     "max_wait_seconds": "raise max_wait_seconds or maxWaitTime, or ask for machines that are free sooner",
     "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
@@ -75,30 +77,32 @@ _HINTS = {
 class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     """Wait for a training job.
 
-    :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
-    :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says. By default as Airflow's setting
+    :param job: the output of :class:`~mlengine.operators.submit.SubmitTrainingJobOperator`.
+    :param deferrable: whether to wait in the triggerer instead of a worker. The default is Airflow's setting
         ``[operators] default_deferrable``.
-    :param poll_interval_seconds: polling interval of the job; the setting of that name if not given. The same holds for
-        the other durations, and for ``max_attempts``. A wait that is not deferred polls every ``poke_interval``, which
-        is a minute, where neither is given.
-    :param progress_interval_seconds: between two progress lines in the task's log.
-    :param queued_timeout_seconds: how long the job may be QUEUED and PREPARING before it is cancelled. On Vertex AI, a
-        limit of the job replaces the default: ``max_wait_seconds`` in ``backend_options``, or ``maxWaitTime``.
-    :param running_timeout_seconds: how long it may take after that.
-    :param max_attempts: how many attempts the job may have in all.
-    :param retry_backoff_seconds: before attempt 2; doubled for each further attempt.
-    :param mode: without ``deferrable``: ``reschedule`` frees the worker between two polls, ``poke`` does not.
+    :param poll_interval_seconds: polling interval of the job. By default, this and the other durations, and
+        ``max_attempts``, are the settings with the same names. If neither the argument nor the setting is given, a wait
+        that is not deferred polls every ``poke_interval``, which is one minute by default.
+    :param progress_interval_seconds: interval between two progress lines in the task's log.
+    :param queued_timeout_seconds: maximum time that the job may be QUEUED and PREPARING before it is cancelled. On
+        Vertex AI, a limit of the job replaces the default: ``max_wait_seconds`` in ``backend_options``, or
+        ``maxWaitTime`` in the job file.
+    :param running_timeout_seconds: maximum time that the job may take after it has started.
+    :param max_attempts: maximum number of attempts of the job.
+    :param retry_backoff_seconds: pause before attempt 2; doubled for each further attempt.
+    :param mode: how to wait in a worker: ``reschedule`` frees the worker's slot between two polls, ``poke`` does not.
 
-    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
-        that is ``reused``, at once.
+    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. If the job
+        is ``reused``, the task returns immediately.
 
-    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. It is also cancelled when
-    ``max_wait_seconds``, ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout``
-    passes. In a deferred wait, this applies even while the DAG is paused. ``execution_timeout`` and ``timeout`` count
-    for each deferral by itself.
+    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. The job is also cancelled
+    when ``max_wait_seconds``, ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or
+    ``timeout`` is exceeded. In a deferred wait, this applies even while the DAG is paused. ``execution_timeout`` and
+    ``timeout`` start again with each deferral.
     """
 
-    # "job" is the last one: from then on, a killed task cancels its job, for which it needs the others.
+    # "job" must be the last template field: as soon as it is rendered, a killed task cancels its job, and the
+    # cancellation uses the other fields.
     template_fields: Sequence[str] = (
         *BackendOperator.template_fields,
         "poll_interval_seconds",
@@ -141,13 +145,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._handle: JobHandle | None = None
         self._record: JobRecord | None = None
         self._since = time.time()
-        # The first poll of a try: who clears a task whose job was cancelled wants it to run again.
+        # Whether this is the first poll of a try: a user who clears a task whose job was cancelled wants a new attempt.
         self._first_poll = False
         self._killed = False
         self._poll_warning = ThrottledWarning("Polling the job")
         self._cancel_warning = ThrottledWarning("Cancelling the job")
         self._log_warning = ThrottledWarning("Reading the job's log")
-        # Airflow's default of a week must not cut off what running_timeout_seconds allows.
+        # Airflow's default timeout of one week must not end a wait that running_timeout_seconds still allows.
         given = {**(kwargs.get("default_args") or {}), **kwargs}
         self._own_timeout = given.get("timeout") is not None
         self._own_poke_interval = given.get("poke_interval") is not None
@@ -169,11 +173,14 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 return self._wait_on(context)
             self.poke_interval = self._poke_interval()
             if not self._own_timeout:
-                self.timeout = math.inf  # each poke checks the deadlines of the job
+                self.timeout = math.inf  # each poke checks the job's deadlines instead
             return super().execute(context)
 
     def _poke_interval(self) -> float:
-        """Without a triggerer: Airflow's ``poke_interval``, unless an argument or a setting gives another one."""
+        """The polling interval in a worker, in seconds: the argument, the setting, or else ``poke_interval``.
+
+        A ``poke_interval`` that the DAG gives has precedence over the setting.
+        """
         access = self.access
         if settings.is_given(self.poll_interval_seconds):
             return access.number("poll_interval_seconds", self.poll_interval_seconds)
@@ -182,15 +189,16 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return float(self.poke_interval)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Resumed by the trigger's event: poll again, and decide."""
+        """Continue after the trigger's event: poll the job again, and decide."""
         with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
             return self._wait_on(context, event.get("limit") if event.get("event") == "deadline" else None)
 
     @contextmanager
     def _skipped_if_soft(self) -> Iterator[None]:
-        """``soft_fail`` and ``never_fail``: Airflow's sensor heeds them in some places only.
+        """Skip the task instead of failing it, if ``soft_fail`` or ``never_fail`` is set.
 
-        Within :func:`job_ends_with_task`, which then ends the job of a skipped task, whatever tries are left.
+        Airflow's own sensor applies these arguments only in some places. This must be entered inside of
+        :func:`job_ends_with_task`, which then cancels the job of a skipped task even if tries are left.
         """
         try:
             yield
@@ -200,14 +208,15 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             final = isinstance(error, AirflowFailException | AirflowSensorTimeout | AirflowTaskTimeout)
             if not (self.never_fail or (self.soft_fail and final)):
                 raise
-            # Airflow shows only its own reason for the skip.
+            # Airflow does not show the original error of a skipped task.
             self.log.warning("Skipped instead of failed: %s", error)
             raise AirflowSkipException(str(error)) from error
 
     def _wait_on(self, context: Context, limit: str | None = None) -> dict[str, Any] | None:
-        """Decide if the job has ended; defer if it has not.
+        """Poll the job. If it has ended, decide; otherwise, defer.
 
-        :param limit: the limit that the job has exceeded, as the trigger says.
+        :param limit: the limit that the job has exceeded, from the trigger's event.
+        :returns: the task's result. If the job has not ended, :meth:`defer` raises an exception instead.
         """
         try:
             handle = self._current()
@@ -215,13 +224,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
-            # After max_wait_seconds a fallback may be left: the trigger repeats what it has to do.
+            # After max_wait_seconds, a fallback may be left. The trigger will find the limit exceeded again.
             if limit and limit != MAX_WAIT:
                 raise _too_late(self._handle, limit) from error
             self.log.warning("Poll failed; still waiting: %s", error)
             self._defer(self._handle)
             return None
-        # A job that ended by itself while its deadline passed has ended.
+        # If the job ended by itself when its deadline passed, its own result counts.
         if limit and (not _over(status) or status.state is JobState.CANCELLED):
             try:
                 self._check_falls_back(status, limit)
@@ -245,7 +254,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Airflow resumes here when a trigger fails or exceeds the deferral's timeout; the trigger is not told."""
+        """Continue after the deferral. Airflow also calls this when a trigger fails or the deferral times out.
+
+        A job that has succeeded in the meantime still counts as a success. Otherwise, the task fails.
+        """
         if next_method == "__fail__":
             self.log.warning("The deferral failed: %s", (next_kwargs or {}).get("error"))
             with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
@@ -256,7 +268,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One poll without a triggerer: logs what is new, and decides if the job has ended."""
+        """Poll the job once, in a worker: forward new log lines, and decide if the job has ended."""
         try:
             handle = self._current()
             status = self._poll(handle)
@@ -272,7 +284,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         try:
             self._forward_logs(status)
         except MlengineError as error:
-            self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known, and decides
+            self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known
         if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
             try:
                 self._check_falls_back(status, limit)
@@ -292,9 +304,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self.log.warning("%11s | %s", "wait", message)
 
     def on_kill(self) -> None:
-        """Killed in the worker: cancel the job."""
+        """Cancel the job, because the task was killed in the worker."""
         self._killed = True
-        # A task that is killed before its fields are rendered knows no job; that one ends with the DAG run.
+        # Before its fields are rendered, a task does not know its job. That job is cancelled when the DAG run ends.
         if self._handle is not None or isinstance(self.job, Mapping):
             self._cancel("the task was killed")
 
@@ -307,7 +319,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._submitter(handle).end(handle, why)
 
     def _current(self) -> JobHandle:
-        """The live attempt: the submission's, or a later one that this wait has made."""
+        """The job's current attempt: the one that was submitted first, or a later one that a wait has submitted."""
         handle = JobHandle.from_json(self.returned("job", *_HANDLE))
         self._handle = handle  # the attempt to cancel if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
@@ -323,13 +335,16 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return backend.describe([handle])[0]
 
     def _note_restart(self, status: JobStatus) -> None:
-        """Record a restart by the service, or its end."""
+        """Record the beginning or the end of a restart by the service."""
         resumed = status.state is JobState.RUNNING and self._record is not None and self._record.restarting
         if status.restarting or resumed:
             self._submitter(status.handle).note_restart(status)
 
     def _not_before(self, status: JobStatus) -> float:
-        """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
+        """The earliest time to act on a job that has ended, in seconds since the epoch.
+
+        There is a pause before another attempt. In all other cases, the result is 0.
+        """
         retryable = status.failure is not None and status.failure.cause.retryable
         submitter, restarts, more = self._submitter(status.handle), 0, 0
         if self._record is not None:
@@ -342,7 +357,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return status.ended + backoff(status.handle.attempt, first)
 
     def _conclude(self, status: JobStatus, context: Context) -> dict[str, Any] | None:
-        """The result of a job that has ended; ``None`` if a new attempt was made and the wait continues."""
+        """Decide about a job that has ended.
+
+        :returns: the task's result; ``None`` if a new attempt was submitted, so that the wait continues.
+        :raises AirflowFailException: the job failed or was cancelled, and there is no further attempt.
+        """
         handle = status.handle
         if status.state is JobState.SUCCEEDED:
             self.log.info("Job %s SUCCEEDED", handle.job_id)
@@ -352,10 +371,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 self._lineage = partial(lineage.trained, handle, self._record)
             return {**handle.to_json(), "state": status.state.value}
         if self._killed:
-            # Airflow calls on_kill from within the task's process, and the task continues.
+            # Airflow calls on_kill in the task's process, and the task's code then continues.
             raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
         submitter = self._submitter(handle)
-        # A person who clears the task asks for another attempt.
+        # A user who clears the task asks for another attempt.
         cleared = self._first_poll and self._is_first_try_after_clear(context)
         record = None if cleared else submitter.record(JobDir(handle.job_dir))
         if record and (why := cancelled_outside(record, status)):
@@ -368,7 +387,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             submitted = submitter.next_attempt(status, wanted=cleared)
         except JobFailedError as error:
             self._record_end(status)
-            # Without the cause, whose message would be shown twice.
+            # With the cause, Airflow would show the message twice.
             raise AirflowFailException(str(error)) from None
         count(submitted.decision, context, handle.backend)
         self.log.warning(
@@ -377,8 +396,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return None
 
     def _is_first_try_after_clear(self, context: Context) -> bool:
-        """Airflow sets ``max_tries`` to ``retries`` at first, and to ``try_number + retries`` when the task is cleared;
-        the next try then has a ``try_number`` that is one more.
+        """Whether this is the first try after the task was cleared.
+
+        Airflow initially sets ``max_tries`` to ``retries``. When the task is cleared, Airflow sets it to
+        ``try_number + retries``, and the next try has the next ``try_number``.
         """
         ti = context["ti"]
         most = ti.max_tries or 0
@@ -386,9 +407,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return most != retries and most - ti.try_number >= retries - 1
 
     def _exceeded(self, record: JobRecord, status: JobStatus) -> str | None:
-        """The limit for which this task cancelled the attempt, if it did and no fallback is left.
+        """The limit because of which this task cancelled the attempt; ``None`` if it did not, or a fallback is left.
 
-        It may have been interrupted since: by a restart of the triggerer, or by a retry that Airflow makes by itself.
+        The record has the limit, because the task may have been interrupted after the cancellation: by a restart of the
+        triggerer, or by a retry.
         """
         limit = exceeded_limit(record, status) if status.state is JobState.CANCELLED else None
         return limit if limit and not self._submitter(status.handle).falls_back(status) else None
@@ -421,9 +443,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         )
 
     def _forward_logs(self, status: JobStatus) -> None:
-        """Without a triggerer: log what is new since the last poll, in whichever process that was.
+        """Log the job's new lines since the last poll, in a worker.
 
-        A log that cannot be read yet comes with the next poll; the last lines are waited for a little.
+        The cursor is stored in the bucket, because another process may have made the last poll. If the log cannot be read, the next poll tries again. After the job's end, this call waits up to
+        :data:`~mlengine.jobs.watch.LAST_LINES_SECONDS` seconds for the last lines.
         """
         storage, handle, backend = self.access.storage(), status.handle, self._backend(status.handle)
         formatter = LogFormatter(read_cursor(storage, handle))
@@ -449,37 +472,40 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 return
 
     def _check_falls_back(self, status: JobStatus, limit: str) -> None:
-        """Cancel an attempt that has exceeded a limit; after too long a wait for machines, go on with a fallback.
+        """Cancel an attempt that has exceeded a limit. If it has waited too long for machines, use the next fallback.
 
         :raises AirflowException: no fallback is left, or the job has exceeded another limit.
         """
         submitter = self._submitter(status.handle)
         if limit != MAX_WAIT or not submitter.give_up_waiting(status):
             if not status.state.terminal:
-                with suppress(BackendUnavailableError):  # the task cancels it once more when it ends
+                with suppress(BackendUnavailableError):  # the task cancels the job again when it fails
                     submitter.end(status.handle, f"{limit} exceeded", limit)
             raise _too_late(status.handle, limit)
         if not status.state.terminal:
             self.log.warning("Job %s is cancelled: it exceeded %s; a fallback is left", status.handle.job_id, limit)
 
     def _deadlines(self) -> Deadlines:
-        """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
+        """The job's deadlines. They count from the attempt's submission, so they do not start again with the wait."""
         most = self._max_wait_seconds()
         queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
         configured = settings.is_given(self.queued_timeout_seconds) or self.access.configured("queued_timeout_seconds")
         if most is not None and not configured:
-            queued = math.inf  # the default is for jobs without a limit of their own
+            queued = math.inf  # the default applies only to jobs without a limit of their own
         running = self.access.number("running_timeout_seconds", self.running_timeout_seconds)
         return Deadlines.starting(self._since, queued, running, math.inf if most is None else most)
 
     def _max_wait_seconds(self) -> float | None:
-        """The job's own limit of the wait for machines; ``None`` if it has none, or if the backend keeps it."""
+        """The job's own limit of the wait for machines, in seconds.
+
+        :returns: the limit; ``None`` if the job has none, or if the backend enforces it.
+        """
         if self._handle is None or self._record is None:
             return None
         return max_wait_seconds(self._backend(self._handle), self._record)
 
     def _deadlines_of_deferral(self) -> Deadlines:
-        """Ours, and Airflow's: counted from now."""
+        """The job's deadlines, and those that count from now: ``execution_timeout`` and ``timeout``."""
         deadlines, now = self._deadlines(), time.time()
         if self.execution_timeout is not None:
             deadlines = replace(deadlines, execution_until=now + self.execution_timeout.total_seconds())
@@ -502,12 +528,12 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
 
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:
-    """Airflow retries neither of the two."""
+    """The error for a job that has exceeded a limit, as one of two types that Airflow does not retry."""
     error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
     kind = AirflowSensorTimeout if limit in {"execution_timeout", "timeout"} else AirflowFailException
     return kind(str(error))
 
 
 def _over(status: JobStatus) -> bool:
-    """Whether the job has ended, even if the backend does not know yet how."""
+    """Whether the job has ended, even if the backend does not know the result yet."""
     return status.state.terminal or status.ended is not None

@@ -1,1 +1,1 @@
-"""The deferred wait: one trigger a job, one poller for all of them."""
+"""The trigger of a deferred wait. There is one trigger per job; triggers share pollers."""

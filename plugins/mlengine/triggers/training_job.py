@@ -1,13 +1,16 @@
-"""The deferred wait for one job: plain data in, one event out.
+"""The trigger that waits for one job in the triggerer. Its arguments are plain data, and it sends one event.
 
-Runs in the triggerer. New log lines, progress and state changes go to the task's log as they come. The event carries
-ids only; the worker that resumes reads the job's state again.
+The trigger writes new log lines, progress and state changes to the task's log. The event contains only ids, and the
+worker that resumes the task reads the job's state again.
 
-Three things can end a wait before its job does:
+A wait can end before its job does, for one of three reasons:
 
-* ``on_kill``: a person marked the task failed or succeeded, or cleared it, or its DAG run ended. It cancels the job.
-* A deadline. The trigger cancels the job itself, since a paused DAG gets no worker that could; the event follows.
-* ``cleanup``: it also runs when the triggerer restarts, so it cancels nothing. The next triggerer continues.
+* ``on_kill``: a user marked the task as failed or succeeded, or cleared it, or its DAG run ended. The trigger cancels
+  the job.
+* A deadline has passed. The trigger cancels the job before it sends the event, because no worker resumes the task while
+  the DAG is paused.
+* ``cleanup``: Airflow also calls it when the triggerer restarts, so the trigger does not cancel the job. The next
+  triggerer continues the wait.
 """
 
 from __future__ import annotations
@@ -35,12 +38,13 @@ from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult, PollWarning
 from mlengine.storage.client import Storage
 
-# Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
-# leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.
+# Seconds between the start of a trigger and its event. Airflow 3.3.2 can fail a task that resumes less than about 5 s
+# after it was deferred: the executor's event for the first part of the task arrives late, and Airflow assigns it to the
+# second part (apache/airflow#71580). Remove this when the issue is fixed.
 EARLIEST_EVENT_SECONDS = 8.0
-# How long a trigger retries to cancel a job whose deadline has passed, while the service does not answer.
+# Maximum time for retries to cancel a job whose deadline has passed, while the service does not respond.
 CANCEL_RETRY_SECONDS = 300.0
-# How long the bucket may take to give the log cursor before the wait checks its deadlines without polling.
+# If the bucket has not returned the log cursor after this time, the wait checks its deadlines before the first poll.
 CURSOR_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -48,9 +52,9 @@ T = TypeVar("T")
 
 @dataclass
 class _Seen:
-    """What a wait knows about its job.
+    """The job's state at the last poll.
 
-    :param over: the job has ended, even if the backend does not know yet how.
+    :param over: whether the job has ended, even if the backend does not know the result yet.
     """
 
     state: JobState = JobState.UNKNOWN
@@ -63,21 +67,25 @@ class _Seen:
 
 
 class TrainingJobTrigger(BaseTrigger):
-    """Waits for a job to end; cancels it when a deadline passes.
+    """Waits for a job to end, and cancels it when a deadline passes.
+
+    All times are in seconds since the epoch. A deadline that is ``None`` does not apply.
 
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
-    :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
-    :param impersonation_chain: :param project_id: :param region: :param backend_options: as of
-        :class:`~mlengine.connections.CloudAccess`.
+    :param gcp_conn_id: the Airflow connection for the bucket, and for a backend in the cloud.
+    :param impersonation_chain: see :class:`~mlengine.connections.CloudAccess`.
+    :param project_id: see :class:`~mlengine.connections.CloudAccess`.
+    :param region: see :class:`~mlengine.connections.CloudAccess`.
+    :param backend_options: see :class:`~mlengine.connections.CloudAccess`.
     :param poll_interval_seconds: seconds between two polls.
     :param progress_interval_seconds: seconds between two progress lines.
-    :param queued_until: in seconds since the epoch; a job that has not run by then is cancelled. ``None``: no limit.
-    :param running_until: likewise, for a job in any state: the wait's ``running_timeout_seconds``.
-    :param execution_until: likewise: the task's ``execution_timeout``.
-    :param wait_until: likewise: the sensor's ``timeout``.
-    :param max_wait_until: as ``queued_until``: the job's own ``max_wait_seconds``.
-    :param running_seconds: how long the job may take after its first start; ``None``: no limit of this kind.
-    :param not_before: do not poll the job; wait until then, and send ``due``.
+    :param queued_until: the job is cancelled if it has not started by this time, by ``queued_timeout_seconds``.
+    :param running_until: the job is cancelled at this time in any state, by ``running_timeout_seconds``.
+    :param execution_until: the job is cancelled at this time in any state, by the task's ``execution_timeout``.
+    :param wait_until: the job is cancelled at this time in any state, by the sensor's ``timeout``.
+    :param max_wait_until: the job is cancelled if it has not started by this time, by its own ``max_wait_seconds``.
+    :param running_seconds: maximum number of seconds after the job's first start; ``None`` for no limit.
+    :param not_before: if this time is in the future, do not poll the job, but wait until then and send ``due``.
     """
 
     def __init__(
@@ -141,9 +149,9 @@ class TrainingJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Send one event.
 
-        * ``ended``, with the state that was seen
+        * ``ended``, with the job's ``state``
         * ``deadline``, with the name of the ``limit`` that was exceeded
-        * ``due``: the pause before another attempt is over
+        * ``due``: the pause before another attempt has ended
         """
         began = time.monotonic()
         if self.not_before > time.time():
@@ -155,7 +163,7 @@ class TrainingJobTrigger(BaseTrigger):
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
-        """Cancel the job: a person, or the end of the DAG run, ended the task."""
+        """Cancel the job, because a user or the end of the DAG run ended the task."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended while it waited; cancelling job %s", handle.job_id)
         await in_cancel_thread(self._cancel, handle)
@@ -194,17 +202,20 @@ class TrainingJobTrigger(BaseTrigger):
                         limit = await self._end_late_job(handle, limit, seen)
                         if limit:
                             return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
-                        # It has ended, or left QUEUED, since the last poll. Its last lines come with the next one.
+                        # The job has ended, or left QUEUED, since the last poll. The next poll reads its last lines.
                         poller.poll_soon()
         finally:
-            # Also when the triggerer stops in order: the next one continues at this line.
+            # This also runs when the triggerer shuts down, so that the next triggerer continues after the same line.
             await asyncio.shield(forwarder.close())
 
     async def _read_cursor(self, storage: Storage, handle: JobHandle, seen: _Seen) -> LogCursor | str:
-        """The saved cursor, or the name of a limit that the job has exceeded while the bucket did not answer."""
+        """Read the saved log cursor.
+
+        :returns: the cursor; or, if the job exceeded a limit while the bucket did not respond, the limit's name.
+        """
         reading = asyncio.ensure_future(self._retrying(read_cursor, storage, handle))
         try:
-            # Nothing was polled yet: the job may be in the state with the most limits.
+            # The job has not been polled yet. Assume the state to which the most limits apply.
             state = JobState.QUEUED
             left: float | None = CURSOR_SECONDS
             while not (await asyncio.wait({reading}, timeout=left))[0]:
@@ -221,11 +232,11 @@ class TrainingJobTrigger(BaseTrigger):
     async def _end_late_job(self, handle: JobHandle, limit: str, seen: _Seen) -> str | None:
         """Poll once more, and cancel the job if it still exceeds a limit.
 
-        While the service does not answer, this is retried for :data:`CANCEL_RETRY_SECONDS`; then the worker that
-        resumes tries it.
+        While the service does not respond, this is retried for :data:`CANCEL_RETRY_SECONDS`. After that, the worker
+        that resumes the task tries it.
 
-        :param seen: takes what that poll returns.
-        :returns: the limit that it exceeds; ``None`` if it does not any more.
+        :param seen: updated with the result of the poll.
+        :returns: the limit that the job exceeds; ``None`` if it no longer exceeds one.
         """
         pause, until, warning = 1.0, time.monotonic() + CANCEL_RETRY_SECONDS, ThrottledWarning("Cancelling the job")
         while True:
@@ -252,10 +263,10 @@ class TrainingJobTrigger(BaseTrigger):
         return status, limit
 
     async def _follow_restart(self, status: JobStatus, restarting: bool) -> bool:
-        """Record a restart by the service, or its end.
+        """Record the beginning or the end of a restart by the service.
 
-        :param restarting: whether the service restarted the job at the last poll.
-        :returns: whether it restarts the job now.
+        :param restarting: whether the service was restarting the job at the previous poll.
+        :returns: whether the service is restarting the job now.
         """
         began = status.restarting and not restarting
         if began or (restarting and status.state is JobState.RUNNING):
@@ -267,7 +278,7 @@ class TrainingJobTrigger(BaseTrigger):
         return restarting
 
     async def _retrying(self, call: Callable[..., T], *args: Any) -> T:
-        """Call in a thread, again while the bucket does not answer: that must not fail a wait."""
+        """Call a function in a thread. Retry while the bucket does not respond, because that must not fail a wait."""
         pause, warning = 1.0, ThrottledWarning("Reading the bucket")
         while True:
             try:
@@ -287,7 +298,7 @@ class TrainingJobTrigger(BaseTrigger):
             self.log.warning("%11s | %s", "wait", message)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        """Shared by all waits at one location whose jobs differ only in settings that do not matter to polling."""
+        """The poller for this job. All waits with the same location and the same settings for polling share it."""
         access = self._access()
         access = replace(access, backend_options=polling_settings(handle.backend, access.backend_options or {}))
         location = polling_location(handle.backend, handle)
