@@ -445,7 +445,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     def _forward_logs(self, status: JobStatus) -> None:
         """Log the job's new lines since the last poll, in a worker.
 
-        The cursor is stored in the bucket, because another process may have made the last poll. If the log cannot be read, the next poll tries again. After the job's end, this call waits up to
+        The cursor is stored in the bucket, because another process may have made the last poll. If the log cannot be
+        read, the next poll tries again. When the job has ended, this call waits up to
         :data:`~mlengine.jobs.watch.LAST_LINES_SECONDS` seconds for the last lines.
         """
         storage, handle, backend = self.access.storage(), status.handle, self._backend(status.handle)
