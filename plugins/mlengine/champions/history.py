@@ -1,15 +1,16 @@
 """The champion of a model: a pointer that is updated atomically, and the history behind it.
 
-``<model>/champion.json`` is the pointer. It is a full entry, so a reader needs this one object and sees either the old
-champion or the new one. ``<model>/champions/<serial>.json`` are the entries. They are created once and never changed.
-Each has the serial of the previous entry. The chain from the pointer backwards is the history; an entry outside the
-chain never took effect, because its publisher crashed or lost a race before the update of the pointer.
+``<model>/champion.json`` is the pointer. It is a full entry, so a reader needs only this object, and sees either the
+old champion or the new one. The objects ``<model>/champions/<serial>.json`` are the entries. They are created once and
+never changed. Each entry contains the serial of the previous entry. The history is the chain of entries from the
+pointer backwards. An entry outside the chain never took effect, because its publisher crashed, or because another
+publisher updated the pointer first.
 
 A publication, step by step. Each step can be repeated:
 
 1. read the pointer and its object generation; decide whether the job may become champion
 2. create the entry with the next free serial
-3. replace the pointer if it still has that generation; otherwise start again at 1
+3. replace the pointer if it still has that generation; otherwise start again at step 1
 
 Nothing is copied: the model stays in its job directory, so job directories in the history must not be deleted.
 """
@@ -47,18 +48,18 @@ class Champion:
     """An entry of the history. The pointer is the newest entry.
 
     :param serial: increases by at least one per entry. A rollback gets a new serial too.
-    :param metric: the main metric of the model's validation; empty if the model was not run.
+    :param metric: the main metric of the model's validation; empty if the validation did not run the model.
     :param metric_value: the value of ``metric`` on the held-out rows.
     :param by: the person or DAG run that published.
-    :param why: the reason: the verdict's, or the one that was given for a rollback or a forced publication.
+    :param why: the reason: that of the verdict, or the one that was given for a rollback or a forced publication.
     :param at: the time of publication, in ISO 8601 and UTC.
     :param fingerprint: the fingerprint of the model's objects at publication.
     :param size: the total size of the model's files in bytes.
     :param dataset: ``uri``, ``name``, ``version`` and ``digest`` of the dataset version that the model was trained on.
     :param previous: the serial of the previous entry; ``None`` for the first.
     :param restores: for a rollback, the serial of the entry that it restores.
-    :param publisher: the task that published, as the fields of :class:`~mlengine.core.job.JobKey`, so that a retry
-        recognises its own entry. Empty if a person published from a terminal or on the page.
+    :param publisher: the task that published the model, as the fields of :class:`~mlengine.core.job.JobKey`, so that a
+        retry recognises its own entry. It is empty if a person published the model from a terminal or on the page.
     """
 
     model: str
@@ -161,9 +162,10 @@ def chain(
     at: Champion | None,
     read: Callable[[Storage, str, str, int], Champion] = entry,
 ) -> Iterator[Champion]:
-    """An entry and all entries before it, read lazily.
+    """Iterate over an entry and all entries before it. Entries are read lazily.
 
-    :param read: reads one entry.
+    :param at: the entry to start with; ``None`` for an empty history.
+    :param read: a function that reads one entry.
     :raises PublishError: the previous entry is missing, or has a higher serial.
     """
     while at is not None:
@@ -200,7 +202,7 @@ def swap(storage: Storage, bucket: str, new: Champion, champion: Champion | None
 
 
 def _create(storage: Storage, bucket: str, new: Champion) -> Champion:
-    """Create the entry with the next free serial. An equal entry from before a crash is reused."""
+    """Create the entry with the next free serial. If an equal entry exists from before a crash, it is used instead."""
     start = 1 if new.previous is None else new.previous + 1
     for serial in range(start, start + _MAX_GAP):
         numbered = replace(new, serial=serial)

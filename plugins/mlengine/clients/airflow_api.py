@@ -1,6 +1,6 @@
 """A client for Airflow's public REST API: login and calls.
 
-It does not import Airflow or use its database, so that it runs on any machine that can reach the API server.
+It neither imports Airflow nor uses its database, so that it runs on any machine that can reach the API server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CREDENTIALS = "set MLENGINE_AIRFLOW_TOKEN, or MLENGINE_AIRFLOW_USER and MLENGIN
 
 
 class AirflowServer:
-    """An Airflow API server. It logs in at the first call, and again when the token has expired.
+    """A client of one Airflow API server. It logs in at the first call, and again when the token has expired.
 
     :param url: the URL of the API server, as in the browser.
     :param token: a bearer token; without one, ``user`` and ``password`` are used to get one.
@@ -42,10 +42,13 @@ class AirflowServer:
 
     @classmethod
     def from_environment(cls, url: str | None = None, environ: Mapping[str, str] = os.environ) -> AirflowServer:
-        """Create a client from ``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``.
+        """Create a client from the environment.
 
-        Secrets are not command-line arguments, because every user of the machine can read those.
+        The variables are ``MLENGINE_AIRFLOW_URL``, and either ``MLENGINE_AIRFLOW_TOKEN``, or ``MLENGINE_AIRFLOW_USER``
+        and ``MLENGINE_AIRFLOW_PASSWORD``. Secrets are not command-line arguments, because every user of the machine can
+        read those.
 
+        :param url: the URL, instead of ``MLENGINE_AIRFLOW_URL``.
         :raises AirflowError: there is no URL.
         """
 
@@ -60,13 +63,13 @@ class AirflowServer:
         return cls(url, token=variable("TOKEN"), user=variable("USER"), password=variable("PASSWORD"))
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request to ``/api/v2/<path>``. Returns the decoded response."""
+        """Send a request to ``/api/v2/<path>``, and return the decoded response."""
         try:
             return self._send(method, path, body)
         except AirflowError as error:
             if error.status != 401 or not self._login["username"]:
                 raise
-        self._token = ""  # expired, or the server has restarted with another secret
+        self._token = ""  # it has expired, or the server has restarted with another secret
         return self._send(method, path, body)
 
     def find(self, path: str) -> dict[str, Any] | None:
@@ -87,8 +90,8 @@ class AirflowServer:
     def prepare_execution_api(self) -> None:
         """Make the server build the routes of the API that tasks use. The request needs no login.
 
-        Airflow 3.3.2 builds them at the first request, in the server's event loop. This blocks all other requests for
-        3 s, and the first tasks of a run would wait.
+        Airflow 3.3.2 builds the routes at the first request, in the server's event loop. This blocks all other requests
+        for 3 s, so without this call, the first tasks of a run would have to wait.
         """
         self._request("GET", "/execution/health", None)
 
@@ -106,7 +109,7 @@ class AirflowServer:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 checked in __init__
-        # Repeat a GET that times out: on a machine under full load a response may take long.
+        # Repeat a GET that times out, because on a machine under full load, responses can be slow.
         for attempts_left in reversed(range(_GET_ATTEMPTS if method == "GET" else 1)):
             try:
                 with self._opener.open(request, timeout=CALL_SECONDS) as response:

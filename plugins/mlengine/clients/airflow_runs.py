@@ -32,7 +32,7 @@ class AirflowRuns:
         return None if found is None else str(found["value"])
 
     def run_uid(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
-        """The id that distinguishes the run from a deleted one of the same name; ``None`` before the first job."""
+        """The id that distinguishes the run from a deleted run with the same name; ``None`` before the first job."""
         task = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}"
         found = self.server.find(f"{task}/state-store/{quoted(RUN_UID_KEY)}?map_index={map_index}")
         value = None if found is None else found["value"]

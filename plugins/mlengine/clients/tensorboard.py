@@ -1,7 +1,7 @@
 """Local copies of jobs' event files, for TensorBoard.
 
-TensorBoard reads ``gs://`` only if TensorFlow is installed too, and only from Google's servers. Therefore, event files
-are copied to this machine, into one folder per job, ``<model>/<job_id>``. New content is appended to the copies,
+TensorBoard can read ``gs://`` URIs only if TensorFlow is installed, and only from Google's servers. Therefore, event
+files are copied to this machine, into one folder per job, ``<model>/<job_id>``. New content is appended to the copies,
 because TensorBoard follows files that grow, but not files that are replaced. Checkpoints and models are not copied.
 
 :mod:`mlengine.runtime.tensorboard` starts TensorBoard.
@@ -65,7 +65,7 @@ def _models(storage: Storage, bucket: str) -> list[str]:
 class Mirror:
     """Local copies of jobs' event files.
 
-    :param folder: the log dir of TensorBoard.
+    :param folder: the log directory of TensorBoard.
     """
 
     storage: Storage
@@ -73,9 +73,11 @@ class Mirror:
     _generations: dict[str, int] = field(default_factory=dict)
 
     def sync(self, jobs: Sequence[JobDir]) -> int:
-        """Copy new content and return the number of files that have changed.
+        """Copy new content.
 
-        If a job's files are temporarily unavailable, this is logged, and the next call reads them.
+        If a job's files are temporarily unavailable, a message is logged, and the next call reads them.
+
+        :returns: the number of files that have changed.
         """
         return sum(self._sync_job(job_dir) for job_dir in jobs)
 
@@ -100,7 +102,7 @@ class Mirror:
     def _place(self, job_dir: JobDir, stat: ObjectStat, parent: str) -> Path:
         """The path of an object's local copy.
 
-        :raises StorageError: the object's name leads out of the folder.
+        :raises StorageError: the object's name leads to a path outside of the folder.
         """
         root = (self.folder / job_dir.model_name / job_dir.job_id).resolve()
         place = (root / stat.uri[len(parent) :]).resolve()
