@@ -1,7 +1,7 @@
 """The page in Airflow's UI: jobs and models, served by Airflow's API server under ``/mlengine``.
 
-Every Airflow process loads the plugin, but only the API server answers requests. So the plugin mounts an ASGI wrapper
-that imports and builds the application at the first request.
+Every Airflow process loads the plugin, but only the API server handles requests. Therefore, the plugin mounts an ASGI
+wrapper that imports and builds the application at the first request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ PREFIX = "/mlengine"
 
 
 class LazyApp:
-    """An ASGI application that the first request builds. ``make`` is called once, in a thread."""
+    """An ASGI application that is built at the first request.
+
+    :param make: builds the application; called once, in a thread.
+    """
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

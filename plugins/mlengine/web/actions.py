@@ -27,7 +27,7 @@ def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: s
     """Cancel the active attempt of a job. Its task sees the state ``CANCELLED``, fails, and is not retried.
 
     If the job has failed and may be tried again, only the cancellation is recorded: its task then makes no further
-    attempt, and fails when the pause before that attempt is over.
+    attempt, and fails when the pause before that attempt has ended.
 
     :param by: the user.
     :param why: the reason that the user gave.

@@ -1,4 +1,4 @@
-"""The application at ``/mlengine``. Every route needs Airflow's login; every response has the security headers."""
+"""The application at ``/mlengine``. Every route requires Airflow's login; every response has the security headers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STATIC = ("page.html", "page.css", "page.js", "draw.js")
 
 
 class AsciiResponse(JSONResponse):
-    """JSON in ASCII: text of a job may have characters that UTF-8 cannot encode, such as lone surrogates."""
+    """A JSON response in ASCII, because a job's text may contain lone surrogates, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -122,7 +122,7 @@ def _with_headers(send: Any) -> Any:
 
 
 def make_app() -> FastAPI:
-    """The application. It has no generated API documentation, whose routes would not require a login."""
+    """Build the application. It has no generated API documentation, because those routes would not require a login."""
     app = FastAPI(
         title="mlengine",
         docs_url=None,

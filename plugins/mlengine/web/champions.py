@@ -1,7 +1,8 @@
-"""Champions and their histories for the page, read together and kept in memory.
+"""Champions and their histories for the page, read in parallel and cached in memory.
 
-Every viewer of the list of models asks for all champions every few seconds. So a pointer is read at most once in
-:data:`MAX_AGE`. Entries of a history never change, so each is read once. Nothing here decides a permission.
+Every viewer of the list of models requests all champions every few seconds. Therefore, a pointer is read at most once
+in :data:`MAX_AGE` seconds. Entries of a history never change, so each is read once. Permissions do not depend on this
+cache.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlengine.storage.client import Storage
 
 MAX_AGE = 4.0  # seconds
 _THREADS = 8
-_CACHED = 2000  # entries of histories
+_CACHED = 2000  # maximum number of cached history entries
 _NEVER = (float("-inf"), None)
 
 Pointer = Champion | MlengineError | None
@@ -42,7 +43,7 @@ class Champions:
         self._reading = threading.Lock()
 
     def current(self, storage: Storage, bucket: str, models: Sequence[str]) -> dict[str, Pointer]:
-        """The champion of each model, or the error because of which it cannot be read.
+        """The champion of each model, or the error with which reading it failed.
 
         :raises MlengineError: the bucket does not respond.
         """
@@ -55,18 +56,18 @@ class Champions:
             read = dict(zip(stale, _together(lambda model: _pointer(storage, bucket, model), stale), strict=True))
             with self._lock:
                 for model, found in read.items():
-                    if self._changes[bucket, model] == changes[model]:  # else, it may be from before the change
+                    if self._changes[bucket, model] == changes[model]:  # otherwise, it may be outdated
                         self._pointers[bucket, model] = (time.monotonic(), found)
             return {model: read.get(model, pointer) for model, (_, pointer) in known.items()}
 
     def changed(self, bucket: str, model: str) -> None:
-        """Read the champion of a model again."""
+        """Remove the champion of a model from the cache, because it has changed."""
         with self._lock:
             self._changes[bucket, model] += 1
             self._pointers.pop((bucket, model), None)
 
     def clear(self) -> None:
-        """Delete all cached data. This is for tests."""
+        """Clear the cache. Used by tests."""
         self._pointers.clear()
         self._changes.clear()
         self._entries.clear()
@@ -82,7 +83,7 @@ class Champions:
         return list(islice(history.chain(storage, bucket, champion, self._entry), limit))
 
     def _prefetch(self, storage: Storage, bucket: str, model: str, newest: int, limit: int) -> None:
-        """Read the entries together, as following the chain would read them one after the other."""
+        """Read the entries in parallel, because following the chain would read them one after the other."""
         with self._lock:
             if (bucket, model, newest) in self._entries:
                 return

@@ -18,8 +18,8 @@ from mlengine.datasets.drift import over_versions
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 
-VERSIONS = 60  # the number of versions, the newest ones
-COLUMNS = 5  # the number of columns, those that drifted most
+VERSIONS = 60  # number of versions; the newest ones are used
+COLUMNS = 5  # number of columns; those that drifted most are used
 _CACHED = 200
 _THREADS = 4
 
@@ -56,9 +56,9 @@ _manifests = Manifests()
 
 
 def drift(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """The population stability index of the columns that drifted most, each version against the one before.
+    """Compare each version with the one before, by the population stability index of the columns that drifted most.
 
-    :returns: ``versions``, and ``columns``: name and one value for each version, which is ``None`` if unknown.
+    :returns: ``versions``, and ``columns``, which have a name and one value per version; ``None`` if it is unknown.
     """
     name = _dataset_name(storage, bucket, model)
     versions = in_order({row.dataset for row in rows if row.model == model and row.dataset})[-VERSIONS:] if name else []

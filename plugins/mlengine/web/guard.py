@@ -1,7 +1,8 @@
 """Authentication and authorization with Airflow's login and auth manager.
 
-Airflow does not check permissions before it passes a request to a plugin. So the application makes every route depend
-on :func:`reader`. Routes that change something also depend on :func:`same_origin` and call :func:`require_change`.
+Airflow does not check permissions before it passes a request to a plugin. Therefore, every route of the application
+depends on :func:`reader`. Routes that change something also depend on :func:`same_origin` and call
+:func:`require_change`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
 def may_change(user: Any, dag_id: str) -> bool:
     """Whether the user may edit runs of the DAG, and so cancel its jobs and change its champion.
 
-    :param dag_id: ``""`` for a job without a DAG: the user then needs permission to edit DAGs, and runs, in general.
-        Auth managers accept permission for a single DAG's runs as permission for runs.
+    :param dag_id: the DAG's id. It is ``""`` for a job without a DAG. The user then needs permission to edit DAGs in
+        general as well as runs, because auth managers accept permission for the runs of one DAG as permission for runs
+        in general.
     """
     if not dag_id and not _is_authorized(user, "PUT", ""):
         return False
@@ -91,7 +93,7 @@ def same_origin(request: Request) -> None:
 
 
 def login_url(next_url: str) -> str:
-    """The address of the login page, which returns to ``next_url``."""
+    """The URL of the login page, which redirects to ``next_url`` after the login."""
     return str(get_auth_manager().get_url_login(next_url=next_url))
 
 

@@ -1,8 +1,8 @@
-"""The list of jobs in the API server's memory, so that a view needs no call to the bucket.
+"""The list of jobs in the API server's memory, so that showing the list needs no request to the bucket.
 
 One thread refreshes the rows (:mod:`mlengine.job_index.bucket_rows`), at most every :data:`REFRESH_INTERVAL` seconds,
-and only while the page is open. Requests get the current rows without waiting, except the first one, and requests after
-a pause. Opening a job always reads the job itself.
+and only while the page is open. Requests get the current rows without waiting, except for the first request and for
+requests after a pause. Opening a job always reads the job itself.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 REFRESH_INTERVAL = 4.0  # seconds
 THREADS = 8
-STALE = 15.0  # seconds after a refresh; the page has not been open since
+STALE = 15.0  # age of the rows in seconds; older rows mean that the page was not open
 _FIRST_WAIT = 20.0  # seconds that the first view waits for the first refresh
 _STALE_WAIT = 3.0  # seconds that a view waits for a refresh if the rows are stale
-_FIRST_PAGE = 200  # newest rows whose users the first view shows
+_FIRST_PAGE = 200  # number of newest rows for which the first view includes users
 
 
 @dataclass(frozen=True)
 class View:
     """The rows, newest job first.
 
-    :param at: the time at which they were read, in seconds since the epoch; ``None`` before the first refresh has
-        ended, when rows may be missing.
+    :param at: the time at which the rows were read, in seconds since the epoch. It is ``None``, and rows may be
+        missing, until the first refresh has ended.
     :param error: the reason why the last refresh failed; empty if it succeeded.
     """
 

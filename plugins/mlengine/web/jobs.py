@@ -59,12 +59,12 @@ def log_page(
 ) -> dict[str, Any]:
     """The next lines of all replicas, and the cursor for the lines after them.
 
-    ``wait`` is the number of seconds after which the backend can be asked again; 0 if at once.
-
-    Lines come from the backend. If it has none, and for earlier attempts, they come from the logs in the bucket.
+    Lines come from the backend. If the backend has none, and for earlier attempts, they come from the logs in the
+    bucket.
 
     :param cursor: the cursor of the previous page; empty for the first page.
     :param attempt: the number of the attempt; ``None`` for the latest one.
+    :returns: the page; its ``wait`` is the number of seconds before the next request, which is 0 if none is necessary.
     :raises MlengineError: the cursor is invalid.
     """
     position = _decoded(cursor)
@@ -99,7 +99,7 @@ def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, int], a
     ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
         begin = offsets.get(replica, 0)
-        if begin > size:  # another log has replaced the one from which the last page was read
+        if begin > size:  # another log has replaced the one that the last page was read from
             begin = 0
         texts, ends[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
         lines += [{"replica": replica, "text": text, "time": None} for text in texts]

@@ -1,6 +1,7 @@
 """Listings of a view's rows, computed once per view and set of permitted DAGs instead of once per request.
 
-Each open page requests the same ten thousand rows every few seconds, and its users have few different permissions.
+Every open page requests the same rows, possibly ten thousand, every few seconds. Users have few different sets of
+permissions.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from mlengine.job_index.rows import Row
 from mlengine.web.index import View
 
 _ENDED = frozenset(state.value for state in JobState if state.terminal)
-_CACHED = 8  # the number of sets of permitted DAGs that are kept
+_CACHED = 8  # maximum number of listings that are kept
 
 
 class JobFilter(BaseModel):
     """The filter of a list of jobs.
 
     :param state: a state, ``active`` or ``ended``.
-    :param text: a text that is searched in the job's id, DAG, run, user, dataset version and verdict.
+    :param text: a string to search for in the job's id, DAG, run, user, dataset version and verdict.
     """
 
     model: str = ""

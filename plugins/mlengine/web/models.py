@@ -1,4 +1,4 @@
-"""The data of models: champion, history, and the metric by dataset version, including rejected challengers."""
+"""The data of models for the page: champion, history, and metric by dataset version, including rejected challengers."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
 
 
 def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """The data of one model. ``points`` are for the plot; ``comparison`` compares the latest challenger and champion.
+    """The data of one model.
 
-    The points have one metric: the champion's, or that of the newest validated job. Values of other metrics, from
-    before a change of the thresholds, cannot be compared with it.
+    ``points`` contains the points of the plot; ``comparison`` compares the latest challenger with its champion. All
+    points are values of one metric: the champion's main metric, or that of the newest validated job. If the thresholds
+    have changed, older jobs may have another main metric, whose values cannot be compared.
     """
     history = champions.history(storage, bucket, model, HISTORY)
     validated = [row for row in rows if row.model == model and row.verdict and row.metric_value is not None]
@@ -75,7 +76,7 @@ def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[
 
 
 def _champion(found: Pointer) -> dict[str, Any] | None:
-    """The champion for the overview, or its error: one damaged pointer must not hide the other models."""
+    """The champion for the overview, or its error, because one damaged pointer must not hide the other models."""
     if isinstance(found, MlengineError):
         return {"error": found.message}
     if found is None:

@@ -11,12 +11,12 @@ _BATCH = 500
 
 
 def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
-    """The user who triggered each run, or the run's type (such as ``scheduled``). Unknown runs are left out.
+    """The user who triggered each run, or the run's type (such as ``scheduled``). Unknown runs are omitted.
 
     The query needs the database, so it works only in the API server.
 
     :param runs: pairs of DAG id and run id.
-    :returns: ``None`` if the query fails; the error is logged.
+    :returns: the users by run; ``None`` if the query fails, which is logged.
     """
     try:
         return _query(runs)

@@ -28,7 +28,7 @@ from mlengine.web.people import triggered_by
 router = APIRouter(prefix="/api")
 _listings = Listings()
 
-# Anyone who can write to the bucket can write a report, so a report may only be rendered.
+# Anyone who can write to the bucket can write a report. Therefore, a report may be rendered, but not run scripts.
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
@@ -99,7 +99,7 @@ def logs(
 
 @router.post("/jobs/{model}/{job_id}/logs")
 def more_logs(user: ReaderDep, model: str, job_id: str, body: LogPosition) -> dict[str, Any]:
-    """The lines after a cursor. This is a POST request, as a cursor may be longer than an address."""
+    """The lines after a cursor. This is a POST request, because a cursor may be too long for a URL."""
     claim = _job(user, model, job_id).claim
     return jobs.log_page(_storage(), _backend(claim.record.backend), claim, body.cursor, body.attempt)
 
@@ -186,14 +186,15 @@ def _job(user: Any, model: str, job_id: str) -> CurrentJob:
     found = _index().read(job_dir)
     if found is None:
         raise HTTPException(404, guard.NO_JOB)
-    guard.require_read(user, dag_of(found.claim.record.owner))  # of the record: the row may be wrong
+    guard.require_read(user, dag_of(found.claim.record.owner))  # by the record; the row may be wrong
     return found
 
 
 def _champion_dag(model: str) -> str:
-    """The DAG that trained the champion; ``""`` if no DAG did, or it is unknown.
+    """The DAG that trained the champion; ``""`` if no DAG trained it, or if the DAG is unknown.
 
-    It is read from the champion's job: the rows of the index are those that a user may see, and may be out of date.
+    It is read from the champion's job. The rows of the index could be out of date, or limited to those that the user
+    may see.
     """
     champion = champions.current(_storage(), _bucket(), model)
     if champion is None:
@@ -215,7 +216,7 @@ def _console(claim: Claimed) -> str:
 
 
 def _links(status: JobStatus | None) -> dict[str, str]:
-    """URLs of web pages into the running job, by replica."""
+    """URLs of the web pages that give access to a running job, by replica."""
     if status is None or status.state != JobState.RUNNING:
         return {}
     return {replica: url for replica, url in status.links.items() if url.startswith("https://")}
@@ -254,7 +255,7 @@ def _connected(name: str) -> TrainingBackend:
 
 
 def clear_caches() -> None:
-    """Drop the index, the backends and the champions, so that changed settings take effect. This is for tests."""
+    """Drop the index, the backends and the champions, so that changed settings take effect. Used by tests."""
     models.champions.clear()
     _index.cache_clear()
     _connected.cache_clear()
