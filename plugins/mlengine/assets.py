@@ -1,4 +1,4 @@
-"""The Airflow assets of datasets and champions, defined here so that producers and consumers use the same names."""
+"""The Airflow assets of datasets and champions. Producers and consumers use the same names because they import them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from mlengine.core.layout import CHAMPIONS_ALIAS, champion_asset_name, check_mod
 def dataset_asset(name: str) -> Asset:
     """The asset of the dataset ``name``. Its events carry the version as their partition key.
 
-    The asset does not depend on the bucket of the data, which a DAG file does not know. The asset has only a name,
-    because for a URI with a scheme, Airflow 3.3 imports every provider that handles a scheme, including Google's
-    storage client, when the DAG file is parsed.
+    The asset does not depend on the bucket of the data, which a DAG file does not know. It has a name but no URI: for
+    a URI with a scheme, Airflow 3.3 imports every provider that handles a scheme when it parses the DAG file,
+    including Google's storage client.
     """
     return Asset(name=dataset_asset_name(name))
 
 
 def champion_asset(model: str) -> Asset:
-    """The asset of a model's champion. Each publication emits an event with the model's URI and figures in ``extra``.
+    """The asset of a model's champion. Each publication emits an event with the model's URI and metrics in ``extra``.
 
     If the publishing run has a partition key, the event has it too. For an event with a key, Airflow 3.3 starts only
     DAGs with a ``PartitionedAssetTimetable``; for an event without a key, it starts only the other DAGs.
 
-    :param model: the model's name as it is when the task runs: ``de_churn``, not ``{{ params.country }}_churn``.
+    :param model: the model's name as rendered when the task runs: ``de_churn``, not ``{{ params.country }}_churn``.
     :raises StorageError: ``model`` is not a valid model name.
     """
     return Asset(name=champion_asset_name(check_model_name(model)))
 
 
 def champions_alias() -> AssetAlias:
-    """The outlet of publishing tasks. At run time, it is resolved to :func:`champion_asset` of the published model.
+    """The outlet of publishing tasks. At run time, it resolves to the :func:`champion_asset` of the published model.
 
     An asset in a task's outlets gets an event whenever the task succeeds, and its name is fixed when the DAG file is
     parsed. With an alias, only the assets that the task adds at run time get an event. A DAG with

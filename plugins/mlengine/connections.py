@@ -1,6 +1,6 @@
 """Creates the storage client and the backend of an operator from its connection, project, region and options.
 
-Operators, the sensor and the trigger create them only here. The command line does not use connections.
+Operators, the sensor and the trigger use this module. The command line does not use connections.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mlengine.storage.client import Storage
 
 @dataclass(frozen=True)
 class CloudAccess:
-    """How an operator reaches the bucket and the training service.
+    """The credentials and options with which an operator accesses the bucket and the training service.
 
-    :param gcp_conn_id: an Airflow connection; ``""`` means the setting ``gcp_conn_id``, and ``None`` the application
-        default credentials.
+    :param gcp_conn_id: the id of an Airflow connection; ``""`` for the setting ``gcp_conn_id``, ``None`` for the
+        application default credentials.
     :param impersonation_chain: the service account to impersonate, or a chain of them, as in Google's operators.
-    :param project_id: the Google Cloud project of jobs; backends outside of Google Cloud ignore it.
-    :param region: the region of jobs; backends outside of Google Cloud ignore it.
-    :param backend_options: keyword arguments of the backend; they have precedence over project and region.
+    :param project_id: the Google Cloud project of jobs. Backends outside of Google Cloud ignore it.
+    :param region: the region of jobs. Backends outside of Google Cloud ignore it.
+    :param backend_options: keyword arguments of the backend. They have precedence over project and region.
     """
 
     gcp_conn_id: str | None = ""
@@ -63,7 +63,7 @@ class CloudAccess:
         return mapping("backend_options", self.backend_options)
 
     def setting(self, name: str, argument: object = None) -> str:
-        """The value of a setting, including this connection's extra, by the precedence in :mod:`mlengine.settings`."""
+        """The value of a setting, from the sources in :mod:`mlengine.settings`, including this connection's extra."""
         return settings.get(name, argument, self._extra(name, argument))
 
     def number(self, name: str, argument: object = None) -> float:
@@ -100,7 +100,7 @@ class CloudAccess:
             )
 
     def _extra(self, name: str, argument: object) -> Mapping[str, Any]:
-        """The connection's extra. The connection is read only if it can contain the setting."""
+        """The connection's extra. It is empty, and the connection is not read, if it cannot affect the setting."""
         connection = resolve_connection(self.gcp_conn_id)
         if settings.is_given(argument) or connection is None or not settings.SETTINGS[name].extra:
             return {}
@@ -112,14 +112,15 @@ def connect_storage(gcp_conn_id: str | None = "", impersonation_chain: str | Seq
 
     The connection is read at the first call. A later change of the connection applies to new processes.
 
-    :param gcp_conn_id: the connection; see :class:`CloudAccess`.
+    :param gcp_conn_id: see :class:`CloudAccess`.
+    :param impersonation_chain: see :class:`CloudAccess`.
     """
     chain = impersonation_chain or None
     return _storage(resolve_connection(gcp_conn_id), chain if chain is None or isinstance(chain, str) else tuple(chain))
 
 
 def resolve_connection(gcp_conn_id: str | None) -> str | None:
-    """The id of the connection to use: the setting ``gcp_conn_id`` for ``""``, and ``None`` for ``None``."""
+    """The id of the connection to use. ``""`` is resolved to the setting ``gcp_conn_id``; ``None`` remains ``None``."""
     return None if gcp_conn_id is None else settings.get("gcp_conn_id", gcp_conn_id)
 
 
@@ -127,7 +128,7 @@ def resolve_connection(gcp_conn_id: str | None) -> str | None:
 def connection_extra(gcp_conn_id: str) -> Mapping[str, Any]:
     """The extra of an Airflow connection, with the short names of its keys; empty if the connection does not exist.
 
-    A missing connection is an error only when its credentials are used.
+    A missing connection becomes an error only when its credentials are used.
     """
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException

@@ -1,7 +1,7 @@
 """Fields for the trigger forms of retraining DAGs, as :class:`airflow.sdk.Param`.
 
-Each field has a usable default, so schedules, asset events and backfills need no form. The form, Airflow's API and the
-first task of a run reject invalid values. A DAG passes the values to its task group as templates, such as
+Each field has a default, so runs from schedules, asset events and backfills need no input. The form, Airflow's API and
+the first task of a run reject invalid values. A DAG passes the values to its task group as templates, such as
 ``{{ params.backend or '' }}``.
 """
 
@@ -24,9 +24,9 @@ _VERSION = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"  # the same rule as in mlengine
 
 
 def dataset_version(dataset: str, section: str = "") -> Param:
-    """The dataset version to train on. The form suggests the versions that this machine knows.
+    """A field for the dataset version to train on. The form suggests the versions that are known on this machine.
 
-    The field accepts other versions too, because a new version may not be known here yet.
+    The field also accepts other versions, because a new version may not be known on this machine yet.
 
     :param dataset: the dataset's name.
     :param section: heading under which the form shows the field.
@@ -43,7 +43,7 @@ def dataset_version(dataset: str, section: str = "") -> Param:
 
 
 def force_retrain(section: str = "") -> Param:
-    """Whether to train even if a model with the same inputs was accepted before. Off by default.
+    """A field that forces a training even if a model with the same inputs was accepted before. Off by default.
 
     :param section: heading under which the form shows the field.
     """
@@ -57,7 +57,7 @@ def force_retrain(section: str = "") -> Param:
 
 
 def backend(section: str = "") -> Param:
-    """The backend to train on. Empty means the setting ``[mlengine] backend``.
+    """A field for the backend to train on. If it is empty, the setting ``[mlengine] backend`` is used.
 
     :param section: heading under which the form shows the field.
     """
@@ -74,9 +74,11 @@ def backend(section: str = "") -> Param:
 
 
 def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), section: str = "") -> Param:
-    """The cluster size, as one of ML Engine's scale tiers. Empty means the replica counts in other fields of the form.
+    """A field for the cluster size, as one of ML Engine's scale tiers.
 
-    :param tiers: the names that the form offers.
+    If it is empty, the replica counts in other fields of the form are used.
+
+    :param tiers: the names of the scale tiers that the form offers.
     :param section: heading under which the form shows the field.
     """
     return Param(
@@ -91,7 +93,7 @@ def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), sect
 
 
 def _tier(name: str) -> str:
-    """The label of a scale tier, with its number of replicas of each role.
+    """The label of a scale tier, with the number of replicas of each role.
 
     :raises MlengineError: there is no such tier with a fixed cluster.
     """
@@ -102,5 +104,5 @@ def _tier(name: str) -> str:
 
 
 def _non_empty(**options: Any) -> dict[str, Any]:
-    """The options that have a value: the form would show an empty section, or an empty list of suggestions."""
+    """The options that have a value. With empty ones, the form would show an empty section or list of suggestions."""
     return {name: value for name, value in options.items() if value}

@@ -1,4 +1,4 @@
-"""The plugin for Airflow's plugin manager, which loads it from ``plugins/mlengine_plugin.py`` or by entry point."""
+"""The Airflow plugin. Airflow's plugin manager loads it through ``plugins/mlengine_plugin.py`` or an entry point."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlengine.web import app as page
 
 
 class MlenginePlugin(AirflowPlugin):
-    """Registers everything that Airflow cannot find through operators.
+    """Registers the parts of mlengine that Airflow cannot find through operators.
 
-    These are links, web pages, the timetable that the scheduler deserializes, and listeners: for the end of a run, for
-    the modules that the scheduler imports before it starts tasks, and for the triggerer's log files.
+    These are links, web pages, the timetable that the scheduler deserializes, and the listeners for the end of a run,
+    for the imports of the scheduler, and for the log files of the triggerer.
     """
 
     name = "mlengine"
-    operator_extra_links = [*JOB_LINKS, ReportLink()]  # noqa: RUF012 Airflow's own contract
+    operator_extra_links = [*JOB_LINKS, ReportLink()]  # noqa: RUF012 as Airflow's base class declares it
     fastapi_apps = [{"app": page, "url_prefix": PREFIX, "name": "mlengine"}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {

@@ -1,4 +1,4 @@
-"""The provider metadata of the installed package: settings, operators, links and the connection type."""
+"""The Airflow provider metadata of the installed package: settings, operators, links and the connection type."""
 
 from __future__ import annotations
 

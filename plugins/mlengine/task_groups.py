@@ -1,7 +1,7 @@
 """The stages of a retraining as one TaskGroup.
 
-Each stage is an operator of :mod:`mlengine.operators` or :mod:`mlengine.sensors`; a DAG that needs another order uses
-them directly. They exchange small XComs with ids and URIs (:mod:`mlengine.core.xcoms`).
+Each stage is an operator of :mod:`mlengine.operators` or :mod:`mlengine.sensors`. A DAG that needs another order uses
+the operators directly. The stages exchange small XComs with ids and URIs (:mod:`mlengine.core.xcoms`).
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ class RetrainingTaskGroup(TaskGroup):
     The tasks are attributes: ``package``, ``dataset``, ``prepare``, ``submit``, ``wait``, ``validate``, ``publish``,
     ``register``. Optional tasks that the group does not have are ``None``.
 
-    An argument that is not given is not passed on, so that the DAG's ``default_args`` and the settings (``[mlengine]``
-    in Airflow's configuration) apply. Strings are templates, rendered when each task runs. Durations are in seconds.
+    Arguments that are not given are not passed to the tasks, so that the DAG's ``default_args`` and the settings
+    (``[mlengine]`` in Airflow's configuration) apply. Strings are templates, which are rendered when each task runs.
+    Durations are in seconds.
 
-    :param model: the model's name: its folder in the bucket.
-    :param trainer: the trainer's package dir or project dir, or built archives; relative to the DAG's file.
+    :param model: the model's name, which is also the name of its folder in the bucket.
+    :param trainer: the path of the trainer's package directory, project directory or built archives, relative to the
+        DAG's file.
     :param job_file: the path of a YAML job file, relative to the DAG's file, or its content.
     :param module: the module to run, such as ``trainer.task``, instead of the job file's ``pythonModule``.
-    :param requirements: the requirements of a trainer that is a package dir, as in a requirements file; a project
-        declares its own.
+    :param requirements: the requirements of a trainer that is a package directory, as in a requirements file. A project
+        declares its own requirements.
     :param dataset: the name of a dataset. The version for the run is resolved first, and its URI is passed to the
-        trainer as ``dataset_arg``. Without a dataset, the trainer finds its own data.
-    :param dataset_version: a version of the dataset; by default, the one of the trigger form, of the run's partition
-        key, or the newest at the run's date.
-    :param dataset_arg: the trainer's argument for the URI of the dataset version, by default ``--dataset``; ``""`` for
-        none.
+        trainer in the argument ``dataset_arg``. Without a dataset, the trainer finds its own data.
+    :param dataset_version: a version of the dataset. By default, the version is that of the trigger form, the run's
+        partition key, or the newest version at the run's date, in this order.
+    :param dataset_arg: the trainer's argument for the URI of the dataset version, by default ``--dataset``. If it is
+        ``""``, the URI is not passed to the trainer.
     :param args: the trainer's own arguments; they replace the job file's.
     :param scale_tier: the scale tier, instead of the job file's.
     :param replica_counts: the number of replicas of each role, instead of the job file's: ``{"worker": 2, "ps": 1}``.
@@ -61,31 +63,31 @@ class RetrainingTaskGroup(TaskGroup):
     :param backend_options: keyword arguments of the backend.
     :param project_id: Google Cloud project of the job.
     :param region: region of the job; it has precedence over the job file's.
-    :param bucket: ``gs://NAME`` of packages, datasets, jobs and models.
+    :param bucket: the bucket of packages, datasets, jobs and models, as ``gs://NAME``.
     :param gcp_conn_id: Airflow connection to Google Cloud; ``None`` for the application default credentials.
     :param impersonation_chain: service account to impersonate, or a chain of them.
 
-    :param deferrable: wait in the triggerer; otherwise in a worker, whose slot is free between two polls. The default
-        is ``[operators] default_deferrable``.
+    :param deferrable: wait in the triggerer instead of a worker. A wait in a worker does not occupy the worker's slot
+        between two polls. The default is ``[operators] default_deferrable``.
     :param poll_interval_seconds: polling interval of the job.
     :param progress_interval_seconds: interval between two progress lines in the log of ``wait``.
-    :param queued_timeout_seconds: the job is cancelled after this time without a start.
-    :param running_timeout_seconds: the job is cancelled this long after it left QUEUED.
+    :param queued_timeout_seconds: the job is cancelled if it has not started after this time.
+    :param running_timeout_seconds: the job is cancelled if it has not ended this long after its start.
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
     :param thresholds: the thresholds that the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
-    :param validation_level: how much is validated: ``all``; ``signature`` for a SavedModel without a dataset version;
+    :param validation_level: what is validated: ``all``; ``signature`` for a SavedModel without a dataset version;
         ``files`` for a model that validation cannot run.
     :param serving_signature: the serving signature that the model must have
         (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the
-        model's folder and its figures.
-    :param scorer: the function that predicts, as ``package.module:function`` of the trainer's package; by default the
-        one that its ``pyproject.toml`` names, else one for the kind of the model's files.
+        model's folder and its metrics.
+    :param scorer: the function that predicts, as ``package.module:function`` of the trainer's package. By default, it
+        is the one that the trainer's ``pyproject.toml`` names, or else one for the kind of the model's files.
     :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
     :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
-    :param require_comparison: accept a model only if it was compared with the champion; this is the default. The
-        levels ``files`` and ``signature`` do not compare: with them, set this to ``False`` to publish a second model.
+    :param require_comparison: accept a model only if it was compared with the champion; this is the default. The levels
+        ``files`` and ``signature`` do not compare models. With them, set this to ``False`` to publish a second model.
     :param validation_time_limit_seconds: time limit of the process that runs the model.
     :param validation_memory_limit_gib: limit of the private memory of that process, in GiB.
 
@@ -96,8 +98,8 @@ class RetrainingTaskGroup(TaskGroup):
         (:class:`~mlengine.operators.register.RegisterModelOperator`).
 
     :param task_args: additional arguments of single tasks, by the task's name, such as
-        ``{"submit": {"retries": 5}, "wait": {"pool": "training"}}``. They have precedence over all others.
-    :param group_id: the group's name, and the prefix of its tasks' ids.
+        ``{"submit": {"retries": 5}, "wait": {"pool": "training"}}``. They have precedence over all other arguments.
+    :param group_id: the group's id, which is also the prefix of its tasks' ids.
     :param kwargs: arguments of :class:`~airflow.sdk.TaskGroup`: ``default_args``, ``tooltip``, ``prefix_group_id``, …
 
     :raises JobFileError: ``args`` is a string, not a list of strings.
@@ -261,7 +263,7 @@ class RetrainingTaskGroup(TaskGroup):
 
 
 class _TaskArgs:
-    """The arguments of each task: the group's, and those in ``task_args``."""
+    """The arguments of each task: those of the group, and those in ``task_args``."""
 
     def __init__(self, given: Mapping[str, Mapping[str, Any]]) -> None:
         self._given = given
@@ -273,7 +275,7 @@ class _TaskArgs:
         return {"task_id": task, **common, **_given(**specific), **self._given.get(task, {})}
 
     def check_all_used(self) -> None:
-        """Check that ``task_args`` has only tasks of the group.
+        """Check that ``task_args`` names only tasks of the group.
 
         :raises MlengineError: ``task_args`` names an unknown task.
         """
@@ -288,7 +290,7 @@ def _given(**arguments: Any) -> dict[str, Any]:
 
 
 def _paths(trainer: Any) -> Any:
-    """The trainer's paths as strings, as they are templates. A task's output and mapped values are unchanged."""
+    """The trainer's paths as strings, because they are templates. A task's output and mapped values are unchanged."""
     if isinstance(trainer, list | tuple):
         return [_paths(one) for one in trainer]
     return str(trainer) if isinstance(trainer, Path) else trainer

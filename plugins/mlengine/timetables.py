@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class DatasetVersionTimetable(CronPartitionTimetable):
-    """Runs on a cron schedule. Each run uses the newest version at that time; a backfill runs the versions of its days.
+    """Runs on a cron schedule. Each run uses the newest version at its time. A backfill has one run per version.
 
     :param cron: the cron expression, such as ``0 6 * * *``. Until there is a newer version, runs use the same version,
-        and are ``reused``.
+        and their jobs are ``reused``.
     :param versions: a mapping of versions to their days in ``timezone``, in any order, such as
         ``{"v1": "2026-01-15", "v2": "2026-03-02"}``. A version is available from the beginning of its day.
     :param timezone: the time zone of ``cron`` and of the days, such as ``Asia/Tokyo``.
@@ -105,7 +105,7 @@ class DatasetVersionTimetable(CronPartitionTimetable):
 
     def _begin(self, day: date) -> Any:
         """The beginning of a day in this schedule's time zone, as a pendulum DateTime in UTC."""
-        return self.localize_partition_datetime(datetime(day.year, day.month, day.day))  # noqa: DTZ001 localized there
+        return self.localize_partition_datetime(datetime(day.year, day.month, day.day))  # noqa: DTZ001 localized here
 
 
 def _day(version: str, day: str | date) -> date:
