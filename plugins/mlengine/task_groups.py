@@ -72,7 +72,7 @@ class RetrainingTaskGroup(TaskGroup):
     :param poll_interval_seconds: polling interval of the job.
     :param progress_interval_seconds: interval between two progress lines in the log of ``wait``.
     :param queued_timeout_seconds: the job is cancelled if it has not started after this time.
-    :param running_timeout_seconds: the job is cancelled if it has not ended this long after its start.
+    :param running_timeout_seconds: the job is cancelled if it has not ended this long after it left QUEUED.
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
     :param thresholds: the thresholds that the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
@@ -81,7 +81,7 @@ class RetrainingTaskGroup(TaskGroup):
     :param serving_signature: the serving signature that the model must have
         (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the
-        model's folder and its metrics.
+        model's folder and its measured values.
     :param scorer: the function that predicts, as ``package.module:function`` of the trainer's package. By default, it
         is the one that the trainer's ``pyproject.toml`` names, or else one for the kind of the model's files.
     :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
