@@ -106,7 +106,7 @@ def test_an_object_name_outside_the_folder_is_refused(storage: Storage, bucket: 
     job_dir = JobDir.of(bucket, "mnist", "mnist_1")
     storage.write(f"{job_dir.train}../../../../outside.tfevents", b"x")
     inside = tmp_path / "deep" / "inside"
-    with pytest.raises(StorageError, match="leaves its directory"):
+    with pytest.raises(StorageError, match="leads outside of its directory"):
         Mirror(storage, inside).sync([job_dir])
     assert list(tmp_path.rglob("outside*")) == []
 

@@ -108,7 +108,8 @@ class Mirror:
         place = (root / stat.uri[len(parent) :]).resolve()
         if root.parent.parent != self.folder.resolve() or not place.is_relative_to(root):
             raise StorageError(
-                f"the name of an events file leaves its directory: {stat.uri}", hint="delete or rename that object"
+                f"the name of an event file leads outside of its directory: {stat.uri}",
+                hint="delete or rename that object",
             )
         return place
 

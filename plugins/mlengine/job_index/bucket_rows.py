@@ -103,7 +103,7 @@ class BucketRows:
         rows = list(self.rows.items())
         stale = {key: row for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)}
         if stale:
-            log.info("%s of the job index out of date", number_of(len(stale), "row"))
+            log.info("Out of date in the job index: %s", number_of(len(stale), "row"))
         self._read(sorted(stale, key=_age, reverse=True), pool)
         for key, row in stale.items():
             if (now := self.rows.get(key)) and now.generations < row.generations:
