@@ -21,9 +21,9 @@ from mlengine.core.spec import Pool, Role
 from mlengine.runtime import processes
 from mlengine.storage.client import Storage
 from mlengine.testing.gcs import GcsServer
-from tests.support import local_jobs, ray_cluster
+from tests.support import ray_cluster
 from tests.support.ray_cluster import RayCluster
-from tests.support.ray_jobs import QUICK, all_lines, submission, wait
+from tests.support.ray_jobs import QUICK, all_lines, submission, until, wait
 
 pytestmark = pytest.mark.integration
 LONG = "until('/nowhere')"
@@ -62,10 +62,8 @@ def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[
     if made:
         for handle in made[0].jobs():
             made[0].cancel(handle)
-        local_jobs.until(
-            lambda: all(status.state.terminal for status in made[0].describe(made[0].jobs())), "the job ends"
-        )
-        local_jobs.until(lambda: not left(node_dir), "no process of a job is left")
+        until(lambda: all(status.state.terminal for status in made[0].describe(made[0].jobs())), "the job ends")
+        until(lambda: not left(node_dir), "no process of a job is left")
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def test_a_cancelled_job_leaves_no_process(ray: RayBackend, actor: str, bucket: 
     child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); " + LONG
     handle = ray.submit(submission(actor, bucket, "--chief", child))
     wait(ray, handle, JobState.RUNNING)
-    local_jobs.until(lambda: len(left(node_dir)) >= 2, "the trainer and its child run")
+    until(lambda: len(left(node_dir)) >= 2, "the trainer and its child run")
     ray.cancel(handle)
     status = wait(ray, handle)
     assert status.state is JobState.CANCELLED
@@ -149,12 +147,12 @@ def test_a_job_that_ray_does_not_know_is_lost(ray: RayBackend, bucket: str) -> N
 def test_a_killed_driver_leaves_no_replica(ray: RayBackend, actor: str, bucket: str, node_dir: Path) -> None:
     handle = ray.submit(submission(actor, bucket, "--chief", LONG, pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))))
     wait(ray, handle, JobState.RUNNING)
-    local_jobs.until(lambda: len(left(node_dir)) >= 2, "the trainers run")
+    until(lambda: len(left(node_dir)) >= 2, "the trainers run")
     os.kill(pid_of(f"{START} {bucket}"), signal.SIGKILL)
     status = wait(ray, handle)
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
-    local_jobs.until(lambda: not left(node_dir), "no process of the job is left")
+    until(lambda: not left(node_dir), "no process of the job is left")
 
 
 def test_a_lost_replica_restarts_the_cluster(ray: RayBackend, actor: str, bucket: str, tmp_path: Path) -> None:
@@ -164,7 +162,7 @@ def test_a_lost_replica_restarts_the_cluster(ray: RayBackend, actor: str, bucket
     pools = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))
     handle = ray.submit(submission(actor, bucket, "--chief", chief, "--worker", worker, pools=pools))
     wait(ray, handle, JobState.RUNNING)
-    local_jobs.until(lambda: "worker-0 restart 0" in [line.text for line in all_lines(ray, handle)], "the worker runs")
+    until(lambda: "worker-0 restart 0" in [line.text for line in all_lines(ray, handle)], "the worker runs")
     os.kill(pid_of("ray::ReplicaHost"), signal.SIGKILL)
     status = wait(ray, handle)
     messages = [line.text for line in all_lines(ray, handle)]
@@ -181,7 +179,7 @@ def test_a_queued_job_shows_why_ray_does_not_start_it(
     wait(large, first, JobState.RUNNING)
     second = large.submit(submission(actor, bucket))
     status = wait(large, second, JobState.QUEUED)
-    local_jobs.until(lambda: "Ray's scheduler says" in large.describe([second])[0].detail, "Ray's reason")
+    until(lambda: "Ray's scheduler says" in large.describe([second])[0].detail, "Ray's reason")
     assert "3 CPU" in large.describe([second])[0].detail
     large.cancel(first)
     assert wait(large, second).state is JobState.SUCCEEDED, status
@@ -263,16 +261,16 @@ def test_a_killed_cluster_with_a_token_leaves_no_process(
             with pytest.raises(BackendError, match="refuses the token: 40"):
                 RayBackend(address=cluster.address, token=wrong, **settings).submit(asked)
         ray.cancel(elsewhere)
-        local_jobs.until(lambda: not left(node_dir), "the other cluster's job has ended")
+        until(lambda: not left(node_dir), "the other cluster's job has ended")
         client = RayClient(Access.find(cluster.address, token), deadline=1.0)
         secured = RayBackend(client=client, **settings)
         handle = secured.submit(asked)
         wait(secured, handle, JobState.RUNNING)
-        local_jobs.until(lambda: left(node_dir), "the trainer runs")
+        until(lambda: left(node_dir), "the trainer runs")
         cluster.kill()
         with pytest.raises(BackendUnavailableError, match="no answer"):
             secured.describe([handle])
-        local_jobs.until(lambda: not left(node_dir), "no process of the job is left")
+        until(lambda: not left(node_dir), "no process of the job is left")
 
 
 def pid_of(words: str) -> int:

@@ -149,13 +149,18 @@ def describe(backend: LocalBackend, handle: JobHandle) -> JobStatus:
     return backend.describe([handle])[0]
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = WAIT) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = WAIT, *, pause: float = 0.03) -> Any:
+    """Wait until ``condition`` returns a true value, and return that value.
+
+    :param pause: the seconds between two calls; longer for a call that takes much CPU time.
+    :raises AssertionError: it did not within ``seconds``.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(0.03)
+        time.sleep(pause)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

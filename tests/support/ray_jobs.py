@@ -14,6 +14,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from tests.support import local_jobs
 
 WAIT = 300.0
+POLL_SECONDS = 0.3  # each poll costs CPU time in several processes of Ray's dashboard
 QUICK: dict[str, Any] = {
     "termination_grace_seconds": 2.0,
     "linger_seconds": 2.0,
@@ -27,7 +28,7 @@ QUICK: dict[str, Any] = {
 
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait like :func:`local_jobs.until`, with a timeout that suits a cluster on a busy machine."""
-    return local_jobs.until(condition, what, WAIT)
+    return local_jobs.until(condition, what, WAIT, pause=POLL_SECONDS)
 
 
 def submission(uri: str, bucket: str, *args: str, **more: Any) -> Submission:
@@ -46,7 +47,7 @@ def wait(ray: RayBackend, handle: JobHandle, *states: JobState, seconds: float =
         if status.state in states or (status.state.terminal and not states):
             return status
         assert not status.state.terminal, (status, all_lines(ray, handle))
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     raise AssertionError(f"{handle.name} is still {status.state}: {status.detail}; {all_lines(ray, handle)}")
 
 
