@@ -27,9 +27,10 @@ from pathlib import Path
 from mlengine.runtime.env_allowlist import MARK
 from mlengine.runtime.processes import Process
 from tests.support.local_jobs import until
-from tests.support.ray_cluster import node_environment
+from tests.support.ray_cluster import HEAD_OPTIONS, NODE_OPTIONS, node_environment
 
 _START_SECONDS = 300.0
+_POLL_SECONDS = 1.0  # each poll of the nodes costs CPU time in several processes of Ray's dashboard
 _ACTOR_SECONDS = 60.0
 _HEAD = 10
 _NETWORKS = range(1, 200)
@@ -42,11 +43,13 @@ _QUICK = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
 }
 _OPTIONS = (
-    "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+    *NODE_OPTIONS,
     # Without fixed ports, the raylet waits for the agents to choose theirs and exits after 15 s: too short on a busy
     # machine.
-    " --metrics-export-port=20001 --dashboard-agent-listen-port=20002"
-    " --dashboard-agent-grpc-port=20003 --runtime-env-agent-port=20004"
+    "--metrics-export-port=20001",
+    "--dashboard-agent-listen-port=20002",
+    "--dashboard-agent-grpc-port=20003",
+    "--runtime-env-agent-port=20004",
 )
 _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -192,11 +195,12 @@ class RayNetwork:
             name = f"n{number}" if number else "head"
             address, home = _address(self.number, _HEAD + number), self.folder / name
             named = shlex.quote(json.dumps({"node" if number else "head": 1}))
-            ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
-            ray += f" --resources={named}"
+            ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray"
+            ray += f" {' '.join(_OPTIONS)} --resources={named}"
             if number == 0:
                 # On a busy machine Ray may give up, because it waits only 30 s for its own processes.
-                command = f"until timeout 150 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
+                ray += f" --head --dashboard-host=0.0.0.0 {' '.join(HEAD_OPTIONS)}"
+                command = f"until timeout 150 {ray}; do ray stop --force; done"
             else:
                 # Restart Ray when it exits, as an init system would.
                 command = (
@@ -210,7 +214,8 @@ class RayNetwork:
     def wait(self) -> None:
         """Wait until all nodes are listed as alive."""
         wanted = {node.address for node in self.nodes}
-        until(lambda: self.alive() == wanted, f"{sorted(wanted)} are nodes; see {self.folder}", _START_SECONDS)
+        what = f"{sorted(wanted)} are nodes; see {self.folder}"
+        until(lambda: self.alive() == wanted, what, _START_SECONDS, pause=_POLL_SECONDS)
 
     def alive(self) -> set[str]:
         """The addresses of the nodes that Ray reports as alive; empty if the dashboard does not answer."""
@@ -237,8 +242,8 @@ class RayNetwork:
         found = [f"{node.name}: {command}" for node in self.nodes for _, command in node.replicas()]
         found += [str(path) for node in self.nodes for path in (node.state_dir / "ray").glob("*")]
         deadline = time.monotonic() + _ACTOR_SECONDS
-        while any(node.actors() for node in self.nodes) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        while self.processes("ReplicaHost") and time.monotonic() < deadline:
+            time.sleep(0.2)
         return found + [f"{node.name}: actor {actor.pid}" for node in self.nodes for actor in node.actors()]
 
 
