@@ -13,11 +13,10 @@ from mlengine.backends import Submission
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import Pool, Role
-from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from tests.support import local_jobs, ray_network
-from tests.support.ray_jobs import QUICK, all_lines, submission, until, wait
+from tests.support.ray_jobs import QUICK, WAIT, all_lines, submission, until, wait
 from tests.support.ray_network import Node, RayNetwork
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -62,10 +61,9 @@ def ray(network: RayNetwork, storage: Storage) -> Iterator[RayBackend]:
 
 
 @pytest.fixture
-def actor(actor: str, storage: Storage, shared_environments: Path) -> str:
-    """Builds the environment here once to fill uv's cache, because the nodes cannot reach a package index."""
-    build_environment([actor], storage, shared_environments)
-    return actor
+def actor(storage: Storage, bucket: str) -> str:
+    """The trainer as a wheel: the nodes cannot reach a package index, and a build needs packages."""
+    return local_jobs.put(storage, bucket, local_jobs.wheel(local_jobs.ACTOR), "tiny-1.0-py3-none-any.whl")
 
 
 @pytest.fixture
@@ -190,7 +188,8 @@ def test_a_network_partition_does_not_leave_two_groups_running(
     other = next(one for one in network.nodes[1:] if one is not node)
     # The worker continues without a network until it notices that the driver is gone.
     assert node.replicas()
-    until(other.replicas, "the worker starts on the other node")
+    # Poll often, so that an overlap is noticed.
+    local_jobs.until(other.replicas, "the worker starts on the other node", WAIT, pause=0.1)
     assert node.replicas() == []
     assert wait(ray, handle).state is JobState.SUCCEEDED, texts(ray, handle)
 
