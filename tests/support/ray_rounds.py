@@ -52,6 +52,7 @@ RUN_SECONDS = 900.0
 CPUS = (1, 2, 2)
 _REPLICAS = 3
 _LEFT_SECONDS = 60.0
+_POLL_SECONDS = 3.0  # between two polls of a run
 _TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")  # the title of a process that runs a task's code
 _SETTINGS = {
     "core.dagbag_import_timeout": "150",
@@ -127,16 +128,16 @@ class Rounds:
             result.run_id = run.run_id
             if kind in KILLS:
                 if training:
-                    until(lambda: self._all_run() or api.run(DAG, run.run_id).done, "all replicas run", 300)
+                    until(lambda: self._all_run() or api.run(DAG, run.run_id).done, "all replicas run", 300, pause=1.0)
                 time.sleep(self.chance.uniform(0.0, 5.0 if training else 30.0))
                 KILLS[kind](self, result)
-            ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check)
+            ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check, every=_POLL_SECONDS)
             result.state, result.seconds = ended.state, round(time.monotonic() - began, 1)
             if ended.state != "success":
                 self._log_failed_tasks(run)
             self._record_result(result, run)
             with contextlib.suppress(AssertionError):
-                until(lambda: not self._left(), "nothing is left", _LEFT_SECONDS)
+                until(lambda: not self._left(), "nothing is left", _LEFT_SECONDS, pause=0.3)
         result.left = self._left()
         return result
 
@@ -221,7 +222,7 @@ def _twice(network: RayNetwork, name: str) -> list[str]:
 
 
 def _kill_replica(rounds: Rounds, result: Round) -> None:
-    until(lambda: trainers(rounds.network), "a replica runs", 300)
+    until(lambda: trainers(rounds.network), "a replica runs", 300, pause=0.3)
     time.sleep(rounds.chance.uniform(0.0, 8.0))
     found = trainers(rounds.network)
     if found:
@@ -321,6 +322,16 @@ def _fill_cache(folder: Path, env: Mapping[str, str]) -> None:
     shutil.rmtree(folder)
 
 
+def _project(folder: Path) -> Path:
+    """A folder with this DAG and its trainer. Airflow parses no other DAGs."""
+    (folder / "dags").mkdir(parents=True)
+    for name in (f"{DAG}.py", "mnist_pipeline.py"):
+        shutil.copy2(ROOT / "dags" / name, folder / "dags")
+    shutil.copytree(ROOT / "dags" / "jobs", folder / "dags" / "jobs")
+    shutil.copytree(ROOT / "trainer", folder / "trainer")
+    return folder
+
+
 def _register(storage: Storage, bucket: str, *, versions: object) -> list[str]:
     """Register a tenth of the digits, because these tests are about the pipeline rather than the model."""
     del versions
@@ -342,7 +353,10 @@ def running(data: Path, seed: int | None = None, steps: int = 400) -> Iterator[R
             "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         }
         try:
-            with stacks.running(data, load=_register, env=env, settings=_SETTINGS, gcs_host=network.host) as stack:
+            project = _project(data / "project")
+            with stacks.running(
+                data, load=_register, dags=project / "dags", env=env, settings=_SETTINGS, gcs_host=network.host
+            ) as stack:
                 _fill_cache(data / "filled", stack.env)
                 network.start({**stack.server.env, "UV_CACHE_DIR": stack.env["UV_CACHE_DIR"]}, CPUS)
                 stack.airflow.api.wait_for_dag(DAG)
