@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeRegressor
 
-from mlengine.validation.scoring.job import FAILED, ScoringJob
+from mlengine.validation.scoring import predictors
+from mlengine.validation.scoring.job import FAILED, UNFIT, ScoringJob
 
 ROWS = 20_000
 
@@ -48,3 +50,17 @@ def test_an_infinite_value_is_named_with_its_column_and_row(
     message = json.loads((tmp_path / "model.json").read_text())["error"]["message"]
     assert "Input X contains infinity or a value too large" in message
     assert f"column 'b' is {shown} in held-out row 18000;" in message
+
+
+@pytest.mark.parametrize(
+    ("baseline", "without_keras"), [(None, True), ("savedmodel", True), ("keras", False), ("scorer", False)]
+)
+def test_keras_is_imported_only_if_a_model_may_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: str | None, without_keras: bool
+) -> None:
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")  # so that it is restored
+    monkeypatch.delenv("TF_USE_LEGACY_KERAS")
+    monkeypatch.setitem(predictors.FRAMEWORKS, "savedmodel", "no_such_framework")
+    models: dict[str, Any] = {"model": {"kind": "savedmodel"}, "baseline": {"kind": baseline} if baseline else None}
+    assert ScoringJob({"out": tmp_path, **models}, threading.Event()).run() == UNFIT
+    assert ("TF_USE_LEGACY_KERAS" in os.environ) == without_keras
