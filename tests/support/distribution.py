@@ -14,11 +14,17 @@ from typing import Any
 
 import pytest
 
-# Fixtures that start Airflow or build an environment with TensorFlow, and the modules that use each.
+# Fixtures that start Airflow or hold environments with TensorFlow, and the modules that use each.
 GROUPS = {
     "live_airflow": ("e2e/live_airflow/*",),
     "stack": ("e2e/stack/*",),
-    "validation_models": ("integration/test_validation", "integration/test_predict"),
+    # These modules build the same two environments.
+    "validation_state_dir": (
+        "integration/test_validation",
+        "integration/test_predict",
+        "integration/test_own_model",
+        "integration/test_any_model",
+    ),
 }
 # Groups and modules that take longer than 10 s, the longest first. The other modules run after them, unit tests last.
 LONGEST = (
@@ -26,12 +32,10 @@ LONGEST = (
     "test_backfill",
     "test_ray_cluster",
     "test_ray_nodes",
+    "validation_state_dir",
     "test_trainer_corpus",
     "stack",
-    "validation_models",
-    "test_own_model",
     "test_flights",
-    "test_any_model",
     "test_framework_examples",
     "test_vertex_stack",
     "test_ray_backend",
