@@ -51,6 +51,14 @@ def gcs_server() -> Iterator[gcs.GcsServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an Airflow with a migrated database, to be copied."""
+    from tests.support.airflow_setup import session_database
+
+    return session_database(tmp_path_factory)
+
+
 @pytest.fixture
 def storage(gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """A client of the session's server. Processes that the test starts find the same server by the environment."""

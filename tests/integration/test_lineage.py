@@ -16,10 +16,11 @@ import pytest
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.datasets.register import add
 from mlengine.storage.client import Storage
+from tests.support.airflow_setup import copy_database
 
 pytestmark = pytest.mark.integration
 DAGS = Path(__file__).parents[1] / "support" / "lineage_dags"
-# Includes creating Airflow's database, and three runs that train and validate.
+# For three runs that train and validate.
 SECONDS = 500
 Event = Mapping[str, Any]
 
@@ -41,7 +42,9 @@ def people(folder: Path) -> Path:
 
 
 @pytest.fixture
-def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path) -> Runs:
+def runs(
+    storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path, airflow_database: Path
+) -> Runs:
     backend: LocalBackend = make_backend()
     add(
         storage,
@@ -73,8 +76,7 @@ def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_
         "AIRFLOW__OPENLINEAGE__NAMESPACE": "tests",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
     }
-    migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(migrate, env=env, check=True, capture_output=True, timeout=SECONDS)
+    copy_database(airflow_database, tmp_path / "airflow")
     script = [sys.executable, str(DAGS / "census_dag.py"), "no", "yes", "no"]
     done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     output = done.stdout + done.stderr

@@ -32,6 +32,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
+from tests.support.airflow_setup import SETTINGS
 from tests.support.idle_trainer import idle_trainer
 
 PATIENCE = 240.0  # seconds; enough for a busy machine
@@ -297,11 +298,10 @@ def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         },
         settings={
+            **SETTINGS,
             # Parsing a DAG file that imports the Google provider's operators takes long on a busy machine.
             "core.dagbag_import_timeout": "150",
             "dag_processor.dag_file_processor_timeout": "180",
-            # The files do not change; Airflow parses one immediately when a test touches it.
-            "dag_processor.min_file_process_interval": "60",
             "api.maximum_page_limit": "1000",
             "scheduler.trigger_timeout_check_interval": "3",
             "scheduler.orphaned_tasks_check_interval": "10",
