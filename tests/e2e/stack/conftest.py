@@ -18,6 +18,7 @@ from scripts import stack as stacks
 from scripts.stack import Stack
 
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+from tests.support.airflow_setup import SETTINGS, copy_database
 from tests.support.leftovers import MARK, check_stop
 from tests.support.live_airflow import persist
 
@@ -58,8 +59,9 @@ def mark() -> str:
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, mark: str, airflow_database: Path) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
+    copy_database(airflow_database, data / "airflow")
     before = dict(os.environ)
     env = {
         MARK: mark,
@@ -68,7 +70,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack
         "MY_TOKEN": SECRET,
     }
     try:
-        with stacks.running(data, versions=[MONTH], env=env) as started:
+        with stacks.running(data, versions=[MONTH], env=env, settings=SETTINGS) as started:
             yield started
             # A failure here is reported as an error of the folder's last test.
             check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
@@ -88,7 +90,7 @@ def finish(stack: Stack) -> Callable[[DagRun], Ended]:
 
     def wait(run: DagRun) -> Ended:
         api = stack.airflow.api
-        ended = api.wait(run, RUN_SECONDS, check=stack.airflow.check)
+        ended = api.wait(run, RUN_SECONDS, check=stack.airflow.check, every=2.0)
         return Ended(ended, {task.task_id: task for task in api.tasks(run.dag_id, run.run_id)}, api)
 
     return wait
