@@ -43,8 +43,10 @@ class VertexJob(Job):
     @property
     def seen(self) -> tuple[str | None, tuple[str, ...]]:
         """The state of the task, and the states of the job's attempts."""
+        assert self.run is not None
+        task = self.live_airflow.waits().get(self.run.run_id)
         states = (status.state for status in self.attempts)
-        return self.task.state, tuple("live" if not state.terminal else state.value for state in states)
+        return task.state if task else None, tuple("live" if not state.terminal else state.value for state in states)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _wait_for_outcomes(jobs: Mapping[str, VertexJob]) -> None:
     waiting = dict(jobs)
     while waiting and time.monotonic() < deadline:
         waiting = {name: job for name, job in waiting.items() if job.seen != (CASES[name].task, CASES[name].attempts)}
-        time.sleep(0.5)
+        time.sleep(2.0)  # each poll calls the emulator for every job
 
 
 def _kill_triggerer(live_airflow: LiveAirflow) -> None:
