@@ -1,4 +1,4 @@
-"""Tests error messages of announcing a version to Airflow. Success is tested in tests/e2e/test_backfill.py."""
+"""Tests error messages of announcing a version to Airflow. Success is tested in ``e2e/pipelines/test_backfill.py``."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import pytest
 GROUPS = {
     "live_airflow": ("e2e/live_airflow/*",),
     "stack": ("e2e/stack/*",),
+    "pipelines": ("e2e/pipelines/*",),
     # These modules build the same two environments.
     "validation_state_dir": (
         "integration/test_validation",
@@ -29,7 +30,7 @@ GROUPS = {
 # Groups and modules that take longer than 10 s, the longest first. The other modules run after them, unit tests last.
 LONGEST = (
     "live_airflow",
-    "test_backfill",
+    "pipelines",
     "test_ray_cluster",
     "test_ray_nodes",
     "validation_state_dir",
@@ -40,7 +41,6 @@ LONGEST = (
     "test_vertex_stack",
     "test_ray_backend",
     "test_lineage",
-    "test_champion_events",
     "test_emulator_clients",
     "test_examples",
     "test_emulator_ci",

@@ -156,7 +156,7 @@ def test_a_retry_of_the_publishing_task_announces_the_champion(storage: Storage,
 def test_a_cleared_task_announces_an_unannounced_champion(
     storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow's events are faked here; tests/e2e/test_champion_events.py uses those of a real Airflow."""
+    """Airflow's events are faked here; tests/e2e/pipelines/test_champion_events.py uses those of a real Airflow."""
     job_dir = validated(storage, bucket, "a")
     other = {**publish(job_dir.uri), "serial": 9}
     sent = [SimpleNamespace(extra=other), SimpleNamespace(extra=None)]

@@ -5,15 +5,11 @@ Also tests that a backfill of an older run does not replace the champion of a ne
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from scripts import stack as stacks
-from scripts.bootstrap import ROOT
 from scripts.stack import Stack
 
 from mlengine.champions.history import current
@@ -42,7 +38,7 @@ class Lab:
         return self.stack.airflow.api
 
     def finish(self, run: DagRun) -> DagRun:
-        return self.api.wait(run, SECONDS, lambda *_: self.stack.airflow.check())
+        return self.api.wait(run, SECONDS, check=self.stack.airflow.check, every=2.0)
 
     def validated(self, model: str, job_id: str) -> str:
         """The dir of a job whose model was accepted by validation."""
@@ -67,23 +63,18 @@ class Lab:
             except AirflowError as error:
                 if error.status != 500 or time.monotonic() > deadline:
                     raise
-                time.sleep(0.5)
+                time.sleep(1.0)
             else:
                 return list(answer["asset_events"])
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    before = dict(os.environ)
-    data = tmp_path_factory.mktemp("champions")
-    dags = ROOT / "tests" / "support" / "champion_dags"
-    with stacks.running(data, versions=[], dags=dags, env={"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1"}) as stack:
-        lab = Lab(stack)
-        for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
-            lab.api.wait_for_dag(dag_id)
-        yield lab
-    os.environ.clear()
-    os.environ.update(before)
+def lab(pipelines: Stack) -> Lab:
+    lab = Lab(pipelines)
+    for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
+        lab.api.wait_for_dag(dag_id)
+        persist(lab.api.set_paused, dag_id, False)
+    return lab
 
 
 def test_a_champion_event_of_a_model_with_a_templated_name_starts_dags(lab: Lab) -> None:
@@ -97,7 +88,7 @@ def test_a_champion_event_of_a_model_with_a_templated_name_starts_dags(lab: Lab)
         deadline = time.monotonic() + SECONDS
         while len(lab.api.runs("serve_de")) < serial:
             assert time.monotonic() < deadline, "the DAG that follows the champion was not started"
-            time.sleep(0.5)
+            time.sleep(1.0)
         serving = lab.finish(lab.api.runs("serve_de")[0])
         assert lab.api.xcoms("serve_de", serving.run_id, "served")["return_value"] == published
     other = lab.finish(persist(lab.api.trigger, "country_churn", {"country": "us"}))
@@ -147,7 +138,7 @@ def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> N
     deadline = time.monotonic() + SECONDS
     while not (older := [run for run in lab.api.runs(dag_id) if run.run_id.startswith("backfill__")]):
         assert time.monotonic() < deadline, "the backfill did not create a run"
-        time.sleep(0.5)
+        time.sleep(1.0)
     (run,) = older
     assert lab.finish(run).state == "success"
     result = lab.api.xcoms(dag_id, run.run_id, "retrain.publish")["return_value"]

@@ -47,7 +47,7 @@ def pipeline(dataset: str) -> None:
 with DAG(
     "monthly",
     schedule=CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d"),
-    end_date=datetime(2024, 12, 31, tzinfo=UTC),
+    end_date=datetime(2024, 7, 31, tzinfo=UTC),
     **COMMON,
 ):
     pipeline("digits")

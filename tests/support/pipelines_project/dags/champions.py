@@ -15,7 +15,7 @@ from mlengine.core.xcoms import PublicationXCom
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.task_groups import RetrainingTaskGroup
 
-HELLO = Path(__file__).parents[3] / "examples" / "hello"
+HELLO = Path(__file__).parents[4] / "examples" / "hello"
 OWN = Asset(name="own_champion")
 JOB: dict[str, Any] = {"job": Param(None, type=["null", "string"])}
 
