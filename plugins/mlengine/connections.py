@@ -94,8 +94,8 @@ class CloudAccess:
     def _check_impersonation(self) -> None:
         if self.impersonation_chain and resolve_connection(self.gcp_conn_id) is None:
             raise SettingError(
-                "impersonation_chain needs an Airflow connection, and gcp_conn_id is None",
-                hint="give a connection of type google_cloud_platform; without a key, it uses the application default "
+                "impersonation_chain requires an Airflow connection, but gcp_conn_id is None",
+                hint="use a connection of type google_cloud_platform; without a key, it uses the application default "
                 "credentials",
             )
 
@@ -149,7 +149,9 @@ def configured_bucket(bucket: str | None, extra: Mapping[str, Any] | None = None
     """
     name = settings.get("bucket", bucket, extra)
     if not name:
-        raise StorageError("no bucket", hint="give bucket= or --bucket, or set AIRFLOW__MLENGINE__BUCKET=gs://NAME")
+        raise StorageError(
+            "no bucket is configured", hint="pass bucket= or --bucket, or set AIRFLOW__MLENGINE__BUCKET=gs://NAME"
+        )
     return bucket_uri(name)
 
 

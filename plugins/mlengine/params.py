@@ -36,7 +36,7 @@ def dataset_version(dataset: str, section: str = "") -> Param:
         None,
         type=["null", "string"],
         title="Dataset version",
-        description="For example 2026-11-01. If empty, the run's partition key, or else the newest version.",
+        description="For example 2026-11-01. If empty, the run's partition key is used, or else the newest version.",
         pattern=_VERSION,
         **_non_empty(examples=suggestions, section=section),
     )
@@ -66,7 +66,7 @@ def backend(section: str = "") -> Param:
         None,
         type=["null", "string"],
         enum=[None, *names],
-        values_display={"None": "Default of this Airflow", **{name: _BACKENDS.get(name, name) for name in names}},
+        values_display={"None": "Airflow's default", **{name: _BACKENDS.get(name, name) for name in names}},
         title="Backend",
         description="Where to train. Vertex AI needs a project and a region in the settings or the connection.",
         **_non_empty(section=section),
@@ -85,7 +85,7 @@ def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), sect
         None,
         type=["null", "string"],
         enum=[None, *tiers],
-        values_display={"None": "Custom: the counts below", **{name: _tier(name) for name in tiers}},
+        values_display={"None": "Custom: use the counts below", **{name: _tier(name) for name in tiers}},
         title="Scale tier",
         description="Predefined cluster size. The local backend may run fewer replicas; the log of submit reports it.",
         **_non_empty(section=section),
@@ -98,7 +98,9 @@ def _tier(name: str) -> str:
     :raises MlengineError: there is no such tier with a fixed cluster.
     """
     if name not in TIERS:
-        raise MlengineError(f"no scale tier {name!r} with a fixed cluster", hint=f"use some of {', '.join(TIERS)}")
+        raise MlengineError(
+            f"{name!r} is not a scale tier with a fixed cluster", hint=f"use one or more of {', '.join(TIERS)}"
+        )
     parts = (f"{pool.count} {_ROLES[pool.role]}{'s' * (pool.count > 1)}" for pool in TIERS[name])
     return f"{name}: {', '.join(parts)}"
 

@@ -165,7 +165,10 @@ class RetrainingTaskGroup(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
-            raise JobFileError(f"args is a string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(
+                f"args must be a list of strings, not the string {args!r}",
+                hint="pass a list of strings: ['--epochs', '5']",
+            )
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -179,7 +182,9 @@ class RetrainingTaskGroup(TaskGroup):
         job_id_hint = job_id_hint or defaults.get("job_id_hint")
         registries = defaults.get("registries", ()) if registries is None else registries
         if isinstance(registries, str):
-            raise MlengineError(f"registries is a string: {registries!r}", hint=f"give a list: [{registries!r}]")
+            raise MlengineError(
+                f"registries must be a list, not the string {registries!r}", hint=f"pass a list: [{registries!r}]"
+            )
         with self:
             self.package = PackageTrainerOperator(
                 **own.of("package", stored, source=_paths(trainer), module=module, requirements=requirements)
@@ -281,7 +286,8 @@ class _TaskArgs:
         """
         if unknown := self._given.keys() - set(self._tasks):
             raise MlengineError(
-                f"task_args names {', '.join(sorted(unknown))}", hint=f"the tasks are {', '.join(self._tasks)}"
+                f"task_args contains unknown tasks: {', '.join(sorted(unknown))}",
+                hint=f"the tasks are {', '.join(self._tasks)}",
             )
 
 

@@ -43,7 +43,7 @@ class DatasetVersionTimetable(CronPartitionTimetable):
         super().__init__(cron, timezone=timezone)
         if not isinstance(versions, Mapping):
             raise DatasetError(
-                f"versions has no days: {versions!r}",
+                f"versions must be a mapping of versions to days, not {versions!r}",
                 hint='pass the day of each version: versions={"v1": "2026-01-15", "v2": "2026-03-02"}',
             )
         days = {version: _day(version, day) for version, day in versions.items()}
@@ -51,7 +51,9 @@ class DatasetVersionTimetable(CronPartitionTimetable):
         if not days:
             raise DatasetError("the schedule has no versions", hint='pass versions={"v1": "2026-01-15"}')
         if len(set(days.values())) < len(days):
-            raise DatasetError(f"two versions of one day: {_shown(days)}", hint="give each version its own day")
+            raise DatasetError(
+                f"two versions have the same day: {_shown(days)}", hint="give each version a different day"
+            )
 
     @property
     def summary(self) -> str:
@@ -99,7 +101,9 @@ class DatasetVersionTimetable(CronPartitionTimetable):
 
     def _decode_partition_date(self, partition_key: str) -> datetime:
         if partition_key not in self._versions:
-            raise InvalidPartitionKeyError(f"no dataset version {partition_key!r}; known: {_shown(self._versions)}")
+            raise InvalidPartitionKeyError(
+                f"unknown dataset version {partition_key!r}; the versions are {_shown(self._versions)}"
+            )
         begin: datetime = self._begin(self._versions[partition_key])
         return begin
 
@@ -110,7 +114,7 @@ class DatasetVersionTimetable(CronPartitionTimetable):
 
 def _day(version: str, day: str | date) -> date:
     if not isinstance(version, str):
-        raise DatasetError(f"not the name of a version: {version!r}", hint='write versions={"v1": "2026-01-15"}')
+        raise DatasetError(f"invalid version name: {version!r}", hint='write versions={"v1": "2026-01-15"}')
     check_version_name(version)
     try:
         found = date.fromisoformat(day) if isinstance(day, str) else day

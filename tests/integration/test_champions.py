@@ -518,5 +518,5 @@ def test_readers_always_see_a_complete_champion(bench: Bench) -> None:
 
 def test_an_invalid_pointer_is_refused(bench: Bench) -> None:
     bench.storage.write(bench.pointer, b"{}")
-    with pytest.raises(PublishError, match="is not a champion entry"):
+    with pytest.raises(PublishError, match="is not a valid champion entry"):
         current(bench.storage, bench.bucket, "mnist")

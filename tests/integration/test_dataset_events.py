@@ -91,7 +91,7 @@ def test_an_unreachable_or_invalid_url_is_an_error(where: str) -> None:
 
 
 def test_the_url_and_the_user_are_required() -> None:
-    with pytest.raises(AirflowError, match="no URL of an Airflow"):
+    with pytest.raises(AirflowError, match="no Airflow URL"):
         AirflowServer.from_environment(environ={})
     server = AirflowServer.from_environment(
         environ={"MLENGINE_AIRFLOW_URL": "http://a/", "MLENGINE_AIRFLOW_TOKEN": "t"}

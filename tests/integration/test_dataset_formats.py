@@ -616,12 +616,12 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
     code, text = run("fetch", "people", "v1", "--to", str(tmp_path / "cache"), "--json")
     assert (Path(json.loads(text)["directory"]) / "heldout/part-0.csv").is_file()
     for words, message in (
-        (("add", "people", "v3"), "give either a path or --from-croissant"),
+        (("add", "people", "v3"), "pass either a path or --from-croissant"),
         (("add", "people", "v3", str(first), "--limit", "drift=x"), "--limit drift=x: not a number"),
         (("add", "people", "v3", str(first), "--limit", "luck=1"), "no check has the limit 'luck'"),
         (("add", "people", "v3", str(first), "--limit", "drift=nan"), "the limit drift is nan"),
         (("add", "people", "v3", str(first), "--announce", "--airflow-url", "no URL"), "no URL"),
-        (("add", "people", "v3", str(first), "--dtype", "age"), "not of the form --dtype COLUMN=TYPE: 'age'"),
+        (("add", "people", "v3", str(first), "--dtype", "age"), "expected --dtype COLUMN=TYPE, got 'age'"),
         (("add", "people", "v3", str(first), "--dtype", "nose=int8"), "the column 'nose', which does not exist"),
         (("add", "people", "v3", str(first), "--key", "nose"), "no column 'nose' for --key; columns: id, age"),
         (("add", "people", "v3", str(first), "--classes", "0,x"), "--classes: invalid literal"),

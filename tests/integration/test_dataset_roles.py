@@ -162,7 +162,7 @@ def test_a_repeated_option_for_one_column_is_refused(option: str, capsys: pytest
     with pytest.raises(SystemExit) as caught:
         cli.main(["datasets", "add", "d", "v1", "data", option, "a", option, "b"])
     assert caught.value.code == ExitCode.USAGE
-    assert f"argument {option}: given twice, with a and b; give it once" in capsys.readouterr().err
+    assert f"argument {option}: given twice, with a and b; use it only once" in capsys.readouterr().err
 
 
 def test_line_breaks_in_column_names_and_values_are_escaped(
@@ -181,7 +181,7 @@ def test_line_breaks_in_column_names_and_values_are_escaped(
     lines = capsys.readouterr().out.splitlines()
     assert "classes:    2: c\\x0a0, c\\x0a1" in lines
     assert any(line.startswith("  a\\x0ab  float64        2 infinite; 0 to 59;") for line in lines)
-    assert any(line.startswith("  text    string         2 different; most frequent x\\x0ay0 (30)") for line in lines)
+    assert any(line.startswith("  text    string         2 distinct; most frequent x\\x0ay0 (30)") for line in lines)
     assert all(line.startswith(" ") or ":" in line or not line for line in lines)
 
 

@@ -236,7 +236,7 @@ def test_failed_jobs_and_invalid_options_are_reported(trainer: Path, state: Path
     assert main(["jobs", "train", "1-bad", *command[3:], "--staging-bucket", bucket]) == ExitCode.USAGE
     assert "is not a job id" in capsys.readouterr().err
     assert main(["jobs", "train", "j", "--staging-bucket", bucket, "--module-name", "a.b"]) == 1
-    assert "give --package-path" in capsys.readouterr().err
+    assert "pass --package-path" in capsys.readouterr().err
 
 
 class Command:

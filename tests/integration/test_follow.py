@@ -286,7 +286,7 @@ def test_a_job_is_cancelled_even_if_that_cannot_be_recorded(
     storage.write(JobDir(handle.job_dir).claim, b"?")
     monkeypatch.setattr(cancel, "find_job", lambda _: (backend, handle))
     assert cancel._cancel(argparse.Namespace(no_wait=False, by="ana", reason="")) == ExitCode.OK
-    assert f"{handle.job_dir} will not say who cancelled the job" in capsys.readouterr().err
+    assert f"could not record in {handle.job_dir} who cancelled the job" in capsys.readouterr().err
     assert backend.jobs[0].state is JobState.CANCELLED
 
 

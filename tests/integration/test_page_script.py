@@ -42,5 +42,5 @@ def test_the_log_shows_only_the_selected_attempt(seen: dict[str, Any]) -> None:
 
 
 def test_a_job_that_waits_for_its_next_attempt_has_a_cancel_button(seen: dict[str, Any]) -> None:
-    assert "There will be no other attempt" in seen["cancel_in_pause"]["text"]
+    assert "there will be no further attempt" in seen["cancel_in_pause"]["text"]
     assert seen["cancel_in_pause"]["reasons"] == ["wrong data"]

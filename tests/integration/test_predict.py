@@ -177,7 +177,7 @@ def test_a_job_that_has_not_succeeded_gets_no_report(
     validate = ("models", "validate", "mnist", "a", "--validation-level", "files")
     code, out, err = run(*validate)
     assert (code, out) == (1, "")
-    assert f"job a is {state.value}, so its model is not validated" in err
+    assert f"job a is {state.value}, so its model was not validated" in err
     assert f"mlengine jobs status {job_dir.uri}" in err
     assert not validation_env.storage.exists(job_dir.report)
     code, out, _ = run(*validate, "--any-state")
@@ -270,7 +270,7 @@ def test_champions_are_listed_shown_and_rolled_back_on_the_command_line(
     assert "superseded" in out
     code, _, err = run("models", "publish", "mnist", "b", "--force", "--by", "anna")
     assert code == ExitCode.USAGE
-    assert "--force needs a reason" in err
+    assert "--force requires a reason" in err
     code, out, _ = run("models", "publish", "mnist", "b", "--force", "--by", "anna", "--reason", "it was the disk")
     assert code == 0
     champion = current(validation_env.storage, validation_env.bucket, "mnist")

@@ -69,7 +69,7 @@ def test_reap_lists_orphans_and_cancels_them_with_yes(
     airflow_stub.tasks = {name: found for name, (_, found, _) in CASES.items()}
     dirs["deleted_run"] = submit(storage, bucket, "deleted_run")
     submit(storage, bucket, "by_hand", dag_id="mlengine train")
-    wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "does not exist any more"}
+    wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "no longer exists"}
 
     assert reap(bucket) == 0
     output = capsys.readouterr().out.splitlines()
@@ -206,7 +206,7 @@ def test_the_jobs_of_a_deleted_run_and_of_its_recreation_are_distinguished(
     airflow_stub.uids = {"nightly": "new"}
     assert reap(bucket, "--yes") == 0
     assert "job_nightlyold " in (output := capsys.readouterr().out)
-    assert "its run nightly of dag was deleted and created again" in output
+    assert "its run nightly of dag was deleted and recreated" in output
     assert {job.handle.job_id for job in backend.live} == {"job_nightlynew", "job_unbornx"}
 
 
@@ -219,9 +219,7 @@ def test_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     submit(storage, bucket, "by_api")
     airflow_stub.installation, airflow_stub.runs = "this", {"some": "running"}
     assert reap(bucket, "--yes") == 0
-    assert (
-        "ignored, because the Airflow with --installation other submitted them: job_theirs" in capsys.readouterr().err
-    )
+    assert "ignored jobs of another Airflow (--installation other): job_theirs" in capsys.readouterr().err
     assert [job.handle.job_id for job in backend.live] == ["job_theirs"]
     assert reap(bucket, "--yes", "--installation", "other") == 0
     assert backend.live == []

@@ -139,10 +139,10 @@ def test_retries_before_and_after_a_clear_reattach_to_their_jobs(run: Any, backe
 def test_an_active_job_of_a_deleted_run_is_cancelled(
     run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run("--x", "1").submit()
+    deleted = run("--x", "1").submit()
     again = run("--x", "2").submit()
     assert [job.handle.name for job in backend.live] == [again["name"]]
-    assert "is cancelled: run nightly of dag was deleted and created again" in caplog.text
+    assert f"cancelling job {deleted['job_id']}: run nightly of dag was deleted and recreated" in caplog.text
 
 
 def test_an_unrecorded_job_of_a_deleted_run_is_cancelled(run: Any, backend: ScriptedBackend) -> None:
@@ -179,7 +179,8 @@ def test_two_airflows_do_not_take_over_each_others_jobs(
     assert theirs.submit(try_number=2) == {**second, "decision": "reattached"}
     cleared = theirs.submit(try_number=3, max_tries=4)
     assert {job.handle.name for job in backend.live} == {first["name"], cleared["name"]}
-    assert "of another Airflow (args: --x 1 → --x 2); it is left alone" in caplog.text
+    assert f"leaving {first['job_dir']} unchanged: it belongs to run nightly of dag of another Airflow" in caplog.text
+    assert "of another Airflow (args: --x 1 → --x 2)" in caplog.text
     assert "mlengine jobs reap --installation this" in caplog.text
 
 

@@ -244,7 +244,7 @@ def test_an_upload_uses_the_service_account_and_the_encryption_key(elsewhere: El
     key = f"projects/p/locations/{region}/keyRings/k/cryptoKeys/c"
     calls = len(elsewhere.service.calls)
     other = VertexRegistry(**elsewhere.settings, encryption_key=key.replace(region, "elsewhere"))
-    with pytest.raises(RegistryError, match=f"is in {region}, and encryption_key in elsewhere"):
+    with pytest.raises(RegistryError, match=f"is in {region}, but encryption_key is in elsewhere"):
         follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [other])
     assert elsewhere.service.calls[calls:] == []
     account = "upload@test-project.iam.gserviceaccount.com"
@@ -285,8 +285,8 @@ def test_a_model_created_concurrently_by_another_process_is_a_retryable_error(
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (5, "not a model registry: 5"),
-        (None, "not a model registry: None"),
+        (5, "invalid model registry: 5"),
+        (None, "invalid model registry: None"),
         ({"kind": "vertex", "image_uri": "x", "labels": "team"}, "labels is a string: 'team'"),
         ({"kind": "vertex", "image_uri": "x", "container": "8501"}, "container is not a mapping: 8501"),
         ({"kind": "vertex", "image_uri": "x", "raw": ["a"]}, "raw is not a mapping: "),

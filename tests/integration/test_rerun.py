@@ -95,11 +95,11 @@ CHANGES: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
     "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
     "the package is missing": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/packages"),
-        "does not exist any more",
+        "no longer exists",
     ),
     "the dataset is missing": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/datasets"),
-        "does not exist any more",
+        "no longer exists",
     ),
     "the dataset has changed": (_changed_data, "restore the files of that version"),
 }

@@ -391,7 +391,7 @@ def test_a_second_host_does_not_start_a_job_that_may_run_on_the_first(storage: S
     with pytest.raises(BackendUnavailableError):
         Submitter(storage, first).submit(intent)
     assert len(first.live) == 1
-    with pytest.raises(BackendUnavailableError, match="claimed on host a, and may run there; this is b"):
+    with pytest.raises(BackendUnavailableError, match="claimed on host a and may be running there; this host is b"):
         Submitter(storage, second).submit(intent)
     recorded = Submitter(storage, first).submit(intent)
     assert recorded.decision is Decision.REATTACHED

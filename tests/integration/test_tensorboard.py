@@ -98,7 +98,7 @@ def test_jobs_of_two_models_with_the_same_id_are_kept_apart(storage: Storage, bu
     assert copies == {"mnist/first": b"one", "other/first": b"other model"}
     with pytest.raises(StorageError, match=r"2 jobs in .* have the id 'first'") as caught:
         find_job(storage, bucket, "first")
-    assert caught.value.hint == "give one of: mnist/first, other/first"
+    assert caught.value.hint == "use one of: mnist/first, other/first"
     assert find_job(storage, bucket, "other/first") == jobs[1]
 
 
@@ -106,7 +106,7 @@ def test_an_object_name_outside_the_folder_is_refused(storage: Storage, bucket: 
     job_dir = JobDir.of(bucket, "mnist", "mnist_1")
     storage.write(f"{job_dir.train}../../../../outside.tfevents", b"x")
     inside = tmp_path / "deep" / "inside"
-    with pytest.raises(StorageError, match="leads outside of its directory"):
+    with pytest.raises(StorageError, match="points outside its directory"):
         Mirror(storage, inside).sync([job_dir])
     assert list(tmp_path.rglob("outside*")) == []
 
@@ -219,5 +219,5 @@ def test_a_storage_outage_does_not_end_the_command(
         assert cli.main([*command, "--dir", str(tmp_path)]) == ExitCode.FAILED, "TensorBoard was killed"
     finally:
         signal.signal(signal.SIGTERM, ends)
-    assert "cannot list the jobs of mnist: the bucket does not answer; trying again in 0.1 s" in capsys.readouterr().err
+    assert "cannot list the jobs of mnist: the bucket does not answer; retrying in 0.1 s" in capsys.readouterr().err
     assert (tmp_path / "mnist/mnist_1/events.out.tfevents.9").read_bytes() == b"nine"

@@ -275,7 +275,7 @@ def test_logs_are_read_page_by_page_to_the_last_line(sample_jobs: SampleJobs, vi
     for offset in ("x", -1, 1.5, None, True, [1]):
         wrong = base64.urlsafe_b64encode(json.dumps({"stored": {"chief-0": offset}}).encode()).decode()
         answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong})
-        assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
+        assert (answer.status_code, "invalid log cursor" in answer.json()["error"]) == (400, True), offset
 
 
 def test_a_truncated_log_is_shown_from_its_start(

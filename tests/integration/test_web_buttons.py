@@ -73,7 +73,7 @@ def test_jobs_cancel_works_before_the_next_attempt(
     monkeypatch.setattr("mlengine.cli.jobs.cancel.find_job", lambda _: (BACKEND, BACKEND.jobs[-1].handle))
     command = ["jobs", "cancel", "mnist_1", "--reason", "wrong data", "--by", "ann"]
     assert main(command) == 0
-    assert "its task makes no other attempt" in capsys.readouterr().out
+    assert "its task will make no further attempt" in capsys.readouterr().out
     noted = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history[-1]
     assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "ann", "wrong data")
     assert main(command) == 0
@@ -95,8 +95,8 @@ def test_the_command_says_so_if_the_next_attempt_has_begun(
     monkeypatch.setattr("mlengine.cli.jobs.cancel._waits_for_next_attempt", begins)
     assert main(["jobs", "cancel", "mnist_1", "--by", "ann"]) != 0
     shown = capsys.readouterr()
-    assert "has moved on to attempt 2" in shown.err
-    assert "no other attempt" not in shown.out
+    assert "is already at attempt 2" in shown.err
+    assert "no further attempt" not in shown.out
 
 
 @pytest.mark.parametrize(("ago", "cause"), [(2 * 3600.0, FailureCause.PREEMPTED), (10.0, FailureCause.TRAINER)])

@@ -16,7 +16,7 @@ from mlengine.datasets.version_hints import note_versions
 
 @pytest.mark.parametrize("name", ["CUSTOM", "basic"])
 def test_a_tier_without_a_fixed_cluster_is_refused(name: str) -> None:
-    with pytest.raises(MlengineError, match=f"no scale tier '{name}' with a fixed cluster"):
+    with pytest.raises(MlengineError, match=f"'{name}' is not a scale tier with a fixed cluster"):
         params.scale_tier(("BASIC", name))
 
 

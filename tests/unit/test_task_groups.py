@@ -225,9 +225,9 @@ def test_task_args_are_passed_to_single_tasks() -> None:
     made = whole(task_args={"submit": {"retries": 5, "max_attempts": 2}, "wait": {"pool": "training"}}, max_attempts=1)
     assert (made.submit.retries, made.submit.max_attempts) == (5, 2)
     assert (made.wait.pool, made.wait.max_attempts) == ("training", 1)
-    with pytest.raises(MlengineError, match="task_args names sumbit"):
+    with pytest.raises(MlengineError, match="task_args contains unknown tasks: sumbit"):
         whole(task_args={"sumbit": {}})
-    with pytest.raises(MlengineError, match="task_args names register"):
+    with pytest.raises(MlengineError, match="task_args contains unknown tasks: register"):
         group(task_args={"register": {}})
 
 
@@ -244,12 +244,12 @@ def test_the_group_works_like_other_task_groups() -> None:
 
 
 def test_arguments_that_are_one_string_are_refused() -> None:
-    with pytest.raises(JobFileError, match="args is a string: '--epochs 5'"):
+    with pytest.raises(JobFileError, match="args must be a list of strings, not the string '--epochs 5'"):
         group(args="--epochs 5")
 
 
 def test_registries_as_one_string_are_refused() -> None:
-    with pytest.raises(MlengineError, match="registries is a string: 'mlflow'"):
+    with pytest.raises(MlengineError, match="registries must be a list, not the string 'mlflow'"):
         group(registries="mlflow")
 
 

@@ -46,7 +46,7 @@ def test_a_backfill_runs_the_versions_between_two_days(first: str, last: str, ve
 def test_a_given_partition_key_must_be_a_version() -> None:
     assert timetable().resolve_partition_date("v10") == day("2026-09-01")
     assert timetable().resolve_partition_date(None) is None
-    with pytest.raises(InvalidPartitionKeyError, match="no dataset version 'v3'; known: v1, v2, v10"):
+    with pytest.raises(InvalidPartitionKeyError, match="unknown dataset version 'v3'; the versions are v1, v2, v10"):
         timetable().resolve_partition_date("v3")
 
 
@@ -146,11 +146,11 @@ def test_airflow_keeps_the_time_zone(zone: Any) -> None:
         ({}, "no versions"),
         ({"v1": "soon"}, "invalid day"),
         ({"v1": None}, "invalid day None"),
-        ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day"),
-        (["v1", "v2"], r"versions has no days: \['v1', 'v2'\]"),
-        ("v1", "versions has no days: 'v1'"),
-        (None, "versions has no days: None"),
-        ({1: "2026-01-15"}, "not the name of a version: 1"),
+        ({"v1": "2026-01-15", "v2": "2026-01-15"}, "two versions have the same day: v1, v2"),
+        (["v1", "v2"], r"versions must be a mapping of versions to days, not \['v1', 'v2'\]"),
+        ("v1", "versions must be a mapping of versions to days, not 'v1'"),
+        (None, "versions must be a mapping of versions to days, not None"),
+        ({1: "2026-01-15"}, "invalid version name: 1"),
         ({"a/b": "2026-01-15"}, "invalid dataset version: 'a/b'"),
     ],
 )

@@ -121,7 +121,9 @@ class Champion:
             known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
             champion = cls(**{**known, "action": Action(raw["action"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise PublishError(f"{where} is not a champion entry: {error!r}", hint="restore the object") from error
+            raise PublishError(
+                f"{where} is not a valid champion entry: {error!r}", hint="restore the object"
+            ) from error
         if raw.get("format") != FORMAT:
             raise PublishError(f"{where} has format {raw.get('format')!r}, not {FORMAT}", hint="update mlengine")
         return champion
@@ -171,7 +173,9 @@ def chain(
     while at is not None:
         yield at
         if at.previous is not None and at.previous >= at.serial:
-            raise PublishError(f"entry {at.serial} of {at.model} has entry {at.previous} as its previous one")
+            raise PublishError(
+                f"entry {at.serial} of {at.model} names entry {at.previous}, which is not earlier, as its predecessor"
+            )
         at = None if at.previous is None else read(storage, bucket, at.model, at.previous)
 
 
@@ -196,7 +200,9 @@ def swap(storage: Storage, bucket: str, new: Champion, champion: Champion | None
         else:
             storage.replace(uri, new.to_bytes(), generation)
     except StorageConflictError:
-        log.info("model %s: entry %d not published: the champion changed concurrently", new.model, new.serial)
+        log.info(
+            "model %s: entry %d did not take effect: another process changed the champion first", new.model, new.serial
+        )
         return None
     return new
 
@@ -216,7 +222,8 @@ def _create(storage: Storage, bucket: str, new: Champion) -> Champion:
             continue
         return numbered
     raise PublishError(
-        f"{_MAX_GAP} serials of {new.model} after {start} are in use", hint="check the model's folder champions/"
+        f"no free serial for {new.model}: the {_MAX_GAP} serials from {start} on are in use",
+        hint="check the directory champions/ of the model",
     )
 
 

@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
         metavar="DIR",
         help="directory of the emulator's records (default: emulator/ in the state directory of the local backend)",
     )
-    add_bucket(parser, "bucket for the logs of jobs that name none")
+    add_bucket(parser, "bucket for the logs of jobs that do not set one")
     add_backend(parser, "local, or vertex, which forwards ML Engine's jobs to Vertex AI (default: local)", "local")
     add_set(parser, "an option of the backend, such as max_concurrent_jobs=4 or project=P; repeatable")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="YAML list of scripted faults (docs/emulator.md)")

@@ -27,7 +27,7 @@ MEANINGS = {
     ExitCode.NOT_ACCEPTED: "The model was not accepted (validate) or not published (publish).",
     ExitCode.DIFFERENT: "Dataset versions differ (diff), or files are damaged (verify).",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C. Jobs that were submitted continue.",
-    ExitCode.OUTPUT_CLOSED: "The reader of stdout closed it, as `| head` does.",
+    ExitCode.OUTPUT_CLOSED: "The reader closed stdout, as `| head` does.",
     ExitCode.TERMINATED: "Terminated by SIGTERM.",
 }
 

@@ -78,7 +78,7 @@ def key_value(text: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise argparse.ArgumentTypeError(f"not KEY=VALUE: {text!r}")
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     return key, value
 
 
@@ -95,7 +95,7 @@ class Once(argparse.Action):
         del parser, option_string
         before = getattr(namespace, self.dest)
         if before is not None:
-            raise argparse.ArgumentError(self, f"given twice, with {before} and {values}; give it once")
+            raise argparse.ArgumentError(self, f"given twice, with {before} and {values}; use it only once")
         setattr(namespace, self.dest, values)
 
 
@@ -107,7 +107,7 @@ def unique(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in pairs:
         if key in found:
-            raise UsageError(f"{option}: {key} is given twice", hint="give each key once")
+            raise UsageError(f"{option}: {key} is given twice", hint="set each key only once")
         found[key] = value
     return found
 
@@ -170,13 +170,16 @@ def user(args: argparse.Namespace) -> str:
     try:
         return args.by or getpass.getuser()
     except (KeyError, OSError) as error:
-        raise UsageError("cannot determine the current user", hint="give --by NAME") from error
+        raise UsageError("cannot determine the current user", hint="pass --by NAME") from error
 
 
 def add_max_attempts(parser: argparse._ActionsContainer) -> None:
     """Add the option ``--max-attempts``."""
     parser.add_argument(
-        "--max-attempts", type=attempts, metavar="N", help="attempts in all (default: the setting max_attempts)"
+        "--max-attempts",
+        type=attempts,
+        metavar="N",
+        help="maximum number of attempts (default: the setting max_attempts)",
     )
 
 
@@ -211,7 +214,7 @@ def reason(text: str) -> str:
     :raises argparse.ArgumentTypeError: ``text`` is blank.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError("the reason is empty")
+        raise argparse.ArgumentTypeError("the reason must not be empty")
     return text
 
 

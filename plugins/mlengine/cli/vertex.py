@@ -20,23 +20,25 @@ from mlengine.core.spec import Pool, Role, counted
 from mlengine.core.vertex_machines import Machine
 
 _ABOUT = """\
-Print the machine types that Vertex AI offers for training, with their accelerators, and the prices that are known. This
-is the table that jobs are checked against. It is part of mlengine, and has a date: the command sends no request.
+Print the machine types that Vertex AI offers for training, with their accelerators and the known prices. Jobs are
+checked against this table. The table is part of mlengine and has a date; the command sends no requests.
 """
 
 
 def register(commands: Commands) -> None:
     """Add the noun and its command."""
-    verbs = add_noun(commands, "vertex", "show what Vertex AI's training offers")
+    verbs = add_noun(commands, "vertex", "show what Vertex AI offers for training")
     machines = add_command(verbs, "machines", "list machine types and their accelerators", _ABOUT)
     machines.add_argument(
-        "name", nargs="?", metavar="NAME", help="only machine types that begin so, such as a2-highgpu"
+        "name", nargs="?", metavar="NAME", help="only machine types that start with NAME, such as a2-highgpu"
     )
     machines.add_argument(
         "--accelerator", metavar="NAME", help="only machine types with this accelerator, such as L4 or TPU"
     )
     machines.add_argument(
-        "--ml-engine", action="store_true", help="ML Engine's machine types and scale tiers, and what they become"
+        "--ml-engine",
+        action="store_true",
+        help="ML Engine's machine types and scale tiers, with their Vertex AI equivalents",
     )
     add_json(machines)
     machines.set_defaults(handler=_machines)
@@ -53,7 +55,7 @@ def _machines(args: argparse.Namespace) -> int:
     if not found:
         raise UsageError(
             f"no machine type matches {' '.join(filter(None, (args.name, args.accelerator)))}",
-            hint="run `mlengine vertex machines` without a filter for all of them",
+            hint="run `mlengine vertex machines` without a filter to list all machine types",
         )
     if args.json:
         say_json(_all(found))
@@ -67,7 +69,7 @@ def _machines(args: argparse.Namespace) -> int:
 def _ml_engine(args: argparse.Namespace) -> int:
     """Print ML Engine's old names, and the pools that Vertex AI gets for them."""
     if args.name or args.accelerator:
-        raise UsageError("--ml-engine takes no filter", hint="leave out NAME and --accelerator")
+        raise UsageError("--ml-engine takes no filter", hint="omit NAME and --accelerator")
     names = {name: [Pool(Role.CHIEF, 1, name)] for name in tiers.MACHINES}
     found: list[OldMachineDocument] = [
         {"name": name, "pools": [_pool(pool) for pool in pools]} for name, pools in (names | tiers.TIERS).items()
@@ -163,7 +165,7 @@ def _say_notes() -> None:
     disk = data["disk"]
     say(f"Boot disks: {', '.join(disk['types'])}; {disk['least_gb']} to {disk['most_gb']} GB.")
     for name, ended in data["ended"].items():
-        say(f"{name} has not been available since {ended['on']}: {ended['instead']} takes its place.")
+        say(f"{name} has not been available since {ended['on']}: use {ended['instead']} instead.")
     say(f"Flex-start: {', '.join(sorted(vertex_machines.flex_start()))}.")
     say(f"Only with a reservation: {', '.join(sorted(vertex_machines.needs_reservation()))}.")
     say(f"Not offered for training: {', '.join(data['not_offered']['families'])}.")
@@ -172,5 +174,5 @@ def _say_notes() -> None:
         for name, price in vertex_machines.usd_per_hour().items()
         if name not in vertex_machines.machines()
     )
-    say(f"Prices: {prices.region}, read {prices.read} ({each}); none is known for the rest. {prices.page}")
+    say(f"Prices: {prices.region}, read {prices.read} ({each}); no prices are known for the other types. {prices.page}")
     say(f"Table: read {source.read} in a copy of {source.copy}. {source.page}")

@@ -33,7 +33,7 @@ class AirflowServer:
 
     def __init__(self, url: str, *, token: str = "", user: str = "", password: str = "", direct: bool = False) -> None:
         if not _is_url(url):
-            raise AirflowError(f"not the URL of an Airflow: {url}", hint="write http://HOST:PORT or https://HOST")
+            raise AirflowError(f"not an Airflow URL: {url}", hint="write http://HOST:PORT or https://HOST")
         self.url = url.rstrip("/")
         self._token = token
         self._login = {"username": user, "password": password}
@@ -58,7 +58,7 @@ class AirflowServer:
         url = url or variable("URL")
         if not url:
             raise AirflowError(
-                "no URL of an Airflow", hint="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
+                "no Airflow URL", hint="pass --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
             )
         return cls(url, token=variable("TOKEN"), user=variable("USER"), password=variable("PASSWORD"))
 
@@ -118,13 +118,13 @@ class AirflowServer:
                 if 300 <= error.code < 400:
                     raise AirflowError(
                         f"Airflow redirects {method} {url} to {error.headers['Location']} ({error.code})",
-                        hint="the request is not sent there; if it is your Airflow, give its URL",
+                        hint="redirects are not followed; if the target is your Airflow, use its URL",
                         status=error.code,
                     ) from error
                 reason = error.read().decode(errors="replace")[:2000]
                 raise AirflowError(
                     f"Airflow rejected {method} {url} ({error.code}): {reason}",
-                    hint=_CREDENTIALS if error.code in {401, 403} else "check the URL, and the API server's log",
+                    hint=_CREDENTIALS if error.code in {401, 403} else "check the URL and the API server's log",
                     status=error.code,
                 ) from error
             except (OSError, ValueError, http.client.HTTPException) as error:
@@ -132,7 +132,7 @@ class AirflowServer:
                 if not (late and attempts_left):
                     raise AirflowError(
                         f"no response from Airflow to {method} {url}: {str(error) or type(error).__name__}",
-                        hint="check that the API server runs at this URL",
+                        hint="check that the API server is running at this URL",
                     ) from error
         return None
 

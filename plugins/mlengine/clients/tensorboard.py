@@ -40,10 +40,10 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
         found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
-        raise StorageError(f"no job {word!r} in {bucket}", hint="`mlengine jobs list` shows the jobs of the bucket")
+        raise StorageError(f"no job {word!r} in {bucket}", hint="`mlengine jobs list` lists the jobs in the bucket")
     if len(found) > 1:
         names = ", ".join(f"{job_dir.model_name}/{job_dir.job_id}" for job_dir in found)
-        raise StorageError(f"{len(found)} jobs in {bucket} have the id {word!r}", hint=f"give one of: {names}")
+        raise StorageError(f"{len(found)} jobs in {bucket} have the id {word!r}", hint=f"use one of: {names}")
     return found[0]
 
 
@@ -108,7 +108,7 @@ class Mirror:
         place = (root / stat.uri[len(parent) :]).resolve()
         if root.parent.parent != self.folder.resolve() or not place.is_relative_to(root):
             raise StorageError(
-                f"the name of an event file leads outside of its directory: {stat.uri}",
+                f"the name of an event file points outside its directory: {stat.uri}",
                 hint="delete or rename that object",
             )
         return place

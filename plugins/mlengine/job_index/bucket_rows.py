@@ -103,7 +103,7 @@ class BucketRows:
         rows = list(self.rows.items())
         stale = {key: row for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)}
         if stale:
-            log.info("Out of date in the job index: %s", number_of(len(stale), "row"))
+            log.info("Refreshing outdated entries of the job index: %s", number_of(len(stale), "row"))
         self._read(sorted(stale, key=_age, reverse=True), pool)
         for key, row in stale.items():
             if (now := self.rows.get(key)) and now.generations < row.generations:
@@ -180,7 +180,7 @@ class BucketRows:
         except MlengineError as error:
             if error.retryable:
                 raise
-            log.warning("Ignoring the job index: %s", error.message)
+            log.warning("Ignoring an unreadable part of the job index: %s", error.message)
             return Shard(newer=True)
 
     def _merge(self, rows: Iterable[Row]) -> None:

@@ -77,7 +77,7 @@ def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
     except MlengineError as error:
         if error.retryable:
             raise
-        log.warning("Ignoring the job with an invalid %s: %s", job_dir.claim, error.message)
+        log.warning("Ignoring a job because %s is invalid: %s", job_dir.claim, error.message)
         return None
 
 
@@ -133,7 +133,7 @@ def make_row(
         backend=record.backend,
         attempt=record.attempt,
         state=JobState.QUEUED.value,
-        detail="claimed, but not submitted yet",
+        detail="claimed but not yet submitted",
         seen=time.time(),
         dag_id=dag_of(record.owner),
         run_id=str(record.owner.get("run_id") or "") if dag_of(record.owner) else "",
@@ -176,7 +176,7 @@ def damaged(claim: Claimed, error: str) -> Row:
 
     The row contains the job's DAG, which determines who may see the job.
     """
-    detail = f"job.json, or another file of the job, is invalid: {error}"
+    detail = f"job.json or another file of the job is invalid: {error}"
     return Row(
         claim.model,
         claim.job_dir.job_id,

@@ -69,9 +69,9 @@ def _attempt(work: Callable[[], object], bucket: str, job_dir: JobDir) -> None:
         try:
             work()
         except MlengineError as error:
-            log.info("job %s: its row in the job index could not be written: %s", job_dir.job_id, error.message)
+            log.info("job %s: could not write its row to the job index: %s", job_dir.job_id, error.message)
         except Exception:
-            log.warning("job %s: its row in the job index could not be written", job_dir.job_id, exc_info=True)
+            log.warning("job %s: could not write its row to the job index", job_dir.job_id, exc_info=True)
 
     # The write runs in a thread of its own, because the client retries requests for two minutes.
     thread = threading.Thread(target=run, name="mlengine-job-index", daemon=True)

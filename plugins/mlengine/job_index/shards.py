@@ -68,7 +68,7 @@ def load(storage: Storage, bucket: str, number: int) -> Shard:
         latest = time.time() + _CLOCK_SKEW
         shard.rows = {key: row for key, row in shard.rows.items() if number_of(*key) == number and row.seen <= latest}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RecursionError, zlib.error) as error:
-        log.warning("Ignoring the invalid job index %s: %r", uri, error)
+        log.warning("Ignoring an invalid part of the job index: %s: %r", uri, error)
         return Shard(generation)
     return shard
 
@@ -135,7 +135,7 @@ def _decode(data: bytes, generation: int) -> Shard:
     unpacker = zlib.decompressobj(wbits=31)
     text = unpacker.decompress(data, _MAX_BYTES)
     if not unpacker.eof:
-        raise ValueError("truncated, or too large")
+        raise ValueError("truncated or too large")
     content = json.loads(text)
     if isinstance(content["format"], int) and content["format"] > FORMAT:
         return Shard(generation, newer=True)

@@ -21,8 +21,8 @@ def record_cancellation(storage: Storage, handle: JobHandle, *, by: str, why: st
     def add(record: JobRecord) -> JobRecord:
         if record.attempt != handle.attempt:
             raise BackendError(
-                f"job {record.job_id} has moved on to attempt {record.attempt}",
-                hint="look at its present state, and decide again",
+                f"job {record.job_id} is already at attempt {record.attempt}",
+                hint="check its current state, then decide whether to cancel it",
             )
         event = {"event": CANCELLED_BY_PERSON, "attempt": handle.attempt, "by": by, "why": why}
         return record.with_attempt(handle.attempt, record.name, {"time": round(time.time(), 3), **event})

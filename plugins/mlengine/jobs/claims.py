@@ -107,7 +107,7 @@ class Claims:
             if record.key == digest:
                 return job_dir, record
             self._pass_over(intent, record, job_dir)
-        raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", hint="trigger a new run")
+        raise MlengineError(f"no free job dir at {intent.job_dir.uri}", hint="trigger a new run")
 
     def end_all(self, key: str, why: str) -> None:
         """Cancel the live jobs of a key.
@@ -115,7 +115,7 @@ class Claims:
         The search uses the key, because a crash may prevent recording a job's name.
         """
         for status in self._live(key):
-            log.warning("job %s is cancelled: %s", status.handle.job_id, why)
+            log.warning("cancelling job %s: %s", status.handle.job_id, why)
             self._backend.cancel(status.handle)
 
     def host(self) -> str:
@@ -137,7 +137,9 @@ class Claims:
         """Create a claim. Returns the claim of another process if that was created first."""
         found_empty = not contents(self._storage, job_dir)
         if not found_empty:
-            log.warning("%s is not empty: the job trains into it, and leaves the other objects", job_dir.uri)
+            log.warning(
+                "%s is not empty; the job will train into it and leave the existing objects unchanged", job_dir.uri
+            )
         prepare(self._storage, job_dir)
         requested = (intent.requested or intent.spec).to_json()
         record = JobRecord(
@@ -157,33 +159,33 @@ class Claims:
             self._storage.create(job_dir.claim, record.to_bytes())
         except StorageConflictError:
             return self.read(job_dir)[0]
-        log.info("the job dir is %s, the key %s", job_dir.uri, record.key)
+        log.info("job dir: %s; key: %s", job_dir.uri, record.key)
         return record
 
     def _pass_over(self, intent: Intent, record: JobRecord, job_dir: JobDir) -> None:
         if not is_same_task(record.owner, intent.key):
             return
         if record.owner.get("run_uid", "") == intent.key.run_uid:
-            self._end_earlier(record, "its task was cleared and trains again")
+            self._end_earlier(record, "its task was cleared to train again")
             return
         differ = describe(changes(compared(record), intent.compared)) or "its inputs are the same"
         run = f"run {intent.key.run_id} of {intent.key.dag_id}"
         if intent.installation and record.owner.get("installation") == intent.installation:
-            log.info("%s belongs to an earlier %s, which was deleted (%s); it is kept", job_dir.uri, run, differ)
-            self._end_earlier(record, f"{run} was deleted and created again")
+            log.info("keeping %s: it belongs to an earlier %s, which was deleted (%s)", job_dir.uri, run, differ)
+            self._end_earlier(record, f"{run} was deleted and recreated")
             return
-        log.info("%s belongs to %s of another Airflow (%s); it is left alone", job_dir.uri, run, differ)
+        log.info("leaving %s unchanged: it belongs to %s of another Airflow (%s)", job_dir.uri, run, differ)
         self._warn_of_foreign(record)
 
     def _end_earlier(self, record: JobRecord, why: str) -> None:
         if record.backend != self._backend.name:
             log.warning(
-                "job %s ran on backend %s, not %s; if it still runs, cancel it: mlengine jobs cancel %s --backend %s",
+                "job %s ran on backend %s, not %s; if it is still running, run mlengine jobs cancel %s --backend %s",
                 *(record.job_id, record.backend, self._backend.name, record.job_id, record.backend),
             )
             return
         if record.host and record.host != self.host():
-            log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
+            log.warning("job %s may still be running on host %s; cancel it there", record.job_id, record.host)
         self._learn_region(record)
         self.end_all(record.key, why)
 
@@ -194,7 +196,7 @@ class Claims:
         self._learn_region(record)
         for status in self._live(record.key):
             log.warning(
-                "job %s of that run is %s; if no Airflow waits for it any more: mlengine jobs reap --installation %s",
+                "job %s of that run is %s; if no Airflow is waiting for it, run mlengine jobs reap --installation %s",
                 *(status.handle.job_id, status.state.value, record.owner.get("installation") or "ID"),
             )
 

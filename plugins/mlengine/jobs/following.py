@@ -100,7 +100,7 @@ class LogFollower:
                 raise
             self._status_failures += 1
             if self._status_failures == 1:
-                self._note(f"the state cannot be read now; retrying: {error.message}")
+                self._note(f"could not read the state; retrying: {error.message}")
             self._status_due = time.monotonic() + retry_pause(self._status_failures)
         else:
             self._status_failures, self._status_due = 0, time.monotonic() + POLL_SECONDS
@@ -119,14 +119,14 @@ class LogFollower:
                 raise
             self._failures += 1
             if self._failures == 1:
-                self._note(f"the log cannot be read now; retrying: {error.message}")
+                self._note(f"could not read the log; retrying: {error.message}")
             wait = retry_pause(self._failures)
             self._due = time.monotonic() + wait
             return LogPage((), self._cursor, wait=wait)
         if page.wait is not None and out_of_patience:
             raise BackendUnavailableError(
-                f"job {self._handle.job_id}: its log could not be read for {PATIENCE_SECONDS:.0f} s",
-                hint="try again later; other readers use the quota of this project",
+                f"could not read the log of job {self._handle.job_id} for {PATIENCE_SECONDS:.0f} s",
+                hint="try again later; other readers may be using up this project's quota",
             )
         self._failures, self._cursor, now = 0, page.cursor, time.monotonic()
         if page.wait is None:

@@ -36,7 +36,7 @@ def numbered(job_dir: JobDir) -> Iterator[JobDir]:
     """
     yield from (job_dir.numbered(number) for number in range(1, MAX_DIRS))
     raise MlengineError(
-        f"{job_dir.uri} and {MAX_DIRS} dirs after it belong to other jobs",
+        f"no free job dir: {job_dir.uri} to {job_dir.numbered(MAX_DIRS - 1).uri} are in use",
         hint="remove old job dirs of this run (mlengine jobs prune), or trigger a new run",
     )
 
@@ -60,7 +60,7 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
     """
     found = {stat.uri for stat in storage.ls(job_dir.uri + "/")}
     if job_dir.claim in found:
-        log.info("%s belongs to a job already; left as it is", job_dir.uri)
+        log.info("%s already belongs to a job; leaving it unchanged", job_dir.uri)
         return False
     missing = sorted(marks(job_dir) - found)
     for uri in missing:
@@ -82,7 +82,7 @@ def is_usable(storage: Storage, job_dir: JobDir) -> bool:
     found = contents(storage, job_dir)
     if not found or any(stat.uri == job_dir.claim for stat in found):
         return True
-    log.warning("%s belongs to no job and is not empty; %s left alone", job_dir.uri, number_of(len(found), "object"))
+    log.warning("skipping %s: it belongs to no job but contains %s", job_dir.uri, number_of(len(found), "object"))
     return False
 
 

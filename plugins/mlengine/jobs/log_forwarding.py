@@ -155,7 +155,7 @@ class LogForwarder:
         :raises StorageUnavailableError: an earlier write has not ended.
         """
         if not self._writing.acquire(blocking=last):
-            raise StorageUnavailableError("an earlier write of the cursor has not ended")
+            raise StorageUnavailableError("an earlier write of the cursor is still in progress")
         try:
             if number > self._written:
                 write_cursor(self._storage, self._handle, cursor)

@@ -171,7 +171,7 @@ class Submitter:
 
     def _end_earlier(self, intent: Intent) -> None:
         for key in intent.earlier:
-            self._claims.end_all(key.digest, "its task was cleared and trains again")
+            self._claims.end_all(key.digest, "its task was cleared to train again")
 
     def next_attempt(
         self, status: JobStatus, labels: Mapping[str, str] | None = None, *, wanted: bool = False
@@ -255,7 +255,7 @@ class Submitter:
         why = f"it was attempt {attempt} of {most}"
         if restarts:
             times = number_of(restarts, "time")
-            why += f", and the service has restarted the job {times} by itself; restarts count as attempts"
+            why += f", and the service has restarted the job {times}; such restarts count as attempts"
         raise failed(status, why, by_hand=by_hand)
 
     def counted_restarts(self, record: JobRecord) -> int:
@@ -278,10 +278,10 @@ class Submitter:
         try:
             noted = claims.update(self._storage, JobDir(handle.job_dir), note)
         except MlengineError as error:
-            log.warning("job %s: its restart by the service could not be recorded: %s", handle.job_id, error)
+            log.warning("job %s: could not record its restart by the service: %s", handle.job_id, error)
         else:
             if noted is not None and status.restarting:
-                log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
+                log.warning("job %s: the service is restarting it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str, limit: str | None = None) -> None:
         """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
@@ -309,7 +309,7 @@ class Submitter:
         try:
             self._note_end(handle, why, limit)
         except MlengineError as error:
-            log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
+            log.warning("job %s: could not record its cancellation: %s", handle.job_id, error)
 
     def _note_end(self, handle: JobHandle, why: str, limit: str | None) -> None:
         """Record in ``job.json`` that mlengine cancels the attempt, unless a cancellation is already recorded."""
@@ -341,7 +341,7 @@ class Submitter:
         except ObjectMissingError:
             log.info("job %s: no environment was recorded", handle.job_id)
         except MlengineError as error:
-            log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
+            log.warning("job %s: could not record its environment: %s", handle.job_id, error)
 
     def record(self, job_dir: JobDir) -> JobRecord:
         """Read the claim on ``job_dir``.
@@ -361,14 +361,16 @@ class Submitter:
         if record.backend == self._backend.name and self._never_submitted(record):
             record, generation = self._read(job_dir)
             if record.name is None and record.key == intent.key.digest:
-                log.warning("job %s was not submitted yet, and takes new inputs: %s", record.job_id, describe(differ))
+                log.warning(
+                    "job %s has not been submitted yet; updating its inputs: %s", record.job_id, describe(differ)
+                )
                 return self._with_inputs(intent, job_dir, record, generation)
         by_hand = intent.key.dag_id in BY_HAND
         raise JobConflictError(
             f"job {record.job_id} was submitted with other inputs: {describe(differ)}",
-            hint="choose another job id or job dir; the same command again follows the same job"
+            hint="choose another job id or job dir; repeating the original command follows the existing job"
             if by_hand
-            else "clear the task to train with the new inputs; a retry takes up the job that is there",
+            else "clear the task to train with the new inputs; a retry resumes the existing job",
         )
 
     def _never_submitted(self, record: JobRecord) -> bool:
@@ -389,7 +391,7 @@ class Submitter:
         try:
             self._storage.replace(job_dir.claim, changed.to_bytes(), generation)
         except StorageConflictError as error:
-            raise JobLostError(f"job {record.job_id} changed while it was submitted", hint="try again") from error
+            raise JobLostError(f"job {record.job_id} changed while it was being submitted", hint="try again") from error
         return changed
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
@@ -422,7 +424,9 @@ class Submitter:
         if handle.name not in {other.name for other in handles}:
             handles.append(handle)  # the backend's list may not contain a job that was just created
         for duplicate in handles[1:]:
-            log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
+            log.warning(
+                "job %s: cancelling duplicate %s and keeping %s", record.job_id, duplicate.name, handles[0].name
+            )
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
 
@@ -454,7 +458,7 @@ class Submitter:
         here = self._claims.host()
         if record.host and record.host != here:
             raise BackendUnavailableError(
-                f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {here}",
+                f"job {record.job_id} was claimed on host {record.host} and may be running there; this host is {here}",
                 hint="run the task on that host again; if that host is gone, clear the task to train again",
             )
 
@@ -486,7 +490,7 @@ class Submitter:
         if handle.attempt < record.attempt or (winner is not None and handle.attempt == winner.attempt):
             self._backend.cancel(handle)
         if winner is None:
-            raise JobLostError(f"job {record.job_id} was claimed again while it was submitted", hint="try again")
+            raise JobLostError(f"job {record.job_id} was claimed again while it was being submitted", hint="try again")
         return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
 
     def _read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
@@ -523,7 +527,7 @@ def cancelled_outside(record: JobRecord, status: JobStatus) -> str:
         return by_person
     if status.state is JobState.CANCELLED and not ended_with_task(record, status):
         return (
-            "it was cancelled outside this task, without a recorded name, as in the cloud's console; "
+            "it was cancelled outside this task by an unknown user, for example in the cloud console; "
             "clear `submit` to train again"
         )
     return ""

@@ -51,7 +51,7 @@ class BucketThreads:
             while not future.done():
                 left = max(began, self._answered_at) + PATIENCE_SECONDS - time.monotonic()
                 if left <= 0:
-                    raise StorageUnavailableError(f"the bucket has not answered for {PATIENCE_SECONDS:.0f} s")
+                    raise StorageUnavailableError(f"the bucket has not responded for {PATIENCE_SECONDS:.0f} s")
                 await asyncio.wait({future}, timeout=left)
             return future.result()
         finally:

@@ -37,7 +37,7 @@ def on_starting(component: Any) -> None:
         try:
             resume()
         except Exception:
-            log.exception("Could not look for jobs that are to be cancelled; run `mlengine jobs reap`")
+            log.exception("Could not search for jobs to cancel; run `mlengine jobs reap`")
 
 
 @hookimpl
@@ -84,12 +84,18 @@ def _wait_ended(task: Any) -> None:
             fields = _fields(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
         request = _wait_request(fields)
         if request is not None:
-            log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
+            log.info(
+                "Task %s of run %s has ended: cancelling its job if it is still running", task.task_id, task.run_id
+            )
             # The task may be cleared immediately, so attempts that start later are not cancelled.
             request = replace(request, begun_before=time.time(), why="its wait task has ended")
             start([request], _session_of(task))
     except Exception:
-        log.exception("Could not cancel the job of %s of run %s; it ends with its run", task.task_id, task.run_id)
+        log.exception(
+            "Could not cancel the job of task %s of run %s; it will be cancelled when the run ends",
+            task.task_id,
+            task.run_id,
+        )
 
 
 def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:

@@ -80,7 +80,7 @@ def _note(dag_run: Any) -> None:
             _write(dag_run, text)
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
-        log.exception("Could not write a note on run %s of %s", dag_run.run_id, dag_run.dag_id)
+        log.exception("Could not add a note to run %s of %s", dag_run.run_id, dag_run.dag_id)
 
 
 def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:

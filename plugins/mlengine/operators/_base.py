@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mlengine.operators.lineage.tasks import Lineage
 
 _CLEAR = (
-    "clear the task that returns it, so that it runs; a task that was skipped, or marked success by hand, returns "
-    "nothing"
+    "clear the task that returns it, so that it runs; a task that was skipped, or manually marked as successful, "
+    "returns nothing"
 )
 _OTHER_TASK = "pass the output of the task that the documentation of {} names"
 _LONGEST = 500  # the limit of a message that quotes a value, in characters
@@ -124,7 +124,9 @@ class MlengineOperator(TextRendering):
         if value is None:
             raise XComMissingError(f"{self.task_id} has no {field}", hint=_CLEAR)
         if not isinstance(value, Mapping):
-            raise XComMissingError(f"{self.task_id}: {field} is {value!r}"[:_LONGEST], hint=_OTHER_TASK.format(field))
+            raise XComMissingError(
+                f"{self.task_id}: {field} must be a mapping, not {value!r}"[:_LONGEST], hint=_OTHER_TASK.format(field)
+            )
         if missing := [key for key in keys if key not in value]:
             raise XComMissingError(
                 f"{self.task_id}: {field} has no {', '.join(missing)}: {value!r}"[:_LONGEST],
@@ -196,7 +198,8 @@ class BackendOperator(MlengineOperator):
             store.set(ACCESS_KEY, kept, retention=NEVER_EXPIRE)
         except AirflowRuntimeError as error:
             self.log.warning(
-                "Could not store how to reach the job; if it is orphaned, run `mlengine jobs reap`: %s", error
+                "Could not store the settings for accessing the job; if it is orphaned, run `mlengine jobs reap`: %s",
+                error,
             )
 
     @property

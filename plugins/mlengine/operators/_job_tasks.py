@@ -62,8 +62,8 @@ def _refuse(dag: DAG | None, task_id: str) -> None:
     if dag is not None and dag.fail_fast:
         raise MlengineError(
             f"DAG {dag.dag_id} has fail_fast=True, and its task {task_id} runs training jobs: "
-            "a run whose training failed would end as a success",
-            hint="remove fail_fast=True; without it, the tasks after a failed one do not run either",
+            "a run whose training failed would be marked as successful",
+            hint="remove fail_fast=True; tasks downstream of a failed task do not run without it either",
         )
 
 

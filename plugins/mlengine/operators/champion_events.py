@@ -84,7 +84,7 @@ def _sent(asset: Asset | AssetRef, champion: Champion) -> bool:
     try:
         events = list(InletEventsAccessor(asset_name=name, asset_uri=uri).after(since))
     except Exception:  # Airflow's supervisor raises various errors; `dag.test()` has no supervisor
-        log.warning("cannot list Airflow's events of %s; sending one", asset, exc_info=True)
+        log.warning("could not list Airflow's events for %s; sending an event", asset, exc_info=True)
         return False
     entry = (champion.serial, champion.job_dir)
     extras = [event.extra or {} for event in events]

@@ -57,5 +57,5 @@ class PrepareJobDirOperator(MlengineOperator):
         key = job_key(context)
         named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
         job_dir, made = prepare_clean(self.access.storage(), named)
-        self.log.info("Job directory %s: %s", "created" if made else "exists already", job_dir.uri)
+        self.log.info("Job directory %s: %s", "created" if made else "already exists", job_dir.uri)
         return {"model": self.model, "job_id": job_dir.job_id, "job_dir": job_dir.uri, "key": key.digest}

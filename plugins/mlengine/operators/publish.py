@@ -81,7 +81,7 @@ class PublishModelOperator(MlengineOperator):
     def execute(self, context: Context) -> PublicationXCom:
         if self.on_not_published not in ON_NOT_PUBLISHED:
             raise MlengineError(
-                f"on_not_published={self.on_not_published!r}", hint=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
+                f"invalid on_not_published: {self.on_not_published!r}", hint=f"use one of {', '.join(ON_NOT_PUBLISHED)}"
             )
         storage = self.access.storage()
         job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))

@@ -180,7 +180,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         if self._killed:
             # Airflow calls on_kill in a signal handler, and the task continues: cancel a job that it submitted since.
             self._cancel("the task was killed")
-            raise AirflowFailException(f"killed while submitting job {submitted.handle.job_id}; the job is cancelled")
+            raise AirflowFailException(
+                f"the task was killed while submitting job {submitted.handle.job_id}; the job was cancelled"
+            )
         self.job_dir = submitted.handle.job_dir
         return submitted.to_json()
 
@@ -222,7 +224,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             check_job_module(spec, self.access.storage(), self.access.options)
         except StorageError as error:
             # The job may be running already, so an unreadable package must not fail the submission.
-            self.log.warning("Could not check whether the packages have module %s: %s", spec.module, error.message)
+            self.log.warning("Could not check whether the packages contain module %s: %s", spec.module, error.message)
 
     @property
     def _prepared_key(self) -> str:
@@ -268,7 +270,10 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         """The spec of the job file, overridden by this task's arguments."""
         if isinstance(self.args, str | Mapping):
             kind = "a string" if isinstance(self.args, str) else "a mapping"
-            raise JobFileError(f"args is {kind}: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(
+                f"args must be a list of strings, not {kind}: {self.args!r}",
+                hint="pass a list of strings: ['--epochs', '5']",
+            )
         spec = parse.load(self._job_file())
         return parse.override(
             spec,
@@ -298,7 +303,7 @@ def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"replica_counts={given!r} is invalid: {error}", hint=f"give integers for some of: {roles}"
+            f"replica_counts={given!r} is invalid: {error}", hint=f"use integers; the roles are {roles}"
         ) from error
 
 

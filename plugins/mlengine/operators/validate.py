@@ -197,7 +197,7 @@ class ValidateModelOperator(BackendOperator):
         try:
             backend = self.access.backend(finished.record.backend)
         except MlengineError as error:
-            self.log.warning("time and cost of the job are unknown: %s", error.message)
+            self.log.warning("could not determine the job's run time and cost: %s", error.message)
             return finished
         return replace(finished, usage=job_usage(backend, finished.record, finished.job_dir))
 
@@ -210,7 +210,7 @@ class ValidateModelOperator(BackendOperator):
         uri = dataset.get("uri") if isinstance(dataset, Mapping) else dataset
         report = reusable_report(storage, job_dir_of(job), rules, str(uri or ""))
         if report is not None:
-            self.log.info("keeping the report of %s from %s: it has the same checks", report.job_id, report.created)
+            self.log.info("keeping the report of %s from %s: it covers the same checks", report.job_id, report.created)
         return report
 
     def _rules(self) -> Rules:
@@ -219,7 +219,7 @@ class ValidateModelOperator(BackendOperator):
         :raises MlengineError: an argument is invalid.
         """
         if self.on_reject not in ON_REJECT:
-            raise MlengineError(f"on_reject={self.on_reject!r}", hint=f"write one of {', '.join(ON_REJECT)}")
+            raise MlengineError(f"invalid on_reject: {self.on_reject!r}", hint=f"use one of {', '.join(ON_REJECT)}")
         seconds = positive("time_limit_seconds", self.time_limit_seconds)
         memory = positive("memory_limit_gib", self.memory_limit_gib)
         return Rules(
@@ -260,8 +260,8 @@ def _uris(value: Any) -> tuple[str, ...]:
         return tuple(value or ())
     if not value.startswith("gs://"):
         raise MlengineError(
-            f"package_uris is a string: {value!r}",
-            hint="give a list of gs:// URIs; for a template, set render_template_as_native_obj=True on the DAG",
+            f"package_uris must be a list of URIs, not the string {value!r}",
+            hint="pass a list of gs:// URIs; for a template, set render_template_as_native_obj=True on the DAG",
         )
     return (value,)
 

@@ -59,6 +59,6 @@ class Force:
     def __post_init__(self) -> None:
         if not self.by.strip() or not self.why.strip():
             raise PublishError(
-                "a forced publication or rollback needs a name and a reason",
+                "a forced publication or rollback requires a name and a reason",
                 hint="set both; they are stored in the champion's history",
             )

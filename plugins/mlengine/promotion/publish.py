@@ -65,8 +65,8 @@ def publish(
         if swapped is not None:
             return Outcome(PublishDecision.PUBLISHED, _announce(swapped), swapped, swapped=True)
     raise PublishError(
-        f"{_MAX_CONFLICTS} concurrent publications of {report.model} changed the champion first",
-        hint="find out who publishes (`mlengine models history`), then try again",
+        f"gave up after {_MAX_CONFLICTS} conflicts with concurrent publications of {report.model}",
+        hint="check who is publishing with `mlengine models history`, then try again",
     )
 
 
@@ -97,7 +97,7 @@ def rollback(
         if replaces not in {None, champion.serial}:
             raise PublishError(
                 f"the champion of {model} has changed: it is {champion.job_id}, serial {champion.serial}",
-                hint="reload the page, and decide again",
+                hint="reload the page, then decide whether to roll back",
             )
         target = _before(storage, bucket, model, champion) if to is None else _in_history(storage, bucket, champion, to)
         if (target.job_dir, target.fingerprint) == (champion.job_dir, champion.fingerprint):
@@ -117,7 +117,7 @@ def rollback(
             log.info("model %s: %s", model, _announce(swapped))
             return swapped
     raise PublishError(
-        f"{_MAX_CONFLICTS} concurrent publications of {model} changed the champion first", hint="try again"
+        f"gave up after {_MAX_CONFLICTS} conflicts with concurrent publications of {model}", hint="try again"
     )
 
 
@@ -143,7 +143,7 @@ def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Ch
     first = champion if champion.restores is None else entry(storage, bucket, model, champion.restores)
     if first.previous is None:
         raise PublishError(
-            f"{first.job_id} is the first champion of {model}; there is no previous one",
+            f"{first.job_id} is the first champion of {model}; it has no predecessor",
             hint=f"see mlengine models history {model}; choose another with --to SERIAL",
         )
     return entry(storage, bucket, model, first.previous)

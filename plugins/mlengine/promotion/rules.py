@@ -44,7 +44,7 @@ def _refused_by_verdict(report: Report, champion: Champion | None) -> Outcome | 
     if decision.publishable:
         return None
     if decision is Decision.NOT_COMPARED:
-        return Outcome(PublishDecision.NOT_COMPARED, f"{report.job_id} is not published: {reasons}", champion)
+        return Outcome(PublishDecision.NOT_COMPARED, f"{report.job_id} was not published: {reasons}", champion)
     return Outcome(PublishDecision.REJECTED, f"{report.job_id} was rejected: {reasons}", champion)
 
 
@@ -87,14 +87,17 @@ def _older(report: Report, champion: Champion) -> Outcome | None:
     if mine and theirs and report.dataset.get("name") == champion.dataset.get("name"):
         if version_key(mine) >= version_key(theirs):
             return None
-        text = f"{report.job_id} was trained on {mine}; the champion {champion.job_id} on the newer {theirs}."
+        text = (
+            f"{report.job_id} was trained on {mine}, but the champion {champion.job_id} was trained on the newer"
+            f" {theirs}."
+        )
         return Outcome(PublishDecision.OLDER_DATASET, text, champion)
     run, later = RunOrder.from_lineage(report.lineage), RunOrder.from_lineage(champion.lineage)
     if not run.older_than(later):
         return None
     text = (
-        f"{report.job_id} belongs to the run of {run}; the champion {champion.job_id} to the later run of {later}."
-        " To publish the older model, use force."
+        f"{report.job_id} belongs to the run of {run}, but the champion {champion.job_id} belongs to the later run of"
+        f" {later}. To publish the older model anyway, force the publication."
     )
     return Outcome(PublishDecision.OLDER_RUN, text, champion)
 

@@ -66,11 +66,11 @@ _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 _GRACE = 600.0
 _READ_AGAIN_SECONDS = 1.0  # pause after a log could not be read, while the job's last lines are still expected
 _HINTS = {
-    "max_wait_seconds": "raise max_wait_seconds or maxWaitTime, or ask for machines that are free sooner",
-    "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
-    "running_timeout_seconds": "raise running_timeout_seconds, or give the job fewer steps or more machines",
-    "execution_timeout": "raise the task's execution_timeout, or give the job fewer steps or more machines",
-    "timeout": "raise the sensor's timeout, or give the job fewer steps or more machines",
+    "max_wait_seconds": "raise max_wait_seconds or maxWaitTime, or request machines that are more readily available",
+    "queued_timeout_seconds": "raise queued_timeout_seconds, or request machines that are more readily available",
+    "running_timeout_seconds": "raise running_timeout_seconds, reduce the number of steps, or add machines",
+    "execution_timeout": "raise the task's execution_timeout, reduce the number of steps, or add machines",
+    "timeout": "raise the sensor's timeout, reduce the number of steps, or add machines",
 }
 
 
@@ -161,7 +161,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         if job.get("decision") == Decision.REUSED:
             handle = JobHandle.from_json(job)
             self._lineage = partial(lineage.reused, handle)
-            self.log.info("Nothing to wait for: job %s is reused", handle.job_id)
+            self.log.info("Nothing to wait for: reusing job %s", handle.job_id)
             return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
         self._first_poll = (
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
@@ -209,7 +209,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             if not (self.never_fail or (self.soft_fail and final)):
                 raise
             # Airflow does not show the original error of a skipped task.
-            self.log.warning("Skipped instead of failed: %s", error)
+            self.log.warning("Skipping the task instead of failing it: %s", error)
             raise AirflowSkipException(str(error)) from error
 
     def _wait_on(self, context: Context, limit: str | None = None) -> dict[str, Any] | None:
@@ -259,7 +259,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         A job that has succeeded in the meantime still counts as a success. Otherwise, the task fails.
         """
         if next_method == "__fail__":
-            self.log.warning("The deferral failed: %s", (next_kwargs or {}).get("error"))
+            self.log.warning("Deferring the task failed: %s", (next_kwargs or {}).get("error"))
             with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
                 status = self._poll(self._current())
                 if status.state is JobState.SUCCEEDED:
@@ -484,7 +484,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                     submitter.end(status.handle, f"{limit} exceeded", limit)
             raise _too_late(status.handle, limit)
         if not status.state.terminal:
-            self.log.warning("Job %s is cancelled: it exceeded %s; a fallback is left", status.handle.job_id, limit)
+            self.log.warning("Cancelling job %s: it exceeded %s; trying the next fallback", status.handle.job_id, limit)
 
     def _deadlines(self) -> Deadlines:
         """The job's deadlines. They count from the attempt's submission, so they do not start again with the wait."""
@@ -530,7 +530,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:
     """The error for a job that has exceeded a limit, as one of two types that Airflow does not retry."""
-    error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
+    error = JobDeadlineError(f"job {handle.job_id} was cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
     kind = AirflowSensorTimeout if limit in {"execution_timeout", "timeout"} else AirflowFailException
     return kind(str(error))
 

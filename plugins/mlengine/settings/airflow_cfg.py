@@ -42,7 +42,7 @@ def option(file: Path, name: str) -> str:
         return expand(parser.get(_NAME, name, fallback=""))
     except configparser.InterpolationError as error:
         raise SettingError(
-            f"{name} in [{_NAME}] of {file} has a % that refers to nothing", hint="write %% for a % sign"
+            f"{name} in [{_NAME}] of {file} contains an invalid % reference", hint="write %% for a literal %"
         ) from error
 
 

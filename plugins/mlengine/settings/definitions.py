@@ -41,14 +41,14 @@ def _all() -> tuple[Setting, ...]:
             "vertex_project",
             "",
             text,
-            "Google Cloud project of jobs on Vertex AI (default: the project of the credentials).",
+            "Google Cloud project for jobs on Vertex AI (default: the project of the credentials).",
             extra=("project",),
         ),
         Setting(
             "vertex_region",
             "",
             text,
-            "Region of jobs on Vertex AI whose job file names no region.",
+            "Region for jobs on Vertex AI whose job file does not set one.",
             extra=("region", "location"),
         ),
         Setting(
@@ -105,14 +105,14 @@ def _all() -> tuple[Setting, ...]:
             "queued_timeout_seconds",
             "86400",
             number,
-            "Seconds that a job may be QUEUED and PREPARING before it is cancelled.",
+            "Maximum time, in seconds, that a job may be QUEUED and PREPARING; after that, it is cancelled.",
             extra=("queued_timeout_seconds",),
         ),
         Setting(
             "running_timeout_seconds",
             "604800",
             number,
-            "Seconds that a job may take after it has started, before it is cancelled.",
+            "Maximum time, in seconds, that a job may take after it has started; after that, it is cancelled.",
             extra=("running_timeout_seconds",),
         ),
         Setting(
@@ -126,7 +126,7 @@ def _all() -> tuple[Setting, ...]:
             "local_max_concurrent_jobs",
             "",
             whole,
-            "Jobs that the local backend runs at the same time (default: half the cores).",
+            "Maximum number of concurrent local jobs (default: half the cores).",
             minimum=1,
         ),
         Setting(
@@ -146,19 +146,19 @@ def _all() -> tuple[Setting, ...]:
             "local_python_path",
             "",
             text,
-            "Python interpreter of local training environments (default: the one that submits).",
+            "Python interpreter for local training environments (default: the one that submits the job).",
         ),
         Setting(
             "local_max_restarts",
             "5",
             whole,
-            "How often a worker, parameter server or evaluator of a local job is restarted in a row.",
+            "Maximum number of consecutive restarts of a worker, parameter server or evaluator of a local job.",
         ),
         Setting(
             "local_max_chief_restarts",
             "3",
             whole,
-            "How often the chief of a local job is restarted in a row, after a signal or exit code 75.",
+            "Maximum number of consecutive restarts of the chief of a local job after a signal or exit code 75.",
         ),
         Setting(
             "local_restart_backoff_seconds",
@@ -176,39 +176,39 @@ def _all() -> tuple[Setting, ...]:
             "local_linger_seconds",
             "15",
             number,
-            "Seconds that the workers of a local job may run on after the chief has ended.",
+            "Maximum time, in seconds, that the workers of a local job may continue after the chief has ended.",
         ),
         Setting(
             "local_build_timeout_seconds",
             "1800",
             number,
-            "Seconds that building a local training environment may take.",
+            "Maximum time, in seconds, for building a local training environment.",
         ),
         Setting(
             "local_empty_output_warning_seconds",
             "30",
             number,
-            "A local chief that succeeds within so many seconds and wrote nothing is reported; 0 disables the report.",
+            "Report a local chief that succeeds within this many seconds without writing output; 0 disables this.",
         ),
         Setting(
             "local_log_upload_timeout_seconds",
             "60",
             number,
-            "Seconds that uploading a local job's logs to the bucket may take; 0 disables the upload.",
+            "Maximum time, in seconds, for uploading a local job's logs to the bucket; 0 disables the upload.",
         ),
         Setting(
             "local_gpus",
             "",
             text,
-            "GPUs that local jobs may use: a number, or indices or UUIDs separated by commas; 0 is none "
+            "GPUs that local jobs may use: a number, or comma-separated indices or UUIDs; 0 means none "
             "(default: all that nvidia-smi lists).",
         ),
-        Setting("local_keep_environments", "8", whole, "Unused local training environments that are kept."),
+        Setting("local_keep_environments", "8", whole, "Maximum number of unused local training environments to keep."),
         Setting(
             "ray_address",
             "",
             text,
-            "URL of the dashboard of the Ray cluster where jobs run: http://HOST:8265.",
+            "URL of the dashboard of the Ray cluster that runs the jobs: http://HOST:8265.",
             extra=("ray_address",),
         ),
         Setting(
@@ -231,17 +231,17 @@ def _all() -> tuple[Setting, ...]:
             "ray_resources",
             "",
             text,
-            "What a replica on Ray reserves, as a JSON object, for all roles or by role: "
-            '{"CPU": 4, "GPU": 1, "memory_gib": 8} (default: by the machine types of the job file). ray.resources in '
-            "the job file comes before it.",
+            "Resources that a replica on Ray reserves, as a JSON object, for all roles or by role: "
+            '{"CPU": 4, "GPU": 1, "memory_gib": 8} (default: from the machine types of the job file). ray.resources in '
+            "the job file takes precedence.",
             extra=("ray_resources",),
         ),
         Setting(
             "ray_runtime_env",
             "",
             text,
-            "Merged into the Ray runtime environment of jobs, as a JSON object without working_dir. It is not the "
-            "trainer's environment.",
+            "JSON object that is merged into the Ray runtime environment of jobs; working_dir is not allowed. This is "
+            "not the trainer's environment.",
             extra=("ray_runtime_env",),
         ),
         Setting(
@@ -249,41 +249,41 @@ def _all() -> tuple[Setting, ...]:
             "PACK",
             text,
             "How Ray places the replicas of a job: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. ray.placement in the "
-            "job file comes before it.",
+            "job file takes precedence.",
             extra=("ray_placement",),
         ),
         Setting(
             "ray_autoscaling",
             "false",
             text,
-            "Whether the Ray cluster adds nodes on demand; otherwise, a job that does not fit on its nodes is refused.",
+            "Whether the Ray cluster adds nodes on demand; if not, a job that does not fit on its nodes is rejected.",
             extra=("ray_autoscaling",),
         ),
         Setting(
             "ray_node_dir",
             "",
             text,
-            "Directory of training environments and scratch files on each node of the Ray cluster, as an absolute path "
-            "or from ~ (default: ~/.local/state/mlengine).",
+            "Directory of training environments and scratch files on each node of the Ray cluster: an absolute path, "
+            "or one that starts with ~ (default: ~/.local/state/mlengine).",
             extra=("ray_node_dir",),
         ),
         Setting(
             "ray_max_restarts",
             "5",
             whole,
-            "How often a worker, parameter server or evaluator of a job on Ray is restarted in a row.",
+            "Maximum number of consecutive restarts of a worker, parameter server or evaluator of a job on Ray.",
         ),
         Setting(
             "ray_max_chief_restarts",
             "3",
             whole,
-            "How often the chief of a job on Ray is restarted in a row, after a signal or exit code 75.",
+            "Maximum number of consecutive restarts of the chief of a job on Ray after a signal or exit code 75.",
         ),
         Setting(
             "ray_max_cluster_restarts",
             "5",
             whole,
-            "How often all replicas of a job on Ray are restarted because a node was lost.",
+            "Maximum number of restarts of all replicas of a job on Ray because a node was lost.",
         ),
         Setting(
             "ray_restart_backoff_seconds",
@@ -301,18 +301,21 @@ def _all() -> tuple[Setting, ...]:
             "ray_linger_seconds",
             "15",
             number,
-            "Seconds that the workers of a job on Ray may run on after the chief has ended.",
+            "Maximum time, in seconds, that the workers of a job on Ray may continue after the chief has ended.",
         ),
         Setting(
             "ray_build_timeout_seconds",
             "1800",
             number,
-            "Seconds that building a training environment on a node of the Ray cluster may take.",
+            "Maximum time, in seconds, for building a training environment on a node of the Ray cluster.",
         ),
         Setting(
-            "ray_keep_environments", "8", whole, "Unused training environments that each node of the Ray cluster keeps."
+            "ray_keep_environments",
+            "8",
+            whole,
+            "Maximum number of unused training environments to keep on each node of the Ray cluster.",
         ),
-        Setting("tensorboard_url", "", text, "URL of a TensorBoard that shows all jobs, for links."),
+        Setting("tensorboard_url", "", text, "URL of a TensorBoard server that shows all jobs, for links."),
         Setting(
             "param_hints_dir",
             "",

@@ -35,7 +35,7 @@ def of_command(command: str, source: str) -> str:
     if done.returncode:
         raise SettingError(
             f"{source}: the command ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}",
-            hint="run the command by hand, as the user of Airflow's processes",
+            hint="run the command manually, as the user of Airflow's processes",
         )
     return done.stdout.rstrip("\r\n")
 

@@ -165,7 +165,7 @@ class TrainingJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the job, because a user or the end of the DAG run ended the task."""
         handle = JobHandle.from_json(self.handle)
-        self.log.info("The task was ended while it waited; cancelling job %s", handle.job_id)
+        self.log.info("The task was ended while it was waiting; cancelling job %s", handle.job_id)
         await in_cancel_thread(self._cancel, handle)
 
     async def _wait(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class TrainingJobTrigger(BaseTrigger):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 60.0)
             else:
-                self._warn(f"{exceeded} exceeded; job {handle.job_id} is cancelled" if exceeded else None)
+                self._warn(f"Cancelled job {handle.job_id}: it exceeded {exceeded}" if exceeded else None)
                 seen.take(status)
                 return exceeded
 
@@ -273,7 +273,7 @@ class TrainingJobTrigger(BaseTrigger):
             try:
                 await BUCKET.call(self._submitter(status.handle).note_restart, status, keep=True)
             except StorageUnavailableError as error:
-                self._warn(f"Recording a restart by the service takes long; the wait continues: {error}")
+                self._warn(f"Recording the service's restart is taking a long time; still waiting: {error}")
             return status.restarting
         return restarting
 
@@ -314,7 +314,7 @@ class TrainingJobTrigger(BaseTrigger):
         return self._access().backend(handle.backend)
 
     def _cancel(
-        self, handle: JobHandle, why: str = "the task was ended while it waited", limit: str | None = None
+        self, handle: JobHandle, why: str = "the task was ended while it was waiting", limit: str | None = None
     ) -> None:
         self._submitter(handle).end(handle, why, limit)
 

@@ -61,7 +61,7 @@ def _active(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobS
     handle = record.handle(job_dir.uri)
     if handle is None:
         raise BackendError(
-            f"job {record.job_id} is not submitted yet", hint="wait until it is submitted, and try again"
+            f"job {record.job_id} has not been submitted yet", hint="wait until it has been submitted, then try again"
         )
     status = backend.describe([handle])[0]
     if status.state.terminal and not may_be_tried_again(record, status):

@@ -66,7 +66,9 @@ class Shield:
             async with asyncio.timeout(BODY_SECONDS):
                 arrived = await _arrived(receive)
         except (TimeoutError, ValueError):
-            await _refuse(413, "the request is too large or too slow", "send it again")(scope, receive, send)
+            await _refuse(
+                413, "the request is too large or took too long to arrive", "try again with a smaller request"
+            )(scope, receive, send)
             return
         if not self._slots.acquire(blocking=False):
             await _refuse(503, "too many requests", "try again in a moment")(scope, receive, send)

@@ -85,7 +85,7 @@ def same_origin(request: Request) -> None:
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     if request.headers.get(HEADER) != HEADER_VALUE:
-        raise HTTPException(403, f"the request needs the header {HEADER}: {HEADER_VALUE}")
+        raise HTTPException(403, f"the request must have the header {HEADER}: {HEADER_VALUE}")
     if site not in {None, "same-origin"} or (origin is not None and urlsplit(origin).netloc not in _hosts(request)):
         raise HTTPException(403, "the request comes from another site")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -139,7 +139,7 @@ def _decoded(cursor: str) -> dict[str, Any]:
         return {"backend": dict(found["backend"])} if "backend" in found else {"stored": _offsets(found["stored"])}
     except (ValueError, TypeError, KeyError, binascii.Error, UnicodeError, RecursionError) as error:
         raise MlengineError(
-            f"not a log cursor: {cursor[:80]!r}", hint="request the first page, without a cursor"
+            f"invalid log cursor: {cursor[:80]!r}", hint="request the first page, without a cursor"
         ) from error
 
 

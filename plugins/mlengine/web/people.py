@@ -21,7 +21,7 @@ def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | 
     try:
         return _query(runs)
     except Exception:
-        log.warning("Could not read from Airflow's database who triggered the runs", exc_info=True)
+        log.warning("Could not read the users who triggered the runs from Airflow's database", exc_info=True)
         return None
 
 

@@ -55,7 +55,7 @@ def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
     output = capsys.readouterr().out.splitlines()
     assert len(output) == 3, output
     assert output[1].startswith("wait_gone ")
-    assert f"its run {runs['wait_gone'].run_id} of wait_gone does not exist any more" in output[1]
+    assert f"its run {runs['wait_gone'].run_id} of wait_gone no longer exists" in output[1]
     assert output[2] == "1 of 2 active jobs would be cancelled; add --yes to cancel"
     assert job_of("wait_gone").state is JobState.RUNNING, "the job was cancelled without --yes"
 

@@ -215,7 +215,7 @@ def test_an_orphaned_job_of_a_deleted_dag_is_cancelled_when_the_run_is_recreated
     store = f"{run_path(again.dag_id, again.run_id)}/taskInstances/submit/state-store/mlengine_run_uid"
     persist(live_airflow.api.call, "PUT", store, {"value": "another"})
     assert main(command) == 0
-    assert "was deleted and created again" in capsys.readouterr().out
+    assert "was deleted and recreated" in capsys.readouterr().out
     persist(live_airflow.api.set_run_state, again, "failed")
 
 

@@ -21,7 +21,7 @@ def test_the_table_lists_all_machines_with_date_and_source(capsys: pytest.Captur
     source = vertex_machines.source()
     assert f"Table: read {source.read} in a copy of {source.copy}. https://docs.cloud.google.com/" in out
     assert f"us-central1, read {vertex_machines.price_source().read}" in out
-    assert "none is known for the rest" in out
+    assert "no prices are known for the other types" in out
     assert "NVIDIA_TESLA_P100 has not been available since 2026-09-15" in out
 
 

@@ -65,7 +65,7 @@ def test_the_token_is_not_sent_to_another_server_after_a_redirect(servers: tuple
     airflow.to = f"http://{host}:{other.http.server_port}/login"
     with pytest.raises(AirflowError, match=r"redirects GET .* to http://.*/login \(302\)") as caught:
         AirflowServer(airflow.url, token="secret", direct=True).call("GET", "moved")
-    assert "give its URL" in caught.value.hint
+    assert "use its URL" in caught.value.hint
     assert other.seen == []
 
 

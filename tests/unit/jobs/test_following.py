@@ -124,7 +124,7 @@ def test_temporary_log_errors_are_retried_and_reported_once(clock: Clock, kind: 
     backend.ends_at = clock.now + 60.0
     notes: list[str] = []
     assert texts(list(follow(backend, notes=notes))) == ["there"]
-    assert notes == ["the log cannot be read now; retrying: 503"]
+    assert notes == ["could not read the log; retrying: 503"]
 
 
 def test_permanent_log_errors_end_the_command_after_the_job(clock: Clock) -> None:
@@ -139,7 +139,7 @@ def test_permanent_log_errors_end_the_command_after_the_job(clock: Clock) -> Non
 def test_an_endless_log_search_ends_the_command(clock: Clock) -> None:
     backend = Limited(clock, page(wait=0.0))
     backend.ends_at = clock.now + 5.0
-    with pytest.raises(BackendUnavailableError, match="could not be read for 180 s"):
+    with pytest.raises(BackendUnavailableError, match="could not read the log of job j for 180 s"):
         list(follow(backend))
     assert len(backend.reads) < 100
 
@@ -169,7 +169,7 @@ def test_temporary_state_errors_are_retried_and_reported_once(clock: Clock, kind
     assert [one.status.state for one in followed if one.page.lines] == [JobState.UNKNOWN, JobState.UNKNOWN]
     assert {one.status.state for one in followed[4:-1]} == {JobState.RUNNING}, "the last known state must be used"
     assert followed[-1].status.state is JobState.SUCCEEDED
-    assert notes == ["the state cannot be read now; retrying: 503"] * 2
+    assert notes == ["could not read the state; retrying: 503"] * 2
     assert 2.0 + 1.0 + 2.0 + 4.0 + 8.0 <= clock.now - begin <= 25.0, "the pauses must double"
 
 

@@ -210,7 +210,7 @@ def test_a_write_that_hangs_blocks_only_one_thread(clock: Clock, monkeypatch: py
     first = threading.Thread(target=forwarder._write, args=(LogCursor(1), 1, False))
     first.start()
     assert begun.wait(30)
-    with pytest.raises(StorageUnavailableError, match="has not ended"):
+    with pytest.raises(StorageUnavailableError, match="is still in progress"):
         forwarder._write(LogCursor(1), 2, False)
     over.set()
     first.join()

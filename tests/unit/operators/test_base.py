@@ -131,7 +131,7 @@ def test_the_backend_of_a_connection_is_in_the_rendered_field(connection: str) -
 
 def test_impersonation_requires_a_connection() -> None:
     for build in (CloudAccess(None, "a@p").storage, CloudAccess(None, "a@p").backend):
-        with pytest.raises(SettingError, match="impersonation_chain needs an Airflow connection"):
+        with pytest.raises(SettingError, match="impersonation_chain requires an Airflow connection"):
             build()
 
 

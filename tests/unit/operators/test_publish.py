@@ -237,7 +237,7 @@ def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket
 def test_force_is_recorded_with_name_and_reason(storage: Storage, bucket: str) -> None:
     publish(validated(storage, bucket, "new").uri)
     old = validated(storage, bucket, "old", "2026-06-01")
-    with pytest.raises(PublishError, match="needs a name"):
+    with pytest.raises(PublishError, match="requires a name"):
         publish(old.uri, force_reason="new labels are wrong")
     result = publish(old.uri, force_reason="new labels are wrong", force_by="anna")
     assert result["published"]

@@ -242,7 +242,7 @@ def test_strings_from_a_trigger_form_are_accepted(job: JobDir) -> None:
 def test_package_uris_can_be_one_uri_but_not_a_list_in_a_string(job: JobDir) -> None:
     result, _ = run(job.uri, package_uris="gs://bkt/hello.tar.gz")
     assert result["verdict"] == "first"
-    with pytest.raises(MlengineError, match="package_uris is a string"):
+    with pytest.raises(MlengineError, match="package_uris must be a list of URIs"):
         run(job.uri, package_uris="['gs://bkt/hello.tar.gz']")
 
 
@@ -251,7 +251,7 @@ def test_package_uris_can_be_one_uri_but_not_a_list_in_a_string(job: JobDir) -> 
     [
         ({"thresholds": {"acuracy": 1}}, "unknown metric or threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
-        ({"on_reject": "explode"}, "on_reject='explode'"),
+        ({"on_reject": "explode"}, "invalid on_reject: 'explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
         (
             {"serving_signature": {"outputs": {"y": "float32"}, "output": "x"}},

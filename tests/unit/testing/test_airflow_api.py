@@ -228,7 +228,7 @@ def test_waiting_ends_when_the_check_raises(server: Server, api: AirflowApi) -> 
     ],
 )
 def test_an_invalid_url_is_refused(url: str) -> None:
-    with pytest.raises(AirflowError, match="not the URL of an Airflow"):
+    with pytest.raises(AirflowError, match="not an Airflow URL"):
         AirflowServer(url)
 
 
@@ -248,4 +248,4 @@ def test_a_response_of_another_server_is_an_error(answer: bytes) -> None:
         with pytest.raises(AirflowError, match="no response from Airflow") as caught:
             server.call("POST", "dags", {})
         thread.join()
-    assert caught.value.hint == "check that the API server runs at this URL"
+    assert caught.value.hint == "check that the API server is running at this URL"

@@ -31,45 +31,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-croissant", metavar="FILE", help="register the files that this Croissant metadata lists"
     )
-    parser.add_argument("--license", help="license of the data (default: that of the version before)")
-    parser.add_argument("--source", help="origin of the data (default: that of the version before)")
+    parser.add_argument("--license", help="license of the data (default: that of the previous version)")
+    parser.add_argument("--source", help="origin of the data (default: that of the previous version)")
 
-    columns = parser.add_argument_group("columns", "Defaults are those of the version before.")
+    columns = parser.add_argument_group("columns", "The defaults are those of the previous version.")
     columns.add_argument("--target", action=Once, metavar="COLUMN", help="what a model predicts")
     columns.add_argument("--key", action=Once, metavar="COLUMN", help="identifies a row; not used as a feature")
     columns.add_argument("--time", action=Once, metavar="COLUMN", help="when a row was observed")
     columns.add_argument("--weight", action=Once, metavar="COLUMN", help="the weight of a row in metrics")
-    columns.add_argument("--task", choices=TASKS, help="the kind of prediction (default: by the target's values)")
+    columns.add_argument(
+        "--task", choices=TASKS, help="kind of prediction (default: determined from the target's values)"
+    )
     columns.add_argument(
         "--classes", metavar="A,B,…", help="the target's values in order (default: those found, sorted)"
     )
     columns.add_argument("--dtype", action="append", default=[], metavar="COLUMN=TYPE", help="set a column's type")
 
     files = parser.add_argument_group("files")
-    files.add_argument("--format", choices=FILE_FORMATS, help="of the files (default: by their suffixes)")
+    files.add_argument(
+        "--format", choices=FILE_FORMATS, help="format of the files (default: determined from their suffixes)"
+    )
     files.add_argument(
         "--heldout",
         action=Once,
         metavar="PATH|SHARE",
-        help="held-out rows: another place, or a share such as 0.1",
+        help="held-out rows: another path, or a share such as 0.1",
     )
     files.add_argument(
         "--heldout-policy",
         choices=HELDOUT_POLICIES,
         help="fixed: the same rows in each version; rolling: each version has its own",
     )
-    files.add_argument("--discard-partial", action="store_true", help="delete what an interrupted registration left")
+    files.add_argument(
+        "--discard-partial", action="store_true", help="delete the files that an interrupted registration left behind"
+    )
 
     checks = parser.add_argument_group("checks")
     checks.add_argument(
         "--rows",
         choices=("all", "sample", "none"),
-        help="rows that are read (all of a directory, a sample of a prefix)",
+        help="rows to read (default: all of a directory, a sample of a prefix)",
     )
     checks.add_argument("--limit", action="append", default=[], metavar="CHECK=VALUE", help="set a check's threshold")
-    checks.add_argument("--check", action="append", default=[], metavar="MODULE:NAME", help="also run a check of yours")
     checks.add_argument(
-        "--allow", action="append", default=[], metavar="CHECK", help="accept a failure of this check; needs --reason"
+        "--check", action="append", default=[], metavar="MODULE:NAME", help="also run this custom check"
+    )
+    checks.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help="accept a failure of this check; requires --reason",
     )
     checks.add_argument("--reason", type=reason, help="why the failure is accepted; recorded in the manifest")
 
@@ -84,7 +96,7 @@ def register_version(storage: Storage, bucket: str, args: argparse.Namespace) ->
     from mlengine.datasets.croissant_import import read_croissant
 
     if (args.path is None) == (args.from_croissant is None):
-        raise UsageError("give either a path or --from-croissant", hint="mlengine datasets add NAME VERSION PATH")
+        raise UsageError("pass either a path or --from-croissant", hint="mlengine datasets add NAME VERSION PATH")
     progress = Progress()
     options = Options(
         license=args.license,
@@ -141,7 +153,7 @@ def _pairs(words: list[str], form: str) -> dict[str, str]:
     pairs = [word.rpartition("=") for word in words]
     for word, (name, _, value) in zip(words, pairs, strict=True):
         if not name or not value:
-            raise UsageError(f"not of the form {form}: {word!r}")
+            raise UsageError(f"expected {form}, got {word!r}")
     return unique(form.partition(" ")[0], ((name, value) for name, _, value in pairs))
 
 

@@ -48,7 +48,7 @@ def _verify(args: argparse.Namespace) -> int:
     there = datasets.list_versions(storage, bucket, args.name)
     if not there:
         raise DatasetError(
-            f"dataset {args.name!r} has no versions in {bucket}", hint="`mlengine datasets list` shows the datasets"
+            f"dataset {args.name!r} has no versions in {bucket}", hint="`mlengine datasets list` lists the datasets"
         )
     for version in args.version:
         if version not in there:

@@ -97,7 +97,7 @@ def _described(statistics: ColumnStatistics) -> Iterator[str]:
         median = statistics.quantiles[len(statistics.quantiles) // 2] if statistics.quantiles else None
         yield f"mean {_short(statistics.mean)}" + (f", median {_short(median)}" if median is not None else "")
     if statistics.distinct is not None:
-        yield f"{statistics.distinct:,} different"
+        yield f"{statistics.distinct:,} distinct"
     if statistics.top and (statistics.mean is None or len(statistics.top) <= _TOP):
         most = ", ".join(f"{_short(value)} ({rows:,})" for value, rows in statistics.top[:_TOP])
         yield f"most frequent {most}"

@@ -37,7 +37,7 @@ def _add(args: argparse.Namespace) -> int:
     from mlengine.storage.client import Storage
 
     if args.allow and not args.reason:
-        raise UsageError("--allow needs a reason", hint='add --reason "…"; the manifest records it')
+        raise UsageError("--allow requires a reason", hint='add --reason "…"; the manifest records it')
     if args.announce:
         _server(args)  # reports an invalid URL before anything is registered
     storage, bucket = Storage(), bucket_of(args)

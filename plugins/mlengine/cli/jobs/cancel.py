@@ -36,7 +36,7 @@ def _cancel(args: argparse.Namespace) -> int:
     if before.state.terminal and _waits_for_next_attempt(before):
         # Only this record prevents the next attempt, so if it fails, the command fails.
         record_cancellation(Storage(), handle, by=user(args), why=args.reason or "")
-        say(f"{handle.job_id}: {before.state}; its task makes no other attempt")
+        say(f"{handle.job_id}: {before.state}; its task will make no further attempt")
         return ExitCode.OK
     if before.state.terminal:
         say(f"{handle.job_id} has already ended: {before.state}")
@@ -75,4 +75,4 @@ def _record(args: argparse.Namespace, handle: JobHandle) -> None:
     except ObjectMissingError:
         return
     except MlengineError as error:
-        note(f"mlengine: {handle.job_dir} will not say who cancelled the job: {error.message}")
+        note(f"mlengine: could not record in {handle.job_dir} who cancelled the job: {error.message}")

@@ -47,7 +47,9 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
         raise
     except MlengineError as error:
         if error.retryable:
-            note(f"mlengine: the job may still run; its log: mlengine jobs logs {job_dir} --follow; {cancel}")
+            note(
+                f"mlengine: the job may still be running; to follow it: mlengine jobs logs {job_dir} --follow; {cancel}"
+            )
         raise
 
 
@@ -130,7 +132,7 @@ def _give_up_waiting(
 
     fallback_left = persist(cancel)
     if fallback_left is not None:
-        say(f"{handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
+        say(f"{handle.job_id} was cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
     return fallback_left
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _ABOUT = """\
 List the jobs of the bucket, newest first: those of DAGs and those of `mlengine jobs train`, on any backend. With
---backend, list the jobs that this backend knows instead, whatever their bucket.
+--backend, list the jobs that this backend knows instead, regardless of their bucket.
 """
 _HEAD = ("JOB", "STATE", "SUBMITTED", "ELAPSED", "DETAIL")
 
@@ -163,7 +163,7 @@ def _row_document(bucket: str, row: Row) -> JobDocument:
 
 def _list_backend(args: argparse.Namespace) -> int:
     if args.bucket:
-        raise UsageError("--bucket and --backend exclude each other", hint="leave one of them out")
+        raise UsageError("--bucket and --backend are mutually exclusive", hint="omit one of them")
     backend = open_backend(args)
     statuses = sorted(backend.describe(backend.jobs()), key=lambda status: status.created or 0.0, reverse=True)
     documents = [to_document(backend, status) for status in statuses]

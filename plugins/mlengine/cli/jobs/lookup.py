@@ -14,7 +14,7 @@ from mlengine.core.layout import JobDir, join
 from mlengine.storage.client import Storage
 
 JOB_HELP = "MODEL/JOB_ID or gs://… of a job in the bucket; or a job id, or a name, that the backend knows"
-_FORMS = "give the job dir as gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID with --bucket"
+_FORMS = "pass the job dir as gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID with --bucket"
 
 
 class ListingBackend(ListsJobs, TrainingBackend, Protocol):
@@ -41,7 +41,7 @@ def open_backend(args: argparse.Namespace, name: str | None = None) -> ListingBa
     if not isinstance(backend, ListsJobs):
         raise BackendError(
             f"backend {chosen} cannot list its jobs",
-            hint="name a backend that can: --backend local, ray or vertex",
+            hint="choose a backend that can: --backend local, ray or vertex",
         )
     return backend  # type: ignore[return-value]
 
@@ -67,7 +67,7 @@ def find_job(args: argparse.Namespace) -> tuple[ListingBackend, JobHandle]:
     keys = {(handle.job_dir, handle.name.rpartition("-")[0]) for handle in found}
     if len(keys) > 1:
         names = ", ".join(handle.name for handle in found)
-        raise BackendError(f"{len(keys)} jobs have the id {args.job!r}", hint=f"give the name of one of them: {names}")
+        raise BackendError(f"{len(keys)} jobs have the id {args.job!r}", hint=f"use the name of one of them: {names}")
     return backend, max(found, key=lambda handle: handle.attempt)
 
 
@@ -77,7 +77,9 @@ def _find_in_bucket(args: argparse.Namespace) -> tuple[ListingBackend, JobHandle
     backend = open_backend(args, record.backend)
     handle = record.handle(job_dir.uri)
     if handle is None:
-        raise BackendError(f"job {record.job_id} has not been submitted yet", hint="try again when it has")
+        raise BackendError(
+            f"job {record.job_id} has not been submitted yet", hint="try again once it has been submitted"
+        )
     if args.attempt in {None, handle.attempt}:
         return backend, handle
     same_dir = [one for one in backend.jobs(record.job_id) if one.job_dir == job_dir.uri]
@@ -95,7 +97,7 @@ def _no_job(args: argparse.Namespace, where: str) -> BackendError:
     attempt = "" if args.attempt is None else f", attempt {args.attempt}"
     return BackendError(
         f"no job {args.job!r}{attempt} in {where}",
-        hint="`mlengine jobs list` shows the jobs of the bucket; give MODEL/JOB_ID as it does, "
+        hint="`mlengine jobs list` lists the jobs in the bucket; give MODEL/JOB_ID as it does, "
         "or choose another --backend, --region or --state-dir",
     )
 
@@ -108,7 +110,7 @@ def job_dir_of(args: argparse.Namespace) -> JobDir:
     if args.job.startswith("gs://"):
         return JobDir(args.job.rstrip("/"))
     if args.job.count("/") != 1 or not all(args.job.split("/")):
-        raise UsageError(f"JOB: not a job dir: {args.job!r}", hint=_FORMS)
+        raise UsageError(f"JOB: invalid job dir: {args.job!r}", hint=_FORMS)
     return JobDir(join(bucket_of(args), args.job))
 
 

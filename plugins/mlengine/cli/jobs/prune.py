@@ -92,11 +92,15 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "prune", "list old job dirs that nothing refers to; --yes deletes them", _ABOUT)
     parser.add_argument(
-        "--older-than", type=count, required=True, metavar="DAYS", help="job dirs in which nothing was written for DAYS"
+        "--older-than",
+        type=count,
+        required=True,
+        metavar="DAYS",
+        help="only job dirs in which nothing has been written for DAYS days",
     )
     parser.add_argument("--model", help="only job dirs of this model")
     add_bucket(parser, "bucket of the jobs")
-    add_backend_options(parser, region=" for jobs that name none")
+    add_backend_options(parser, region=" for jobs that do not set one")
     parser.add_argument("--yes", action="store_true", help="delete the job dirs")
     add_json(parser)
     parser.set_defaults(handler=_prune)
@@ -299,10 +303,10 @@ def _remove(storage: Storage, references: References, old: OldJob) -> bool:
         written.add((old.journal.uri, old.journal.generation))
     now = {(stat.uri, stat.generation) for stat in storage.ls(old.job_dir.uri + "/")}
     if old.claimed and now != written:
-        note(f"kept {old.job_dir.uri}: it was written to meanwhile")
+        note(f"kept {old.job_dir.uri}: it has been written to since it was listed")
         return False
     if _is_or_contains(old.job_dir.uri, references.read()):
-        note(f"kept {old.job_dir.uri}: it was published meanwhile")
+        note(f"kept {old.job_dir.uri}: it has been published since it was listed")
         return False
     return remove(storage, old)
 

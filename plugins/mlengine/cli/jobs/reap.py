@@ -47,8 +47,8 @@ _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 _ABOUT = """\
-List jobs that still run although their DAG run or task has ended, was deleted or was cleared; --yes cancels them.
-Without an answer of Airflow, no job is cancelled.
+List jobs that are still running although their DAG run or task has ended, was deleted or was cleared; --yes cancels
+them. If Airflow does not respond, no job is cancelled.
 """
 
 
@@ -66,11 +66,12 @@ def register(commands: Commands) -> None:
     parser.add_argument("--model", help="only jobs of this model")
     add_bucket(parser, "bucket of the jobs")
     add_airflow_url(parser)
-    add_backend_options(parser, region=" for jobs that name none")
+    add_backend_options(parser, region=" for jobs that do not set one")
     parser.add_argument(
         "--installation",
         metavar="ID",
-        help="jobs of the Airflow with this id, such as one whose database was lost (default: of --airflow-url)",
+        help="jobs of the Airflow installation with this id, such as one whose database was lost (default: the one at "
+        "--airflow-url)",
     )
     parser.add_argument(
         "--unknown", action="store_true", help="continue even if this Airflow knows none of the jobs' DAGs"
@@ -92,7 +93,7 @@ def _reap(args: argparse.Namespace) -> int:
     dags = {str(job.record.owner["dag_id"]) for job in active}
     if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
         raise MlengineError(
-            f"this Airflow knows none of the DAGs whose jobs run: {', '.join(sorted(dags))}",
+            f"this Airflow knows none of the DAGs of the active jobs: {', '.join(sorted(dags))}",
             hint="check --airflow-url; if those DAGs were deleted, add --unknown",
         )
     orphans = [(job, why) for job in active if (why := orphaned(airflow, job.record))]
@@ -119,7 +120,7 @@ def _cancel(storage: Storage, backends: Backends, handle: JobHandle) -> bool:
     :returns: whether the backend accepted the cancellation.
     """
     try:
-        Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
+        Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run was no longer waiting for it")
     except MlengineError as error:
         note(f"mlengine: {handle.job_id} was not cancelled: {error}")
         return False
@@ -165,9 +166,7 @@ def _of_installation(found: Iterable[ActiveJob], airflow: AirflowRuns, wanted: s
         else:
             others[installation].append(job.status.handle.job_id)
     for installation, jobs in sorted(others.items()):
-        note(
-            f"ignored, because the Airflow with --installation {installation} submitted them: {', '.join(sorted(jobs))}"
-        )
+        note(f"ignored jobs of another Airflow (--installation {installation}): {', '.join(sorted(jobs))}")
     return mine
 
 
@@ -232,7 +231,7 @@ def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
     dag_id, run_id = str(record.owner["dag_id"]), str(record.owner["run_id"])
     run = airflow.run(dag_id, run_id)
     if run is None:
-        return f"its run {run_id} of {dag_id} does not exist any more"
+        return f"its run {run_id} of {dag_id} no longer exists"
     if run["state"] in _OVER:
         return f"its run {run_id} of {dag_id} has ended: {run['state']}"
     return _unwanted(airflow.tasks(dag_id, run_id), record) or _recreated(airflow, record)
@@ -245,7 +244,7 @@ def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
     current = airflow.run_uid(*names, str(owner["task_id"]), int(owner.get("map_index", -1)))
     if not current or not owner.get("run_uid") or current == owner["run_uid"]:
         return None
-    return f"its run {names[1]} of {names[0]} was deleted and created again"
+    return f"its run {names[1]} of {names[0]} was deleted and recreated"
 
 
 def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
@@ -253,9 +252,9 @@ def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | No
     task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
     mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
     if not mine:
-        return f"its task {task_id} is not part of its run any more"
+        return f"its task {task_id} is no longer part of its run"
     if mine[0]["max_tries"] != record.owner.get("generation"):
-        return f"its task {task_id} was cleared and trains again"
+        return f"its task {task_id} was cleared to train again"
     if mine[0]["state"] in _OVER - {"success"}:
         return f"its task {task_id} has ended: {mine[0]['state']}"
     waits = [task for task in tasks if task["operator"] == _SENSOR]

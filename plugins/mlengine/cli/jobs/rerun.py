@@ -66,7 +66,7 @@ def _rerun(args: argparse.Namespace) -> int:
     try:
         spec = TrainingSpec.from_json(record.spec)
     except JobFileError as error:
-        raise MlengineError(f"{old.claim}: {error.message}", hint="the job cannot be repeated: train again") from error
+        raise MlengineError(f"{old.claim}: {error.message}", hint="the job cannot be rerun; train again") from error
     check_inputs(storage, record)
     new = JobDir(join(old.uri.rsplit("/", 1)[0], _new_id(args.new, old)))
     _check_free(storage, new, old)
@@ -105,9 +105,7 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
     """
     for uri in record.spec.get("package_uris", ()):
         if not storage.exists(uri):
-            raise PackageError(
-                f"package {uri} of the job does not exist any more", hint="train with the current trainer"
-            )
+            raise PackageError(f"the job's package {uri} no longer exists", hint="train with the current trainer")
     dataset = record.inputs.get("dataset") or {}
     if not dataset.get("uri"):
         return
@@ -116,9 +114,7 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
     try:
         digest = read_manifest(storage, dataset["uri"]).digest
     except ObjectMissingError as error:
-        raise DatasetError(
-            f"dataset {dataset['uri']} of the job does not exist any more", hint="register it again"
-        ) from error
+        raise DatasetError(f"the job's dataset {dataset['uri']} no longer exists", hint="register it again") from error
     if digest != dataset.get("digest"):
         raise DatasetError(
             f"{dataset['uri']} has digest {digest[:12]}, but the job trained on {str(dataset.get('digest'))[:12]}",
@@ -138,7 +134,7 @@ def environment_changes(storage: Storage, old: JobDir, new: JobDir) -> list[str]
     return [
         f"only in the earlier job: {gone or '-'}",
         f"only in the new job:     {come or '-'}",
-        "a constraints.txt in the trainer pins the versions",
+        "to pin the versions, add a constraints.txt to the trainer",
     ]
 
 
@@ -158,7 +154,7 @@ def _new_id(given: str | None, old: JobDir) -> str:
     if given is None:
         return f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"
     if not _JOB_ID.fullmatch(given):
-        raise UsageError(f"--as: not a job id: {given!r}", hint="use letters, digits, _ and -; start with a letter")
+        raise UsageError(f"--as: invalid job id: {given!r}", hint="use letters, digits, _ and -; start with a letter")
     return given
 
 

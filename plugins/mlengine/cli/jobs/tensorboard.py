@@ -43,7 +43,7 @@ def register(commands: Commands) -> None:
 
 def _tensorboard(args: argparse.Namespace) -> int:
     if bool(args.jobs) == bool(args.model):
-        raise UsageError("give either JOB or --model", hint="`mlengine jobs list` shows the jobs of the bucket")
+        raise UsageError("pass either JOB or --model", hint="`mlengine jobs list` lists the jobs in the bucket")
     with tempfile.TemporaryDirectory(prefix="mlengine-tensorboard-") as scratch:
         return _show(args, Path(args.dir or scratch))
 
@@ -87,7 +87,7 @@ def _jobs_now(storage: Storage, bucket: str, args: argparse.Namespace, named: li
     except MlengineError as error:
         if not error.retryable:
             raise
-        note(f"mlengine: cannot list the jobs of {args.model}: {error.message}; trying again in {args.every:g} s")
+        note(f"mlengine: cannot list the jobs of {args.model}: {error.message}; retrying in {args.every:g} s")
         return []
 
 

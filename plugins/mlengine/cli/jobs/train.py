@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _KEY_OWNER = "mlengine train"
 _ABOUT = """\
 Package the trainer, submit one job and, with --stream-logs, follow it. Arguments after -- are passed to the trainer.
-The same command again follows the same job.
+Repeating the command follows the same job.
 """
 
 
@@ -82,7 +82,7 @@ def register(commands: Commands) -> None:
 def _cluster(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--scale-tier", metavar="TIER", help=", ".join(TIER_NAMES))
     group.add_argument(
-        "--distributed", action="store_true", help="2 workers and 2 parameter servers, as gcloud's local train"
+        "--distributed", action="store_true", help="2 workers and 2 parameter servers, like gcloud's local train"
     )
     group.add_argument("--master-machine-type", metavar="TYPE", help="machine type of the chief")
     group.add_argument("--worker-machine-type", metavar="TYPE", help="machine type of the workers")
@@ -93,12 +93,12 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--runtime-version",
         metavar="V",
-        help='only decides whether TF_CONFIG calls the first replica "chief" or "master"',
+        help='only determines whether TF_CONFIG calls the first replica "chief" or "master"',
     )
     group.add_argument(
         "--use-chief-in-tf-config",
         action=argparse.BooleanOptionalAction,
-        help='call the first replica "chief" in TF_CONFIG, or "master", whatever --runtime-version is',
+        help='call the first replica "chief" in TF_CONFIG, or "master", regardless of --runtime-version',
     )
     group.add_argument(
         "--python-version", metavar="V", help="Python of the image on Vertex AI; locally, one that uv finds"
@@ -144,8 +144,8 @@ def _locations(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, st
         bucket = bucket_uri(bucket)
     if not (job_dir or bucket):
         raise UsageError(
-            "no bucket for the job",
-            hint="give --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
+            "no bucket is configured for the job",
+            hint="pass --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
         )
     if not bucket:
         bucket = f"gs://{split_uri(str(job_dir))[0]}"

@@ -111,7 +111,7 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
     """
     for field in _ML_ENGINE_ONLY:
         if field in given:
-            raise given[field].error("has no meaning in a job file with workerPoolSpecs", "remove the flag")
+            raise given[field].error("does not apply to a job file with workerPoolSpecs", "remove the flag")
     counts = {role: given[field].integer(limits.replica_count) for role, field in _COUNTS.items() if field in given}
     args = given.get("args")
     module = given.get("pythonModule")
@@ -127,7 +127,7 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
     for role in types:
         if spec.pool(role) is None:
             raise given[_TYPES[role]].error(
-                f"is given, but the cluster has no {role.value}", "also give the number of replicas"
+                f"is given, but the cluster has no {role.value}", "also set the number of replicas"
             )
     more: dict[str, Any] = {
         "pools": tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
@@ -157,7 +157,9 @@ def packages(
     parse.check(spec)
     if not sources:
         if not spec.package_uris and not spec.pools[0].image_uri:
-            raise PackageError("no trainer", hint="give --package-path DIR, --packages, or packageUris in --config")
+            raise PackageError(
+                "no trainer", hint="pass --package-path DIR or --packages, or set packageUris in --config"
+            )
         _check_module(args, spec, storage)
         return spec, {}
     from mlengine.packaging.publish import package_trainer
@@ -204,7 +206,9 @@ def _dataset_version(uri: str) -> tuple[str, str, str]:
     """
     match = _DATASET_URI.fullmatch(uri.rstrip("/"))
     if match is None:
-        raise DatasetError(f"--dataset: not a dataset version: {uri}", hint="write gs://BUCKET/datasets/NAME/VERSION")
+        raise DatasetError(
+            f"--dataset: not the URI of a dataset version: {uri}", hint="write gs://BUCKET/datasets/NAME/VERSION"
+        )
     return match["bucket"], match["name"], match["version"]
 
 

@@ -48,7 +48,7 @@ def _predict(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="mlengine-predict-") as scratch:
         found = predict(storage, subject, model_uri, rows, Path(scratch))
     if not found:
-        raise UsageError(f"--first: the held-out set has no row {args.first}", hint="give a smaller number")
+        raise UsageError(f"--first: the held-out set has no row {args.first}", hint="use a smaller number")
     if args.json:
         say_json(_document(args.model, model_uri, found))
     else:
@@ -92,7 +92,7 @@ def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, s
         return load_job(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
     champion = current(storage, bucket, args.model)
     if champion is None:
-        raise ModelError(f"model {args.model} has no champion in {bucket}", hint="publish one, or give --job")
+        raise ModelError(f"model {args.model} has no champion in {bucket}", hint="publish one, or pass --job")
     check_published_files(storage, champion)
     packages: Sequence[str] = args.package or champion.lineage.get("package_uris", ())
     dataset = args.dataset or champion.dataset

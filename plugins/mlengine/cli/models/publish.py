@@ -16,7 +16,7 @@ from mlengine.storage.client import Storage
 
 _ABOUT = """\
 Make the model of a validated job the champion. Exit code 4 if it is not published because of its verdict, dataset
-version, run or comparison with the champion; --force publishes it nevertheless.
+version, run or comparison with the champion; --force publishes it anyway.
 """
 
 
@@ -36,9 +36,7 @@ def register(commands: Commands) -> None:
 
     back = add_command(commands, "rollback", "make an earlier champion the champion again")
     add_model(back)
-    back.add_argument(
-        "--to", type=int, metavar="SERIAL", help="number in the history (default: the champion before this one)"
-    )
+    back.add_argument("--to", type=int, metavar="SERIAL", help="serial in the history (default: the previous champion)")
     back.add_argument("--reason", type=reason, required=True, help="reason for the history")
     add_by(back)
     add_bucket(back, "bucket of the model")
@@ -50,7 +48,7 @@ def _publish(args: argparse.Namespace) -> int:
 
     who = user(args)
     if args.force and not args.reason:
-        raise UsageError("--force needs a reason", hint='add --reason "…"; the history keeps it')
+        raise UsageError("--force requires a reason", hint='add --reason "…", which is recorded in the history')
     storage, bucket = Storage(), bucket_of(args)
     report = load_report(storage, job_dir(bucket, args.model, args.job))
     if report.model != args.model:

@@ -71,7 +71,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--any-state",
         action="store_true",
-        help="validate the model even if the job failed, was cancelled or still runs",
+        help="validate the model even if the job failed, was cancelled or is still running",
     )
     parser.add_argument("--dataset", metavar="GS", help="URI of the dataset version (default: the job's)")
     parser.add_argument(
@@ -151,9 +151,9 @@ def _check_succeeded(storage: Storage, folder: JobDir, status: JobStatus | None)
     if state is JobState.UNKNOWN or lost:
         resolve(storage, folder.model, known=False)
         return
-    then = "validates its model nevertheless" if state.terminal else "validates the model that is there now"
+    then = "validates its model anyway" if state.terminal else "validates the model that is there now"
     raise ModelError(
-        f"job {folder.job_id} is {state.value}, so its model is not validated",
+        f"job {folder.job_id} is {state.value}, so its model was not validated",
         hint=f"see `mlengine jobs status {folder.uri}`; --any-state {then}",
     )
 
@@ -245,7 +245,7 @@ def _json(text: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE") from error
+        raise UsageError(f"--serving-signature {text}: {error}", hint="pass JSON, or @FILE") from error
     if not isinstance(data, dict):
         raise UsageError(f"--serving-signature {text} is not a JSON object", hint="see docs/validation.md")
     return data

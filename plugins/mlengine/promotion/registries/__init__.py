@@ -81,7 +81,7 @@ def connect(
     :raises RegistryError: the kind or a setting is unknown.
     """
     if not isinstance(wanted, str | Mapping):
-        raise RegistryError(f"not a model registry: {wanted!r}", hint="write vertex, or {kind: vertex, region: …}")
+        raise RegistryError(f"invalid model registry: {wanted!r}", hint="use vertex, or {kind: vertex, region: …}")
     settings: dict[str, Any] = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
     kind = str(settings.pop("kind", ""))
     if kind not in _REGISTRIES:
@@ -94,7 +94,7 @@ def connect(
         return factory(gcp_conn_id=gcp_conn_id, **settings)
     except TypeError as error:
         raise RegistryError(
-            f"invalid settings of the registry {kind}: {error}", hint="see docs/validation.md for its settings"
+            f"invalid settings for the registry {kind}: {error}", hint="see docs/validation.md for its settings"
         ) from error
 
 

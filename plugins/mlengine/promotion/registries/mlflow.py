@@ -49,7 +49,7 @@ class MlflowRegistry:
             champion.job_id,
             version,
             name,
-            "created" if created else "already there",
+            "created" if created else "existing",
         )
         return Registered(self.name, name, version, created)
 
@@ -60,13 +60,15 @@ class MlflowRegistry:
         """
         if not (self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_REGISTRY_URI")):
             raise RegistryError(
-                "no MLflow server", hint="set tracking_uri of the registry, or MLFLOW_TRACKING_URI where Airflow runs"
+                "no MLflow server is configured",
+                hint="set tracking_uri of the registry, or MLFLOW_TRACKING_URI in the environment of Airflow",
             )
         try:
             from mlflow import MlflowClient
         except ImportError as error:
             raise RegistryError(
-                f"the MLflow client is not installed: {error}", hint="pip install mlflow-skinny where Airflow runs"
+                f"the MLflow client is not installed: {error}",
+                hint="run pip install mlflow-skinny in Airflow's environment",
             ) from error
         return MlflowClient
 
@@ -115,11 +117,11 @@ def _call(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[str
         return call()
     except requests.RequestException as error:
         raise RegistryUnavailableError(
-            f"MLflow does not respond: {error}", hint="check that the server runs, then try again"
+            f"MLflow does not respond: {error}", hint="check that the server is running, then try again"
         ) from error
     except MlflowException as error:
-        text = f"MLflow refused {champion.job_id}: {error.error_code}: {error.message}"
+        text = f"MLflow rejected {champion.job_id}: {error.error_code}: {error.message}"
         # The client also raises this error if the server cannot be reached.
         if error.error_code in _RETRYABLE or "Max retries exceeded" in error.message:
-            raise RegistryUnavailableError(text, hint="check that the server runs, then try again") from error
-        raise RegistryError(text, hint="see the server's log, and check the permissions") from error
+            raise RegistryUnavailableError(text, hint="check that the server is running, then try again") from error
+        raise RegistryError(text, hint="check the server's log and the permissions") from error

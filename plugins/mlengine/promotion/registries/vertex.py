@@ -89,8 +89,8 @@ class VertexRegistry:
         self._client = client
         if not self._has_image():
             raise RegistryError(
-                "Vertex AI's registry: no container image for the model",
-                hint="set image_uri to an image in Artifact Registry that serves it: "
+                "Vertex AI Model Registry: no container image is configured for the model",
+                hint="set image_uri to an image in Artifact Registry that serves the model: "
                 "{kind: vertex, image_uri: REGION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE:TAG}",
             )
 
@@ -98,9 +98,9 @@ class VertexRegistry:
         try:
             return self._register(champion)
         except BackendUnavailableError as error:
-            raise RegistryUnavailableError(f"Vertex AI's registry: {error.message}", hint=error.hint) from error
+            raise RegistryUnavailableError(f"Vertex AI Model Registry: {error.message}", hint=error.hint) from error
         except BackendError as error:
-            text = f"Vertex AI's registry refused {champion.job_id}: {error.message}"
+            text = f"Vertex AI Model Registry rejected {champion.job_id}: {error.message}"
             raise RegistryError(text, hint=error.hint) from error
 
     def request(self, champion: Champion, *, parent_model: str | None) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class VertexRegistry:
         place = _KEY_REGION.search(self._encryption_key or "")
         if place and place["region"] not in {region, "global"}:
             raise RegistryError(
-                f"Vertex AI's registry is in {region}, and encryption_key in {place['region']}: {self._encryption_key}",
-                hint=f"name a key in {region}",
+                f"the registry is in {region}, but encryption_key is in {place['region']}: {self._encryption_key}",
+                hint=f"use a key in {region}",
             )
 
     def _register(self, champion: Champion) -> Registered:
@@ -164,7 +164,7 @@ class VertexRegistry:
             champion.job_id,
             version,
             remote.name,
-            "created" if created else "already there",
+            "created" if created else "existing",
         )
         return Registered(self.name, remote.name, version, created)
 
@@ -233,8 +233,8 @@ class _Model:
         version = self.find(champion)
         if version is None:
             raise BackendUnavailableError(
-                f"no response to an upload to {self.name}, and no version of {champion.job_id} is there yet",
-                hint="try again later; if the version appears, it is found by its label",
+                f"no response to an upload to {self.name}, and no version of {champion.job_id} exists yet",
+                hint="try again later; if the version appears, mlengine finds it by its label",
             )
         return version
 
@@ -245,7 +245,7 @@ class _Model:
         """
         running = self._running_uploads()
         for operation in running:
-            log.info("Waiting for an upload to this model that still runs: %s", operation["name"])
+            log.info("Waiting for an upload to this model that is still running: %s", operation["name"])
             with suppress(UploadFailedError):
                 self._wait(operation)
         return bool(running)
@@ -289,8 +289,8 @@ class _Model:
             if time.monotonic() > until:
                 raise BackendUnavailableError(
                     f"{operation['name']} was not done after {self.upload_seconds:g} s",
-                    hint="it continues: the next try waits for it, and finds its version. To wait longer, set the "
-                    "registry's upload_timeout_seconds",
+                    hint="the upload continues; the next try waits for it and finds its version. To wait longer, set "
+                    "upload_timeout_seconds of the registry",
                 )
             self.client.sleep(pause)
             pause = min(pause * 2, _MAX_POLL_SECONDS)

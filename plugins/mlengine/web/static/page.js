@@ -136,7 +136,7 @@ function confirmChange({ title, text, yes, no }, act) {
   box.querySelector("form").onsubmit = async (event) => {
     if (event.submitter?.value !== "yes") return;
     event.preventDefault();
-    if (!why.value.trim()) { error.textContent = "Write a reason."; return; }
+    if (!why.value.trim()) { error.textContent = "Enter a reason."; return; }
     button.disabled = true;
     try { await act(why.value.trim()); box.close(); show(); } catch (problem) { error.textContent = problem.message; } finally { button.disabled = false; }
   };
@@ -228,7 +228,7 @@ function jobTop(job, path) {
   const cancel = () => confirmChange({
     title: `Cancel ${row.job_id}?`, yes: "Cancel job", no: job.may_be_tried_again ? "Keep it" : "Keep it running",
     text: job.may_be_tried_again
-      ? "The last attempt has failed. There will be no other attempt: the Airflow task fails when the pause before it is over, and is not retried. Checkpoints and logs stay in the job directory."
+      ? "The last attempt has failed. If you cancel the job, there will be no further attempt: the Airflow task fails at the end of the current pause and is not retried. Checkpoints and logs stay in the job directory."
       : "This stops all replicas of the job. The Airflow task fails and is not retried. Checkpoints and logs stay in the job directory.",
   }, (reason) => post(`${path}/cancel`, { reason }));
   const run = row.run_id && outerLink(`${root}/dags/${part(row.dag_id)}/runs/${part(row.run_id)}`, row.run_id);

@@ -170,7 +170,7 @@ def test_flags_are_applied_to_vertex_ais_format(tmp_path: Path) -> None:
         (("--job-dir", "out"), None, "--job-dir: not a Cloud Storage URI: 'out'"),
         (("--job-dir", "gs://bucket"), None, "--job-dir: is a bucket without a path"),
         (("--job-dir", "out"), VERTEX, "--job-dir: not a Cloud Storage URI: 'out'"),
-        (("--runtime-version", "2.11"), VERTEX, "--runtime-version: has no meaning"),
+        (("--runtime-version", "2.11"), VERTEX, "--runtime-version: does not apply"),
         (("--runtime-version", "new"), None, "--runtime-version: is not a version: 'new'"),
         (("--max-running-time", "2h"), None, "--max-running-time: is not a duration: 2h"),
         (("--max-running-time", "0"), None, "--max-running-time: leaves no time to train"),
