@@ -44,9 +44,11 @@ def register(commands: Commands) -> None:
     )
     code = parser.add_argument_group("trainer and data")
     code.add_argument("--package-path", type=Path, metavar="DIR", help="directory of a package or of a project")
-    code.add_argument("--packages", metavar="A,B", help="built sdists or wheels, local or gs://; the trainer's first")
+    code.add_argument(
+        "--packages", metavar="A,B", help="built sdists or wheels, local or gs://; the trainer comes first"
+    )
     code.add_argument("--module-name", metavar="NAME", help="module that is run with python -m, such as trainer.task")
-    code.add_argument("--config", type=Path, metavar="FILE", help="the job file; flags replace its fields")
+    code.add_argument("--config", type=Path, metavar="FILE", help="the job file; flags override its fields")
     code.add_argument(
         "--dataset",
         metavar="NAME[@VERSION]",
@@ -61,7 +63,7 @@ def register(commands: Commands) -> None:
         metavar="GS",
         help="bucket of packages (default: the setting bucket, else the bucket of --job-dir)",
     )
-    location.add_argument("--region", help="region of the job; replaces the job file's")
+    location.add_argument("--region", help="region of the job; overrides the job file's")
     add_backend(location, "local, ray or vertex (default: the setting backend)")
     location.add_argument("--project", help="project of Vertex AI (default: the setting vertex_project)")
     _cluster(parser.add_argument_group("cluster"))
@@ -101,9 +103,11 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
         help='call the first replica "chief" in TF_CONFIG, or "master", regardless of --runtime-version',
     )
     group.add_argument(
-        "--python-version", metavar="V", help="Python of the image on Vertex AI; locally, one that uv finds"
+        "--python-version",
+        metavar="V",
+        help="Python version of the image on Vertex AI; locally, of an interpreter that uv finds",
     )
-    group.add_argument("--max-running-time", metavar="SECONDS", help="time limit of the job, 7200 or 7200s")
+    group.add_argument("--max-running-time", metavar="SECONDS", help="time limit of the job, such as 7200 or 7200s")
 
 
 def _train(args: argparse.Namespace) -> int:
