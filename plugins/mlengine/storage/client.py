@@ -248,7 +248,7 @@ class Storage:
         """
         there = self.stat(uri)
         if there is not None and (there.size, there.crc32c) != (source.stat().st_size, crc32c_of(source)):
-            raise StorageConflictError(f"{uri} exists already, with other content")
+            raise StorageConflictError(f"{uri} already exists, with other content")
         return there is not None
 
     def download(self, uri: str, target: Path, *, generation: int | None = None, stored: bool = False) -> None:

@@ -48,7 +48,7 @@ class Scope(StrEnum):
             return cls(text)
         except ValueError:
             raise MlengineError(
-                f"unknown validation_level: {text!r}", hint=f"write one of {', '.join(item.value for item in cls)}"
+                f"unknown validation_level: {text!r}", hint=f"use one of {', '.join(item.value for item in cls)}"
             ) from None
 
     def includes(self, other: Scope) -> bool:
@@ -63,7 +63,7 @@ def check_task(task: str) -> str:
     :raises MlengineError: ``task`` is neither empty nor a task.
     """
     if task and task not in TASKS:
-        raise MlengineError(f"prediction_task={task!r}", hint=f"write one of {', '.join(TASKS)}")
+        raise MlengineError(f"unknown prediction_task: {task!r}", hint=f"use one of {', '.join(TASKS)}")
     return task
 
 

@@ -133,5 +133,5 @@ def test_the_default_thresholds_differ_from_a_chosen_main_metric() -> None:
 
 def test_an_unknown_task_is_refused() -> None:
     assert check_task("") == ""
-    with pytest.raises(MlengineError, match="prediction_task='ranking'"):
+    with pytest.raises(MlengineError, match="unknown prediction_task: 'ranking'"):
         check_task("ranking")

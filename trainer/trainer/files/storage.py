@@ -280,6 +280,6 @@ def retried(attempt: Callable[[], T], patience: float | None = None) -> T:
         except StorageError as error:
             if time.monotonic() + pause > deadline:
                 raise
-            log.warning("%s; trying again in %.1f s", error, pause)
+            log.warning("%s; retrying in %.1f s", error, pause)
         time.sleep(pause)
         pause = min(2 * pause, 8.0)

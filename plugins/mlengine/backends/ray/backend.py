@@ -117,7 +117,7 @@ class RayBackend:
         submitted_cluster.check(self._storage, stored.handle, client.access.address)
         own = folder(stored.handle)
         if self._storage.exists(state_uri(own)):
-            log.info("%s has run on this cluster, which does not know it any more", stored.name)
+            log.info("%s has run on this cluster, which no longer has a record of it", stored.name)
             return stored.handle
         # A later attempt fit before a node was lost. It waits in Ray's queue for the nodes to return.
         if submission.attempt == 1 and not stored.settings.autoscaling:
@@ -130,7 +130,7 @@ class RayBackend:
         log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
         try:
             if not client.submit(_request(stored, package.uri)):
-                log.info("%s exists already", stored.name)
+                log.info("%s already exists", stored.name)
         except BackendUnavailableError:
             raise  # the job may have been created
         except BackendError:

@@ -368,7 +368,7 @@ class VertexBackend:
             if not _live(job) or _attempt_of(job) >= submission.attempt:
                 continue
             name = str(job["name"])
-            log.warning("job %s: attempt %d, %s, is cancelled", submission.job_id, _attempt_of(job), name)
+            log.warning("job %s: cancelling attempt %d, %s", submission.job_id, _attempt_of(job), name)
             jobs.cancel(name)
             while (now := jobs.get(name)) is not None and _live(now):
                 if time.monotonic() > until:

@@ -55,7 +55,7 @@ def check(fallbacks: Sequence[Any]) -> None:
         if problem:
             raise BackendError(
                 f"the vertex setting fallbacks, number {number}: {problem}",
-                hint=f"use some of {', '.join((*OWN, *REPLACED))}",
+                hint=f"use only {', '.join((*OWN, *REPLACED))}",
             )
 
 
