@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 import pytest
@@ -65,3 +66,6 @@ def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
 
     persist(live_airflow.api.set_run_state, runs["wait_stays"], "failed")
     until(lambda: job_of("wait_stays").state is JobState.CANCELLED, "the job is cancelled when its run fails")
+
+    os.utime(live_airflow.airflow.config.dags / "waits.py")  # Airflow reads the deleted DAG again, for other tests
+    live_airflow.api.wait_for_dag("wait_gone")
