@@ -58,10 +58,16 @@ class LocalFile:
         return self.local.stat().st_size
 
     def open(self) -> pa.NativeFile:
+        """Open the file's bytes as stored. The stream is seekable.
+
+        The stream is not a ``pyarrow.OSFile``. A reader of pyarrow reads ahead in another thread. If the file is closed
+        meanwhile, that thread may read from the next file that is opened: it gets the same file descriptor, and loses
+        its beginning (pyarrow 26.0.1). Python waits for such a read before it closes a file.
+        """
         import pyarrow as pa
 
         try:
-            return pa.OSFile(str(self.local))
+            return pa.PythonFile(self.local.open("rb"), mode="r")
         except OSError as error:
             raise DatasetError(f"{self.local} cannot be read: {error.strerror or error}") from error
 
