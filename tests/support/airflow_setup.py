@@ -19,8 +19,6 @@ from mlengine.testing.airflow_home import AirflowConfig, prepare
 SETTINGS = {
     # The DAG files do not change; Airflow parses one immediately when a test touches it.
     "dag_processor.min_file_process_interval": "600",
-    # Airflow's default. A run then takes a few seconds longer, but the scheduler needs half of the CPU time.
-    "scheduler.scheduler_idle_sleep_time": "1",
 }
 
 

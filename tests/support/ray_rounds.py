@@ -58,7 +58,6 @@ _SETTINGS = {
     "core.dagbag_import_timeout": "150",
     "dag_processor.dag_file_processor_timeout": "180",
     "dag_processor.min_file_process_interval": "600",
-    "scheduler.scheduler_idle_sleep_time": "1",
     "scheduler.task_instance_heartbeat_timeout": "30",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "scheduler.trigger_timeout_check_interval": "3",

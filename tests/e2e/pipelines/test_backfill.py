@@ -317,13 +317,15 @@ def test_manually_triggered_runs_resolve_their_versions(lab: Lab, second: Backfi
 
 
 def test_a_scheduled_run_uses_the_newest_version(lab: Lab, second: Backfilled) -> None:
-    """Today's date is not a version, so the run uses the newest version as of that date."""
+    """The date of the run is not a version, so the run uses the newest version as of that date."""
     assert second.runs
     persist(lab.api.set_paused, "each_minute", False)
     run = lab.new_runs("each_minute", [], 1)[-1]
     lab.finish(run)  # runs of a paused DAG do not advance
     persist(lab.api.set_paused, "each_minute", True)
-    assert run.partition_key == time.strftime("%Y-%m-%d", time.gmtime())
+    _, begin, key, _ = run.run_id.split("__")
+    assert run.partition_key == key == begin[:10]
+    assert key > MONTHS[-1]
     assert lab.result(run, "dataset")["version"] == MONTHS[-1]
     assert lab.result(run, "submit")["decision"] == "reused"
 
