@@ -100,7 +100,7 @@ def test_a_lost_response_does_not_create_a_second_version(elsewhere: Elsewhere) 
 def test_a_refused_upload_keeps_the_champion_and_can_be_retried(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     elsewhere.service.script("UploadModel", "status", status="PERMISSION_DENIED", message="aiplatform.models.upload")
-    with pytest.raises(RegistryError, match=r"refused a: .*aiplatform\.models\.upload") as caught:
+    with pytest.raises(RegistryError, match=r"rejected a: .*aiplatform\.models\.upload") as caught:
         elsewhere.follow()
     assert "roles/aiplatform.user" in caught.value.hint
     assert not caught.value.retryable

@@ -112,7 +112,7 @@ def test_the_alias_follows_the_champion(server: str, bench: Bench) -> None:
 def test_a_refusal_is_reported_with_mlflows_message(server: str, bench: Bench) -> None:
     bench.publish(bench.job("a"))
     wrong = MlflowRegistry(tracking_uri=server, model_name="a/b:c")
-    with pytest.raises(RegistryError, match="MLflow refused a: INVALID_PARAMETER_VALUE") as caught:
+    with pytest.raises(RegistryError, match="MLflow rejected a: INVALID_PARAMETER_VALUE") as caught:
         follow(bench.storage, bench.bucket, "mnist", [wrong])
     assert not caught.value.retryable
     assert current(bench.storage, bench.bucket, "mnist") is not None

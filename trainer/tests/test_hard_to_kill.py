@@ -223,7 +223,7 @@ def test_a_full_disk_pauses_training_within_an_interval_of_the_checkpoint(datase
         worker.wait_log("training from step")
         chief.wait_log("saved checkpoint")
         resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-        chief.wait_log("cannot write a checkpoint.*trying again")
+        chief.wait_log("cannot write a checkpoint.*retrying")
         # On a busy machine, the worker may have waited for earlier checkpoints too.
         newest = _saved(chief.log)[-1]
         waiting = worker.wait_log(rf"step (\d+): waiting for the chief's checkpoint; the newest is of {newest}\n")
