@@ -32,7 +32,7 @@ def on_starting(component: Any) -> None:
         if not conf.getboolean("logging", "remote_logging", fallback=False):
             _append()
     except Exception:
-        log.exception("Could not change how the triggerer opens log files; a second attempt may overwrite the first's")
+        log.exception("Could not make the triggerer append to logs; a later attempt may overwrite an earlier one's")
 
 
 def _append() -> None:

@@ -131,22 +131,23 @@ def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
 def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
     """The latency of each predictor in milliseconds: the median over rows of the fastest call with that row alone.
 
-    The fastest of several calls hardly depends on what else the machine does; the median over rows counts rows that
-    take different times. The predictors take turns, and each turn reverses their order: with a fixed order, the same
-    predictor could lose the processor each time.
+    The fastest of several calls hardly depends on the other load of the machine. The median over rows accounts for rows
+    that take different times. The predictors take turns, and their order is reversed after each pass over the rows:
+    with a fixed order, the same predictor could lose the processor each time.
     """
     count = min(rows.count, LATENCY_ROWS)
-    turns = list(zip(range(len(predictors)), predictors))
+    order = list(enumerate(predictors))
     single = [[rows.batch(row, row + 1, predictor.columns) for row in range(count)] for predictor in predictors]
     fastest = [[math.inf] * count for _ in predictors]
     for call in range(WARM + CALLS):
         row = call % count
-        for at, predictor in turns:
+        for at, predictor in order:
             start = time.perf_counter()
             predictor(single[at][row])
             if call >= WARM:
                 fastest[at][row] = min(fastest[at][row], (time.perf_counter() - start) * 1000)
-        turns.reverse()
+        if row == count - 1:
+            order.reverse()
     return [statistics.median(times) for times in fastest]
 
 

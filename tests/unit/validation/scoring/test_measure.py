@@ -25,12 +25,16 @@ class Predictor:
         return self.function(batch["x"])
 
 
+def write_rows(folder: Path, count: int) -> Rows:
+    np.arange(float(count)).tofile(folder / "x")
+    columns = [{"name": "x", "kind": "array", "data": "x", "dtype": "<f8", "shape": []}]
+    (folder / "columns.json").write_text(json.dumps({"rows": count, "columns": columns}))
+    return Rows(folder)
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
-    np.arange(7.0).tofile(tmp_path / "x")
-    columns = [{"name": "x", "kind": "array", "data": "x", "dtype": "<f8", "shape": []}]
-    (tmp_path / "columns.json").write_text(json.dumps({"rows": 7, "columns": columns}))
-    return Rows(tmp_path)
+    return write_rows(tmp_path, 7)
 
 
 def score(predictor: Predictor, rows: Rows, size: int = 3, output: str | None = None) -> Any:
@@ -106,8 +110,12 @@ class Clock:
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_the_latency_does_not_depend_on_other_load(rows: Rows, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+@pytest.mark.parametrize("count", [1, 7, 8, 100])
+def test_the_latency_does_not_depend_on_other_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, at: int
+) -> None:
     """Every second call is interrupted, which a fixed order would charge to the same predictor."""
+    rows = write_rows(tmp_path, count)
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
     predictors = [clock.predictor(lambda _: 0.001, lambda call: call % 2 == at) for _ in range(2)]
