@@ -246,7 +246,8 @@ def test_prune_keeps_jobs_that_are_published_or_written_meanwhile(
     assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     out, err = capsys.readouterr()
     assert dirs(storage, bucket) == {"second"}
-    assert "/m/second: it was " + ("written to" if change == "written" else "published") + " meanwhile" in err
+    reason = "written to" if change == "written" else "published"
+    assert f"/m/second: it has been {reason} since it was listed" in err
     assert "deleted 1 job dir, " in out
 
 

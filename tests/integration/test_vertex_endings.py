@@ -538,7 +538,9 @@ def test_restarts_by_the_service_count_as_attempts_and_in_the_cost(
     assert event["state"] == "FAILED"
     record = Submitter(storage, vertex).record(JobDir(handle.job_dir))
     assert record.service_restarts == 2
-    with pytest.raises(AirflowFailException, match=r"attempt 1 of 3.* restarted the job 2 times .*count as attempts"):
+    with pytest.raises(
+        AirflowFailException, match=r"attempt 1 of 3.* restarted the job 2 times; such restarts count as attempts"
+    ):
         sensor(handle).execute_complete(context(), event)
     assert service.calls.count(CREATE) == 1
     usage = job_usage(vertex, record, JobDir(handle.job_dir))
