@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlengine.core.job import FailureCause, JobState
 from mlengine.runtime import processes, venv
 from mlengine.runtime.env_allowlist import MARK
 from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.packages import UNUSED_DAYS, remove_unused
 from mlengine.runtime.venv import build_environment, find_environment, lock_path
 from mlengine.storage.client import Storage
 from tests.support import local_jobs as local
@@ -45,6 +47,34 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert list(made[0].root.glob("lib/python*/site-packages/tiny/__pycache__/task.*.pyc"))
     changed = local.put(storage, bucket, local.wheel("print('changed')"), WHEEL)
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
+
+
+def test_packages_that_are_no_longer_used_are_removed_after_a_build(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uris = [local.put(storage, f"{bucket}/{number}", local.wheel(f"print({number})"), WHEEL) for number in range(3)]
+    folder, month_ago = tmp_path / "packages", time.time() - (UNUSED_DAYS + 1) * 86400
+    first = build_environment([uris[0]], storage, tmp_path)
+    (unused,) = folder.iterdir()
+    foreign = folder / "notes"
+    foreign.mkdir()
+    build_environment([uris[1]], storage, tmp_path)
+    assert unused.exists()
+    (used,) = set(folder.iterdir()) - {unused, foreign}
+    for path in (unused, used, foreign):
+        os.utime(path, (month_ago, month_ago))
+    assert build_environment([uris[1]], storage, tmp_path).python.exists()  # only looked up
+    assert unused.exists()
+    downloading = FileLock.take(tmp_path / "locks" / "packages.lock", shared=True)
+    assert downloading is not None
+    with downloading:
+        assert remove_unused(tmp_path) == []
+    build_environment([uris[2]], storage, tmp_path)
+    assert not unused.exists()
+    assert used.exists()
+    assert foreign.exists()
+    assert build_environment([uris[0]], storage, tmp_path) == first
+    assert list(unused.iterdir()), "it must be downloaded again"
 
 
 def test_a_package_is_installed_with_the_extra_of_its_accelerator(

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.integration
 
 
 def uv(*words: str) -> None:
-    subprocess.run([find_uv_bin(), *words, "--quiet", "--offline"], check=True, cwd=ROOT, timeout=120)
+    subprocess.run([find_uv_bin(), *words, "--quiet", "--offline"], check=True, cwd=ROOT, timeout=500)
 
 
 class OtherAirflow:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scripts.visit import SIZE, Order, login, visit
 
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 300_000  # milliseconds
 
 
 def see(browser: Any, order: Order) -> dict[str, str]:

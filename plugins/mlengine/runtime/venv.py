@@ -8,7 +8,6 @@ final location, because virtual environments cannot be moved. ``ready.json`` is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from mlengine.runtime.constraints import NAME, package_name
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
+from mlengine.runtime.packages import fetch, remove_unused
 from mlengine.runtime.recipe import Hints, Recipe
 from mlengine.runtime.requires_python import excluded
 from mlengine.runtime.uv_env import install_options
@@ -84,7 +84,7 @@ def build_environment(
     """
     if not package_uris:
         raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
-    packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
+    packages = [fetch(uri, storage, state_dir) for uri in package_uris]
     accelerator = (env or {}).get(ACCELERATOR_TYPE, "")
     hints = hints or Hints()
     uv_env = uv.environment(env or {})
@@ -116,6 +116,7 @@ def build_environment(
         if found is None:
             found = _Builder(recipe, lock, say).build()
             prune(state_dir, keep_environments)
+            remove_unused(state_dir)
         return found
 
 
@@ -250,17 +251,3 @@ def _last_used(root: Path) -> float:
         return (root / "ready.json").stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
-    """Download a package, unless this generation of the object was downloaded before."""
-    stat = storage.stat(uri)
-    if stat is None:
-        raise EnvironmentBuildError(
-            f"no package at {uri}", hint="package the trainer again, or correct packageUris in the job file"
-        )
-    tag = hashlib.sha256(f"{uri} {stat.generation} {stat.crc32c}".encode()).hexdigest()[:24]
-    target = state_dir / "packages" / tag / uri.rsplit("/", 1)[1]
-    if not target.exists():
-        storage.download(uri, target)
-    return target
