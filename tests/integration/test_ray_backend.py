@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,23 @@ def test_a_queued_job_shows_why_ray_does_not_start_it(
     assert "3 CPU" in large.describe([second])[0].detail
     large.cancel(first)
     assert wait(large, second).state is JobState.SUCCEEDED, status
+
+
+RESERVE = """
+from mlengine.backends.ray.cluster import Cluster
+
+cluster = Cluster("test", [{"CPU": 1}], "PACK")
+cluster.connect()
+cluster.reserve()
+assert any(cluster.reserved() for _ in range(100))
+print([cluster.reserved() for _ in range(100)].count(True))
+"""
+
+
+def test_a_complete_reservation_is_always_seen(cluster: RayCluster) -> None:
+    env = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{cluster.gcs_port}"}
+    done = subprocess.run([sys.executable, "-c", RESERVE], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "100\n", done.stderr
 
 
 def test_a_job_that_can_never_fit_is_refused(make_ray: Callable[..., RayBackend], actor: str, bucket: str) -> None:

@@ -109,7 +109,7 @@ class ScriptedCluster:
     def reserve(self) -> None:
         """Nothing to do."""
 
-    def reserved(self, _: float) -> bool:
+    def reserved(self) -> bool:
         self.free -= 1
         return self.free < 0
 

@@ -14,6 +14,9 @@ from mlengine.backends.ray.replica_host import ReplicaHost
 
 _NAMESPACE = "mlengine"
 _CALL_SECONDS = 60.0
+# Ray takes whole seconds: with a fraction of one, it does not wait, and may report a complete group as incomplete
+# (findings/ray-placement-group-waits-whole-seconds.sh).
+_RESERVE_SECONDS = 1
 
 
 class LostError(Exception):
@@ -44,9 +47,9 @@ class Cluster:
         """Request the placement group. Ray releases it when this process ends, for whatever reason."""
         self._group = self._ray.util.placement_group(list(self._wanted), strategy=self._strategy, name=self._name)
 
-    def reserved(self, seconds: float) -> bool:
-        """Whether the placement group is complete; waits for at most ``seconds``."""
-        return bool(self._group.wait(seconds))
+    def reserved(self) -> bool:
+        """Whether the placement group is complete; waits for at most a second."""
+        return bool(self._group.wait(_RESERVE_SECONDS))
 
     def reason(self) -> str:
         """Ray's reason for the wait, and the resources that are free."""

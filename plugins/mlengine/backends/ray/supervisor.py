@@ -22,12 +22,11 @@ from mlengine.backends.local import restart_policy
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray import environments
 from mlengine.backends.ray.cluster import LostError
-from mlengine.backends.ray.group import POLL_SECONDS, EndedError, Group, Replica
+from mlengine.backends.ray.group import EndedError, Group, Replica
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.plural import number_of
 from mlengine.core.spec import Role
 
-_RESERVE_SECONDS = 1.0
 _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
 
 
@@ -85,13 +84,12 @@ class Supervisor:
         cluster.reserve()
         last = ""
         # On a cluster with free nodes, the group is complete at once, which needs no message.
-        while not cluster.reserved(POLL_SECONDS if last else _RESERVE_SECONDS):
+        while not cluster.reserved():
             self.group.check_ended()
             reason = cluster.reason()
             if reason != last:
                 last = reason
                 self._journal.state(JobState.QUEUED, reason)
-            self.group.wait(POLL_SECONDS)
         self.group.check_ended()
 
     def _run_once(self) -> None:
