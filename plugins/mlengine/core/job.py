@@ -238,6 +238,11 @@ class JobStatus:
     restarting: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the attempt has ended, even if the backend does not know the result yet."""
+        return self.state.terminal or self.ended is not None
+
 
 @dataclass(frozen=True)
 class JobRecord:

@@ -43,7 +43,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Ended:
+class WithdrawnAccelerator:
     """An accelerator that Google has withdrawn.
 
     :param on: the day or year of the withdrawal.
@@ -151,10 +151,10 @@ def with_accelerator(accelerator: str) -> tuple[str, ...]:
     return tuple(name for name, machine in machines().items() if accelerator in machine.accelerators)
 
 
-def ended(accelerator: str) -> Ended | None:
+def ended(accelerator: str) -> WithdrawnAccelerator | None:
     """The withdrawal of an accelerator by Google; ``None`` if it is still offered."""
     own = table()["ended"].get(accelerator)
-    return Ended(**own) if own else None
+    return WithdrawnAccelerator(**own) if own else None
 
 
 def needs_reservation() -> frozenset[str]:

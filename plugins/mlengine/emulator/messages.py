@@ -93,7 +93,7 @@ def with_numbers(resource: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return to_dict(parse(resource, kind), numbers=True)
 
 
-class Mask:
+class FieldMask:
     """The fields of a message that a request's ``readMask`` selects.
 
     :param text: comma-separated paths such as ``name,jobSpec.scheduling``, in camelCase or snake_case. Empty or ``*``

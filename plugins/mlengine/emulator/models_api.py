@@ -125,7 +125,7 @@ class ModelsApi:
         request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
         query = request.query
         condition = filters.parse(query.get("filter", ""), frozenset(), filters.VERTEX_OPERATORS)
-        mask = messages.Mask(query.get("readMask", ""), messages.model_type())
+        mask = messages.FieldMask(query.get("readMask", ""), messages.model_type())
         with self._lock:
             model, _ = self._find(request)
             matching = [version for version in model.versions if condition.matches(_labels_of(version))]

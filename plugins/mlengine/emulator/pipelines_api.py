@@ -86,7 +86,7 @@ class PipelinesApi(JobApi):
         """Handle ListTrainingPipelines, which lists the newest pipelines first."""
         request.only("filter", "pageSize", "pageToken", "readMask")
         parent = parent_of(request)
-        mask = messages.Mask(request.query.get("readMask", ""), messages.training_pipeline_type())
+        mask = messages.FieldMask(request.query.get("readMask", ""), messages.training_pipeline_type())
         pipelines = [found for found in self._store.all() if found.key[:2] == parent and not found.deleted]
         pipelines.sort(key=lambda found: (found.created, found.id), reverse=True)
         rendered = [_render(pipeline, record) for pipeline, record in self._current(pipelines)]

@@ -68,7 +68,7 @@ class VertexApi(JobApi):
     def list(self, request: Request) -> dict[str, Any]:
         """Handle ListCustomJobs."""
         request.only("filter", "pageSize", "pageToken", "readMask")
-        mask = messages.Mask(request.query.get("readMask", ""), messages.custom_job_type())
+        mask = messages.FieldMask(request.query.get("readMask", ""), messages.custom_job_type())
         records = self._engine.jobs_of(VERTEX, *parent_of(request))
         found, token = self._page(request, [render(record) for record in records])
         selected = [mask.apply(job) for job in found]

@@ -29,7 +29,15 @@ from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of, table
-from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan, unreadable
+from mlengine.packaging.source_tree import (
+    Exclusion,
+    SourceKind,
+    SourceTree,
+    check_inits,
+    package_name,
+    scan,
+    unreadable,
+)
 from mlengine.packaging.sources import Source, find_sources, folder_around
 from mlengine.packaging.syntax import check_syntax
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
@@ -62,7 +70,7 @@ class PackagedTrainer:
     reused: bool
     files: int = 0
     size: int = 0
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[Exclusion, ...] = ()
     notes: tuple[str, ...] = ()
     constraints: File | None = None
     scorer: str = ""
@@ -85,7 +93,7 @@ class _Built:
 
     filename: str
     data: bytes
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[Exclusion, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -45,7 +45,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Exclusion:
     """A file or directory that is left out, and the reason."""
 
     path: str
@@ -58,7 +58,7 @@ class SourceTree:
 
     root: Path
     files: tuple[SourceFile, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[Exclusion, ...]
 
     @property
     def paths(self) -> frozenset[str]:
@@ -112,7 +112,7 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
     """
     root = root.resolve()
     files: list[SourceFile] = []
-    left: list[LeftOut] = []
+    left: list[Exclusion] = []
     size = 0
     try:
         for file in _walk(root, root, left, project=project):
@@ -171,7 +171,7 @@ def _has_build(folder: Path) -> bool:
 
 
 def _walk(
-    root: Path, folder: Path, left: list[LeftOut], *, project: bool, above: frozenset[Path] = frozenset()
+    root: Path, folder: Path, left: list[Exclusion], *, project: bool, above: frozenset[Path] = frozenset()
 ) -> Iterator[SourceFile]:
     """The files below a directory; those that are left out are added to ``left``.
 
@@ -186,11 +186,11 @@ def _walk(
         if reason is None and path.is_symlink():
             reason = _link_reason(root, _inside(root, path))
         if reason is not None:
-            left.append(LeftOut(f"{relative}/" if path.is_dir() else relative, reason))
+            left.append(Exclusion(f"{relative}/" if path.is_dir() else relative, reason))
         elif path.is_dir():
             yield from _walk(root, path, left, project=project, above=above | {real})
         elif not path.is_file():
-            left.append(LeftOut(relative, "not a regular file"))
+            left.append(Exclusion(relative, "not a regular file"))
         else:
             file = _file(path, relative, left)
             if file is not None:
@@ -208,7 +208,7 @@ def _link_reason(root: Path, target: Path) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def _file(path: Path, relative: str, left: list[LeftOut]) -> SourceFile | None:
+def _file(path: Path, relative: str, left: list[Exclusion]) -> SourceFile | None:
     status = path.stat()
     if not relative.isprintable():
         raise PackageError(f"a file name cannot be packaged: {relative!r}", hint="rename it with printable characters")
@@ -216,7 +216,7 @@ def _file(path: Path, relative: str, left: list[LeftOut]) -> SourceFile | None:
     if secret is not None and path.suffix in {".py", ".pyi"}:
         raise PackageError(f"{path} {secret}", hint="remove it from the code; read it from a secret store at run time")
     if secret is not None:
-        left.append(LeftOut(relative, secret))
+        left.append(Exclusion(relative, secret))
         return None
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

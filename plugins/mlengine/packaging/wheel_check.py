@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from mlengine.core.errors import PackageError
 from mlengine.packaging.archive import Archive
 from mlengine.packaging.modules import check_module
-from mlengine.packaging.source_tree import LeftOut, SourceTree
+from mlengine.packaging.source_tree import Exclusion, SourceTree
 
 NOT_INSTALLED = "in the project, but not in its wheel"
 
@@ -35,9 +35,9 @@ def holds_package(wheel: Archive, package: str) -> bool:
     return any(path.startswith(f"{package}/") for path in wheel.paths)
 
 
-def left_out_by_build(wheel: Archive, tree: SourceTree) -> tuple[LeftOut, ...]:
+def left_out_by_build(wheel: Archive, tree: SourceTree) -> tuple[Exclusion, ...]:
     """Files of the wheel's packages that are in the project but not in the wheel, such as data files."""
-    return tuple(LeftOut(path, NOT_INSTALLED) for path in sorted(_not_installed(wheel.paths, tree.paths)))
+    return tuple(Exclusion(path, NOT_INSTALLED) for path in sorted(_not_installed(wheel.paths, tree.paths)))
 
 
 def _not_installed(installed: Collection[str], paths: Collection[str]) -> Iterator[str]:

@@ -231,7 +231,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._defer(self._handle)
             return None
         # If the job ended by itself when its deadline passed, its own result counts.
-        if limit and (not _over(status) or status.state is JobState.CANCELLED):
+        if limit and (not status.has_ended or status.state is JobState.CANCELLED):
             try:
                 self._check_falls_back(status, limit)
             except MlengineError as error:
@@ -285,7 +285,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._forward_logs(status)
         except MlengineError as error:
             self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known
-        if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
+        if not status.has_ended and (limit := self._deadlines().exceeded(status.state, status.started)):
             try:
                 self._check_falls_back(status, limit)
             except MlengineError as error:
@@ -533,8 +533,3 @@ def _too_late(handle: JobHandle, limit: str) -> AirflowException:
     error = JobDeadlineError(f"job {handle.job_id} was cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
     kind = AirflowSensorTimeout if limit in {"execution_timeout", "timeout"} else AirflowFailException
     return kind(str(error))
-
-
-def _over(status: JobStatus) -> bool:
-    """Whether the job has ended, even if the backend does not know the result yet."""
-    return status.state.terminal or status.ended is not None

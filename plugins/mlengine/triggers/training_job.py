@@ -51,19 +51,19 @@ T = TypeVar("T")
 
 
 @dataclass
-class _Seen:
+class _LastPoll:
     """The job's state at the last poll.
 
-    :param over: whether the job has ended, even if the backend does not know the result yet.
+    :param has_ended: whether the job has ended, even if the backend does not know the result yet.
     """
 
     state: JobState = JobState.UNKNOWN
     started: float | None = None
-    over: bool = False
+    has_ended: bool = False
 
-    def take(self, status: JobStatus) -> None:
+    def update(self, status: JobStatus) -> None:
         self.state, self.started = status.state, status.started
-        self.over = status.state.terminal or status.ended is not None
+        self.has_ended = status.has_ended
 
 
 class TrainingJobTrigger(BaseTrigger):
@@ -169,9 +169,9 @@ class TrainingJobTrigger(BaseTrigger):
         await in_cancel_thread(self._cancel, handle)
 
     async def _wait(self) -> dict[str, Any]:
-        handle, seen = JobHandle.from_json(self.handle), _Seen()
+        handle, last = JobHandle.from_json(self.handle), _LastPoll()
         storage = self._access().storage()
-        cursor = await self._read_cursor(storage, handle, seen)
+        cursor = await self._read_cursor(storage, handle, last)
         if isinstance(cursor, str):
             return {"job_id": handle.job_id, "event": "deadline", "limit": cursor}
         poller = self._poller(handle)
@@ -187,19 +187,19 @@ class TrainingJobTrigger(BaseTrigger):
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
-                    left = None if seen.over else self.deadlines.seconds_left(seen.state, seen.started)
+                    left = None if last.has_ended else self.deadlines.seconds_left(last.state, last.started)
                     news = await watch.next(_shortest(left, forwarder.seconds_to_next()))
                     if isinstance(news, PollWarning):
                         forwarder.warn(news.message)
                     else:
                         await forwarder.forward(news)
                     if isinstance(news, PollResult):
-                        seen.take(news.status)
-                        if seen.state.terminal and not news.page.more:
-                            return {"job_id": handle.job_id, "event": "ended", "state": seen.state.value}
+                        last.update(news.status)
+                        if last.state.terminal and not news.page.more:
+                            return {"job_id": handle.job_id, "event": "ended", "state": last.state.value}
                         restarting = await self._follow_restart(news.status, restarting)
-                    if not seen.over and (limit := self.deadlines.exceeded(seen.state, seen.started)):
-                        limit = await self._end_late_job(handle, limit, seen)
+                    if not last.has_ended and (limit := self.deadlines.exceeded(last.state, last.started)):
+                        limit = await self._end_late_job(handle, limit, last)
                         if limit:
                             return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
                         # The job has ended, or left QUEUED, since the last poll. The next poll reads its last lines.
@@ -208,7 +208,7 @@ class TrainingJobTrigger(BaseTrigger):
             # This also runs when the triggerer shuts down, so that the next triggerer continues after the same line.
             await asyncio.shield(forwarder.close())
 
-    async def _read_cursor(self, storage: Storage, handle: JobHandle, seen: _Seen) -> LogCursor | str:
+    async def _read_cursor(self, storage: Storage, handle: JobHandle, last: _LastPoll) -> LogCursor | str:
         """Read the saved log cursor.
 
         :returns: the cursor; or, if the job exceeded a limit while the bucket did not respond, the limit's name.
@@ -219,23 +219,23 @@ class TrainingJobTrigger(BaseTrigger):
             state = JobState.QUEUED
             left: float | None = CURSOR_SECONDS
             while not (await asyncio.wait({reading}, timeout=left))[0]:
-                if not seen.over and (limit := self.deadlines.exceeded(state, seen.started)):
-                    limit = await self._end_late_job(handle, limit, seen)
+                if not last.has_ended and (limit := self.deadlines.exceeded(state, last.started)):
+                    limit = await self._end_late_job(handle, limit, last)
                     if limit:
                         return limit
-                    state = seen.state
-                left = None if seen.over else self.deadlines.seconds_left(state, seen.started)
+                    state = last.state
+                left = None if last.has_ended else self.deadlines.seconds_left(state, last.started)
             return reading.result()
         finally:
             reading.cancel()
 
-    async def _end_late_job(self, handle: JobHandle, limit: str, seen: _Seen) -> str | None:
+    async def _end_late_job(self, handle: JobHandle, limit: str, last: _LastPoll) -> str | None:
         """Poll once more, and cancel the job if it still exceeds a limit.
 
         While the service does not respond, this is retried for :data:`CANCEL_RETRY_SECONDS`. After that, the worker
         that resumes the task tries it.
 
-        :param seen: updated with the result of the poll.
+        :param last: updated with the result of the poll.
         :returns: the limit that the job exceeds; ``None`` if it no longer exceeds one.
         """
         pause, until, warning = 1.0, time.monotonic() + CANCEL_RETRY_SECONDS, ThrottledWarning("Cancelling the job")
@@ -250,13 +250,12 @@ class TrainingJobTrigger(BaseTrigger):
                 pause = min(pause * 2, 60.0)
             else:
                 self._warn(f"Cancelled job {handle.job_id}: it exceeded {exceeded}" if exceeded else None)
-                seen.take(status)
+                last.update(status)
                 return exceeded
 
     def _cancel_if_late(self, handle: JobHandle) -> tuple[JobStatus, str | None]:
         status = self._backend(handle).describe([handle])[0]
-        over = status.state.terminal or status.ended is not None
-        limit = None if over else self.deadlines.exceeded(status.state, status.started)
+        limit = None if status.has_ended else self.deadlines.exceeded(status.state, status.started)
         gave_up = limit == MAX_WAIT and self._submitter(handle).give_up_waiting(status)
         if limit and not gave_up:
             self._cancel(handle, f"{limit} exceeded", limit)

@@ -12,7 +12,7 @@ from mlengine.core.verdict import LATENCY_RATIO, NOT_WORSE, SIZE_RATIO, Check
 from mlengine.validation.measured import Measured
 from mlengine.validation.metrics.bootstrap import Difference, paired
 from mlengine.validation.metrics.outcomes import Outcomes
-from mlengine.validation.paired_test import Paired
+from mlengine.validation.paired_test import PairedCounts
 
 _COMPARED = {NOT_WORSE: "Metrics", LATENCY_RATIO: "The latency", SIZE_RATIO: "The size"}
 
@@ -96,7 +96,7 @@ def paired_differences(
     if "accuracy" in rest and outcomes.weight is None and known:
         rest.remove("accuracy")
         mine, theirs = (one.need_classes() == one.target for one in (outcomes, champion))
-        exact = Paired(outcomes.rows, int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))
+        exact = PairedCounts(outcomes.rows, int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))
         low, high = exact.interval(confidence)
         found["accuracy"] = Difference(
             "accuracy", float(mine.mean()), float(theirs.mean()), exact.difference, low, high

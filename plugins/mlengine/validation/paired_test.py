@@ -20,7 +20,7 @@ from typing import Any, Self
 from mlengine.core.errors import MlengineError
 
 
-class Standing(StrEnum):
+class NonInferiority(StrEnum):
     """The result of a comparison with a tolerance."""
 
     NOT_WORSE = "not_worse"  # the lower confidence limit is at least -tolerance
@@ -29,7 +29,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedCounts:
     """The counts of a paired comparison.
 
     :param rows: the number of rows.
@@ -86,14 +86,14 @@ class Paired:
         # The p-value is P(X <= fewer) - P(X = fewer) / 2, doubled.
         return min(float((2 * below - term) / (1 << pairs)), 1.0)
 
-    def standing(self, tolerance: float, confidence: float) -> Standing:
+    def non_inferiority(self, tolerance: float, confidence: float) -> NonInferiority:
         """Whether the challenger is worse than the champion by more than ``tolerance``."""
         lower, _ = self.interval(confidence)
         if lower >= -tolerance:
-            return Standing.NOT_WORSE
+            return NonInferiority.NOT_WORSE
         if self.difference < -tolerance and self.p_value < 1 - confidence:
-            return Standing.WORSE
-        return Standing.UNDECIDED
+            return NonInferiority.WORSE
+        return NonInferiority.UNDECIDED
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

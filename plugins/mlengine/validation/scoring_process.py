@@ -192,7 +192,8 @@ def _group_limit_exceeded(work: Path, limits: Limits) -> str:
     if len(group) > limits.processes:
         return f"was killed for starting more than {limits.processes} processes"
     if limits.memory_bytes and sum(_resident(process.pid) for process in group) > limits.memory_bytes:
-        return f"was killed for using more than {_gib(limits.memory_bytes)} of memory in {len(group)} processes"
+        together = f" in {len(group)} processes" if len(group) > 1 else ""
+        return f"was killed for using more than {_gib(limits.memory_bytes)} of memory{together}"
     return ""
 
 

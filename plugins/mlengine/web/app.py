@@ -49,7 +49,7 @@ class AsciiResponse(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-class Shield:
+class SecurityMiddleware:
     """ASGI middleware: adds headers, and rejects more than :data:`MAX_CONCURRENT_REQUESTS` requests at a time.
 
     A request counts when it has arrived completely, so that slow clients do not lock the others out.
@@ -141,7 +141,7 @@ def make_app() -> FastAPI:
     app.include_router(routes.router)
     for name in _STATIC:
         app.add_api_route(f"/{name.removesuffix('.html')}", _static(name), methods=["GET"], name=name)
-    app.add_middleware(Shield)
+    app.add_middleware(SecurityMiddleware)
     return app
 
 

@@ -20,8 +20,8 @@ JOB = {
 }
 
 
-def mask(text: str) -> messages.Mask:
-    return messages.Mask(text, messages.custom_job_type())
+def mask(text: str) -> messages.FieldMask:
+    return messages.FieldMask(text, messages.custom_job_type())
 
 
 def test_unknown_fields_are_rejected_with_their_path() -> None:

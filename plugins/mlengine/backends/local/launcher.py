@@ -32,7 +32,7 @@ from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
 from mlengine.backends.local.replica_env import base_env
 from mlengine.backends.local.statefile import StateFile
-from mlengine.backends.local.stop_conditions import Orders
+from mlengine.backends.local.stop_conditions import StopConditions
 from mlengine.backends.local.supervisor import Supervisor
 from mlengine.backends.local.waker import Waker
 from mlengine.core.cluster import has_cluster
@@ -61,7 +61,7 @@ class Launcher:
         self.gpus: Reservation = {}
         self._pause = 0.0
         self.queue = Queue(self.job.state_dir)
-        self.orders = Orders(self.job, self.stored.submission.spec, self.waker, self._cancelling)
+        self.stop_conditions = StopConditions(self.job, self.stored.submission.spec, self.waker, self._cancelling)
 
     def run(self) -> None:
         """Run steps 3 to 8 of the list at the top of this module."""
@@ -90,14 +90,14 @@ class Launcher:
             return Outcome.because(FailureCause.SERVICE, str(error))
         last = ""
         while why := self._waits_for(needs, found):
-            if (order := self.orders.check()) is not None:
-                return order
+            if (outcome := self.stop_conditions.check()) is not None:
+                return outcome
             if why != last:
                 last = why
                 self.state.write(JobState.QUEUED, why)
                 log.info("%s", why)
             self.waker.wait(self._pause)
-        return self.orders.check()
+        return self.stop_conditions.check()
 
     def _waits_for(self, needs: dict[gpus.ReplicaId, int], found: list[gpus.Gpu]) -> str:
         """The reason why the job cannot run yet; "" if it can run, and has reserved its GPUs."""
@@ -129,14 +129,14 @@ class Launcher:
         if isinstance(prepared, Outcome):
             return prepared
         try:
-            self.orders.training_begins()
+            self.stop_conditions.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
             environments = {
                 role: (python, base_env(self.job.root, self.job.state_dir, self.stored.submission, python))
                 for role, (python, _) in prepared.items()
             }
             supervisor = Supervisor(
-                self.job, self.stored, environments, self.gpus, self.orders.check, self._wait, self._report
+                self.job, self.stored, environments, self.gpus, self.stop_conditions.check, self._wait, self._report
             )
             outcome = supervisor.run()
         finally:
@@ -164,9 +164,9 @@ class Launcher:
         pools = self.stored.submission.spec.pools
         environments = len({gpus.accelerator(pool) for pool in pools})
         for _ in range(3):
-            order = self._run_step("prepare", environments * self.stored.settings.build_timeout_seconds + 60.0)
-            if order is not None:
-                return order
+            outcome = self._run_step("prepare", environments * self.stored.settings.build_timeout_seconds + 60.0)
+            if outcome is not None:
+                return outcome
             result = json_files.read_json(self.job.step_file)
             if result is None:
                 return Outcome.because(FailureCause.SERVICE, "the process that builds the environment was ended")
@@ -210,17 +210,17 @@ class Launcher:
             preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
         )
         deadline = time.monotonic() + seconds
-        order = None
+        outcome = None
         try:
-            while process.poll() is None and order is None and time.monotonic() < deadline:
-                order = self.orders.check() if obey else None
+            while process.poll() is None and outcome is None and time.monotonic() < deadline:
+                outcome = self.stop_conditions.check() if obey else None
                 self._wait(0.5, {process.pid})
         finally:
             if process.poll() is None:
                 log.info("ending the process of the step %s", verb)
                 processes.end_all(self._orphans, 2.0)
             process.wait()
-        return order
+        return outcome
 
     def _wait(self, seconds: float, own: set[int]) -> None:
         self.waker.wait(seconds)

@@ -12,7 +12,7 @@ from mlengine.core.job import FailureCause
 from mlengine.core.spec import TrainingSpec
 
 
-class Orders:
+class StopConditions:
     """The stop conditions of one job, which the launcher checks whenever it waits.
 
     :param on_cancel: called once, when a cancellation is first seen.

@@ -43,7 +43,7 @@ class Supervisor:
 
     :param environments: for each role, the interpreter and the variables that its replicas share.
     :param gpus: the GPUs of each replica that has any.
-    :param orders: polled; returns the outcome if the job is to end now (cancelled, deadline, SIGTERM).
+    :param end_requested: polled; returns the outcome if the job is to end now (cancelled, deadline, SIGTERM).
     :param wait: sleeps for at most the given seconds; returns early if a child process ends. Its second argument is
         the set of pids that this class reaps itself.
     :param report: called on every change of state, with a message and the replicas.
@@ -54,7 +54,7 @@ class Supervisor:
     stored: Stored
     environments: Mapping[Role, tuple[Path, dict[str, str]]]
     gpus: Reservation
-    orders: Callable[[], Outcome | None]
+    end_requested: Callable[[], Outcome | None]
     wait: Callable[[float, set[int]], None]
     report: Callable[[str, list[Replica]], None]
     replicas: list[Replica] = field(default_factory=list)
@@ -84,8 +84,8 @@ class Supervisor:
         """Run the cluster once. ``None`` if another program took a port: the cluster must restart on other ports."""
         self.replicas = self._make(taken)
         for replica in sorted(self.replicas, key=lambda it: _START_ORDER.index(it.role)):
-            if (order := self.orders()) is not None:
-                return order
+            if (outcome := self.end_requested()) is not None:
+                return outcome
             try:
                 replica.start()
             except OSError as error:
@@ -95,9 +95,9 @@ class Supervisor:
                      "".join(f", {it.gpu}, {it.gpu.id}" for it in replica.gpus))  # fmt: skip
         self._report()
         while True:
-            if (order := self.orders()) is not None:
+            if (outcome := self.end_requested()) is not None:
                 self._end(self.stored.settings.termination_grace_seconds)
-                return order
+                return outcome
             for replica in self.replicas:
                 code = replica.poll()
                 if code is None:

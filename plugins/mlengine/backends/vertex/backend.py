@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.outputs import ListsObjects, OutputCheck
 from mlengine.backends.vertex import accelerators, checks, fallbacks, logs, network_checks, package_checks, prices
-from mlengine.backends.vertex import location as places
+from mlengine.backends.vertex import location as locations
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
 from mlengine.backends.vertex.log_budget import LogBudget
@@ -141,7 +141,7 @@ class VertexBackend:
         region = (submission.fallback or {}).get("region")
         region = region or self._region or submission.spec.region or self._default_region()
         if region:
-            checks.check_region(submission.job_id, request.body, places.check_region(region))
+            checks.check_region(submission.job_id, request.body, locations.check_region(region))
         found = prices.estimate(request.body, self._options.prices)
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
         notes = (*request.notes, *accelerators.notes(request.body), *network_checks.notes(request.body), str(found))
@@ -170,7 +170,7 @@ class VertexBackend:
         jobs = self._open()
         region = (submission.fallback or {}).get("region")
         self.learn_region(submission.spec, *([region] if region else []))
-        parent = jobs.place.parent_in(region) if region else jobs.place.parent(submission.spec.region)
+        parent = jobs.location.parent_in(region) if region else jobs.location.parent(submission.spec.region)
         checks.check_region(submission.job_id, request.body, parent.rsplit("/", 1)[1])
         attempts = self._attempts(submission.key)
         existing = _numbered(attempts, submission.attempt)
@@ -262,14 +262,14 @@ class VertexBackend:
         wanted = [(handle, logs.checked(cursor)) for handle, cursor in wanted]
         self._learn_creations([handle.name for handle, cursor in wanted if "since" not in cursor])
         named = [logs.JobLog(handle.name, cursor, self._created.get(handle.name)) for handle, cursor in wanted]
-        reader = logs.LogReader(jobs.client, jobs.place.logging_endpoint, self._budget)
+        reader = logs.LogReader(jobs.client, jobs.location.logging_endpoint, self._budget)
         return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
         self._open().cancel(handle.name)
 
     def console_url(self, handle: JobHandle) -> str | None:
-        if self._open().place.endpoint is not None:
+        if self._open().location.endpoint is not None:
             return None
         name = parse(handle.name)
         return (
@@ -304,29 +304,29 @@ class VertexBackend:
         return self._storage
 
     def _connect(self) -> Jobs:
-        place, credentials = places.connect(
+        location, credentials = locations.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,
             region=self._region,
             endpoint=self._endpoint,
         )
-        return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
+        return Jobs(self._client or RestClient(credentials, direct=locations.is_local(location.endpoint)), location)
 
     def _default_region(self) -> str | None:
         """The region of the connection, or else of the setting."""
-        return self._jobs.place.region if self._jobs else places.default_region(self._gcp_conn_id)
+        return self._jobs.location.region if self._jobs else locations.default_region(self._gcp_conn_id)
 
     def _parents(self) -> list[str]:
         """All locations in which jobs may be."""
-        place = self._open().place
-        parents = {place.parent(region) for region in tuple(self._regions)}
-        if place.has_region or not parents:
-            parents.add(place.parent())
-        return sorted(parents | {place.parent_in(region) for region in tuple(self._other_regions)})
+        location = self._open().location
+        parents = {location.parent(region) for region in tuple(self._regions)}
+        if location.has_region or not parents:
+            parents.add(location.parent())
+        return sorted(parents | {location.parent_in(region) for region in tuple(self._other_regions)})
 
     def _budget(self, project: str) -> LogBudget:
-        server = self._open().place.logging_endpoint
+        server = self._open().location.logging_endpoint
         with self._lock:
             if project not in self._budgets:
                 self._budgets[project] = LogBudget.of(server, project)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.location import Place
+from mlengine.backends.vertex.location import VertexLocation
 from mlengine.backends.vertex.states import job_state
 from mlengine.core.errors import BackendError, BackendUnavailableError
 
@@ -52,8 +52,8 @@ def tensorboard_url(instance: str, job_name: str) -> str:
 class Jobs:
     """The custom jobs that a client can access. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
 
-    def __init__(self, client: RestClient, place: Place) -> None:
-        self.client, self.place = client, place
+    def __init__(self, client: RestClient, location: VertexLocation) -> None:
+        self.client, self.location = client, location
 
     def create(self, parent: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
         """Create a job and return it; ``None`` if it is unknown whether it was created.
@@ -105,4 +105,4 @@ class Jobs:
                 raise
 
     def _server(self, path: str) -> str:
-        return self.place.server(path.split("/")[3])
+        return self.location.server(path.split("/")[3])

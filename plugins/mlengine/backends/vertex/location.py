@@ -23,16 +23,16 @@ _ZONE = re.compile(r"(?P<region>[a-z]+-[a-z]+[0-9]+)-[a-z]")
 
 
 @dataclass(frozen=True)
-class Place:
+class VertexLocation:
     """Project, region and servers of Vertex AI.
 
-    :param asked_region: the region of the argument, which has precedence.
+    :param requested_region: the region of the argument, which has precedence.
     :param region: the region of the connection or the setting.
     :param endpoint: the URL of a server that replaces Google's in every region; ``None`` for Google's.
     """
 
     project: str
-    asked_region: str | None = None
+    requested_region: str | None = None
     region: str | None = None
     endpoint: str | None = None
     logging_endpoint: str = "https://logging.googleapis.com"
@@ -40,14 +40,14 @@ class Place:
     @property
     def has_region(self) -> bool:
         """Whether there is a region even if the job file has none."""
-        return bool(self.asked_region or self.region)
+        return bool(self.requested_region or self.region)
 
     def parent(self, job_file_region: str | None = None) -> str:
         """The resource name ``projects/P/locations/R`` of the location of a job.
 
         :raises BackendError: there is no region.
         """
-        region = self.asked_region or job_file_region or self.region
+        region = self.requested_region or job_file_region or self.region
         if not region:
             raise BackendError(
                 "no region for the vertex backend",
@@ -159,14 +159,14 @@ def is_local(endpoint: str | None) -> bool:
     return True
 
 
-def find_place(
+def find_location(
     *,
     project: str | None,
     region: str | None,
     endpoint: str | None,
     connection: Connection,
     credentials_project: str | None = None,
-) -> Place:
+) -> VertexLocation:
     """Find project, region and endpoint, except for the region of a job file, which may differ for each submission.
 
     :param endpoint: the endpoint, which is already resolved because the credentials depend on it.
@@ -180,10 +180,10 @@ def find_place(
             hint="give project=, or the connection's extra 'project', or set [mlengine] vertex_project",
         )
     if endpoint is None:
-        return Place(project, region, default_region)
+        return VertexLocation(project, region, default_region)
     own = endpoint.rstrip("/")
     logs = str(connection.extras.get("logging_endpoint") or own).rstrip("/")
-    return Place(project, region, default_region, own, logs)
+    return VertexLocation(project, region, default_region, own, logs)
 
 
 def connect(
@@ -193,7 +193,7 @@ def connect(
     project: str | None = None,
     region: str | None = None,
     endpoint: str | None = None,
-) -> tuple[Place, Any]:
+) -> tuple[VertexLocation, Any]:
     """The location and the credentials: those of the connection, or else the application default credentials.
 
     :param gcp_conn_id: an Airflow connection; ``None`` for none.
@@ -208,7 +208,7 @@ def connect(
         credentials = anonymous_credentials()
     elif credentials is None:
         credentials, own = default_credentials()
-    found = find_place(
+    found = find_location(
         project=project, region=region, endpoint=endpoint, connection=connection, credentials_project=own
     )
     return found, credentials

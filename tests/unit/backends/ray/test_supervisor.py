@@ -69,7 +69,7 @@ class Job:
 
 def run(
     pools: Sequence[Pool] = POOLS,
-    orders: Callable[[ScriptedCluster], Outcome | None] = lambda _: None,
+    end_requested: Callable[[ScriptedCluster], Outcome | None] = lambda _: None,
     *,
     free: int = 0,
     environments: dict[str, dict[str, Any]] | None = None,
@@ -88,7 +88,7 @@ def run(
         Stored(Submission("k", "job", 1, "gs://b/m/job", spec), chosen),
         cast(Cluster, cluster),
         cast(Journal, notes),
-        lambda: orders(cluster),
+        lambda: end_requested(cluster),
         lambda _: None,
     )
     outcome = Supervisor(group, lambda: None, packages.extend).run()
@@ -117,7 +117,7 @@ def test_the_environment_is_built_once_on_each_node() -> None:
 
 
 def test_a_worker_is_restarted_up_to_its_limit() -> None:
-    job = run(worker_1=[1, 1, RUNS], chief_0=[RUNS], orders=after_starts("worker-1", 3))
+    job = run(worker_1=[1, 1, RUNS], chief_0=[RUNS], end_requested=after_starts("worker-1", 3))
     assert job.outcome.state is JobState.CANCELLED
     assert job.cluster.created.count("worker-1") == 1
     failed = run(worker_1=[1], settings={"max_restarts": 2})
@@ -199,13 +199,13 @@ def test_a_job_waits_for_its_placement_group() -> None:
 
 
 def test_a_job_that_is_cancelled_in_the_queue_starts_nothing() -> None:
-    job = run(free=10**9, orders=lambda _: Outcome.cancelled())
+    job = run(free=10**9, end_requested=lambda _: Outcome.cancelled())
     assert job.outcome.state is JobState.CANCELLED
     assert job.cluster.created == []
 
 
 def test_a_cancelled_job_ends_its_replicas() -> None:
-    job = run(orders=after_starts("chief-0", 1))
+    job = run(end_requested=after_starts("chief-0", 1))
     assert job.outcome.state is JobState.CANCELLED
     assert job.notes.states[-1][0] is JobState.CANCELLING
     assert {name for name, method, *_ in job.cluster.calls if method == "end"} >= set(job.starts)
@@ -231,11 +231,11 @@ def test_an_environment_that_cannot_be_built_fails_the_job(result: dict[str, Any
 def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome | None]:
     """Stop conditions that cancel the job once a replica has been started ``count`` times."""
 
-    def orders(cluster: ScriptedCluster) -> Outcome | None:
+    def end_requested(cluster: ScriptedCluster) -> Outcome | None:
         starts = [method for replica, method, *_ in cluster.calls if replica == name and method == "start"]
         return Outcome.cancelled() if len(starts) >= count else None
 
-    return orders
+    return end_requested
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mlengine.backends.vertex.location import Connection, Place, find_place, is_local
+from mlengine.backends.vertex.location import Connection, VertexLocation, find_location, is_local
 from mlengine.core.errors import BackendError
 
 
-def find(**given: Any) -> Place:
-    return find_place(**{"project": None, "region": None, "endpoint": None, "connection": Connection({}), **given})
+def find(**given: Any) -> VertexLocation:
+    return find_location(**{"project": None, "region": None, "endpoint": None, "connection": Connection({}), **given})
 
 
 def test_argument_job_file_connection_and_setting_take_precedence_in_this_order(
@@ -56,7 +56,7 @@ def test_http_hosts_of_a_private_network_must_be_configured(monkeypatch: pytest.
 
 
 def test_a_custom_endpoint_serves_every_region_and_the_logs() -> None:
-    place = find_place(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
+    place = find_location(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
     assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
 
 
