@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
 def _take_pictures(stack: Stack, browser: str, out: Path, console: Console, *, steps: int) -> int:
     api = stack.airflow.api
     api.wait_for_dag(DAG)
-    run = api.trigger(DAG, {"max_steps": steps, "min_accuracy": 0.9, "min_class_accuracy": 0.7})
+    # A run that reuses an earlier job does not train.
+    conf = {"max_steps": steps, "min_accuracy": 0.9, "min_class_accuracy": 0.7, "force_retrain": True}
+    run = api.trigger(DAG, conf)
     console.say(f"run {run.run_id}: waiting for its training, and then for its end")
     try:
         api.wait(run, _TIMEOUT_SECONDS, lambda run, tasks: _until_it_trains(api, run, tasks))
