@@ -138,11 +138,11 @@ def _all(machines: list[MachineDocument]) -> VertexMachinesDocument:
 
 
 def _accelerator(name: str) -> AcceleratorDocument:
-    ended = vertex_machines.ended(name)
+    withdrawn = vertex_machines.withdrawn(name)
     return {
         "name": name,
-        "ended": ended.on if ended else None,
-        "instead": ended.instead if ended else None,
+        "ended": withdrawn.on if withdrawn else None,
+        "instead": withdrawn.instead if withdrawn else None,
         "cuda": vertex_machines.driver_cuda(name),
         "usd_per_hour": vertex_machines.usd_per_hour().get(name),
     }

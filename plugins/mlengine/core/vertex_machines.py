@@ -151,7 +151,7 @@ def with_accelerator(accelerator: str) -> tuple[str, ...]:
     return tuple(name for name, machine in machines().items() if accelerator in machine.accelerators)
 
 
-def ended(accelerator: str) -> WithdrawnAccelerator | None:
+def withdrawn(accelerator: str) -> WithdrawnAccelerator | None:
     """The withdrawal of an accelerator by Google; ``None`` if it is still offered."""
     own = table()["ended"].get(accelerator)
     return WithdrawnAccelerator(**own) if own else None

@@ -87,9 +87,9 @@ def _kind(name: str, accelerator: str) -> Problems:
     """Check that the machine can have this accelerator."""
     if accelerator.startswith("TPU_"):
         return [(f"{name} cannot have a TPU ({accelerator})", "use the machine type ct5lp-hightpu-4t, without one")]
-    ended = vertex_machines.ended(accelerator)
-    if ended is not None:
-        return [(f"{accelerator} has not been available since {ended.on}", f"use {ended.instead}")]
+    withdrawn = vertex_machines.withdrawn(accelerator)
+    if withdrawn is not None:
+        return [(f"{accelerator} has not been available since {withdrawn.on}", f"use {withdrawn.instead}")]
     machine = vertex_machines.machines().get(name)
     if machine is None or accelerator in machine.accelerators:
         return []

@@ -99,13 +99,13 @@ def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
         accelerator, count = None, 0  # the machine type implies it
     if machine_type != pool.machine_type:
         notes.append(f"{pool.role.value}: {pool.machine_type} is {machine_type} on Vertex AI")
-    ended = vertex_machines.ended(accelerator) if accelerator else None
-    if ended is not None:
+    withdrawn = vertex_machines.withdrawn(accelerator) if accelerator else None
+    if withdrawn is not None:
         notes.append(
-            f"{pool.role.value}: {accelerator} has not been available since {ended.on}; "
-            f"requesting {ended.instead} instead"
+            f"{pool.role.value}: {accelerator} has not been available since {withdrawn.on}; "
+            f"requesting {withdrawn.instead} instead"
         )
-        accelerator = ended.instead
+        accelerator = withdrawn.instead
         count = _nearest(machine_type, accelerator, count)
     return replace(pool, machine_type=machine_type, accelerator_type=accelerator, accelerator_count=count), notes
 

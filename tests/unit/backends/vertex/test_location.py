@@ -56,13 +56,13 @@ def test_http_hosts_of_a_private_network_must_be_configured(monkeypatch: pytest.
 
 
 def test_a_custom_endpoint_serves_every_region_and_the_logs() -> None:
-    place = find_location(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
-    assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
+    location = find_location(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
+    assert location.server("any") == location.logging_endpoint == "http://127.0.0.1:9000"
 
 
 @pytest.mark.parametrize("region", ["other.invalid#", "other.invalid/", "r@other.invalid", "r?", "R", "r\n", "..", ""])
 def test_a_region_cannot_name_another_server(region: str) -> None:
-    place = find(project="p", region="r")
-    for use in (place.server, place.parent_in):
+    location = find(project="p", region="r")
+    for use in (location.server, location.parent_in):
         with pytest.raises(BackendError, match="not a region"):
             use(region)
