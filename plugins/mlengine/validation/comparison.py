@@ -12,7 +12,7 @@ from mlengine.core.verdict import LATENCY_RATIO, NOT_WORSE, SIZE_RATIO, Check
 from mlengine.validation.measured import Measured
 from mlengine.validation.metrics.bootstrap import Difference, paired
 from mlengine.validation.metrics.outcomes import Outcomes
-from mlengine.validation.paired_test import PairedCounts
+from mlengine.validation.paired_counts import PairedCounts
 
 _COMPARED = {NOT_WORSE: "Metrics", LATENCY_RATIO: "The latency", SIZE_RATIO: "The size"}
 
@@ -89,17 +89,17 @@ def compare_outcomes(
 def paired_differences(
     outcomes: Outcomes, champion: Outcomes, metrics: Sequence[str], confidence: float
 ) -> dict[str, Difference]:
-    """The differences by metric: by the exact paired test for accuracy without weights, else by paired bootstrap."""
+    """The differences by metric: from paired counts for accuracy without weights, else by paired bootstrap."""
     found: dict[str, Difference] = {}
     rest = list(metrics)
     known = outcomes.predicted is not None and champion.predicted is not None
     if "accuracy" in rest and outcomes.weight is None and known:
         rest.remove("accuracy")
         mine, theirs = (one.need_classes() == one.target for one in (outcomes, champion))
-        exact = PairedCounts(outcomes.rows, int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))
-        low, high = exact.interval(confidence)
+        counts = PairedCounts(outcomes.rows, int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))
+        low, high = counts.interval(confidence)
         found["accuracy"] = Difference(
-            "accuracy", float(mine.mean()), float(theirs.mean()), exact.difference, low, high
+            "accuracy", float(mine.mean()), float(theirs.mean()), counts.difference, low, high
         )
     if rest:
         found |= paired(outcomes, champion, rest, confidence=confidence)

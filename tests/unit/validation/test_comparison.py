@@ -26,12 +26,16 @@ def classes(rows: int, correct: range, *, weight: Any = None) -> Outcomes:
 @pytest.mark.parametrize(
     ("rows", "mine", "theirs", "passed", "words"),
     [
+        (10_000, range(9_000), range(9_000), True, "Not worse than the champion: accuracy is 0.9"),
         (10_000, range(9_000), range(10, 9_010), True, "Not worse than the champion: accuracy is 0.9"),
+        (10_000, range(9_000), range(90, 9_100), True, "Not worse than the champion: accuracy is 0.9"),
+        (10_000, range(9_000), range(50, 9_150), False, "Worse than the champion: accuracy is 0.9"),
         (10_000, range(9_000), range(9_200), False, "Worse than the champion: accuracy is 0.9, the champion's is 0.92"),
         (200, range(180), range(3, 183), False, "The held-out set is too small to decide"),
+        (200, range(180), range(1, 184), False, "The held-out set is too small to decide"),
     ],
 )
-def test_the_accuracy_is_compared_by_the_exact_test(
+def test_the_accuracy_is_compared_by_paired_counts(
     rows: int, mine: range, theirs: range, passed: bool, words: str
 ) -> None:
     baseline = Baseline("old", 1, classes(rows, theirs))
@@ -41,6 +45,29 @@ def test_the_accuracy_is_compared_by_the_exact_test(
     assert check.name == f"{NOT_WORSE}: accuracy"
     assert words in check.message
     assert differences["accuracy"].gain == pytest.approx((len(mine) - len(theirs)) / rows)
+
+
+def _share_passed(generator: np.random.Generator, worse_by: float, runs: int = 400) -> float:
+    """The share of challengers, worse by ``worse_by``, that pass if both disagree on about 2 % of 10,000 rows."""
+    rows = 10_000
+    passed = 0
+    for _ in range(runs):
+        gained = min(generator.binomial(rows, 0.01 - worse_by / 2), 1000)
+        lost = min(generator.binomial(rows, 0.01 + worse_by / 2), 1000)
+        # Both classify 8,000 rows correctly, the challenger the rows before them, the champion the rows after them.
+        mine, theirs = classes(rows, range(1000 - gained, 9000)), classes(rows, range(1000, 9000 + lost))
+        (check,), _ = compare_outcomes(mine, Baseline("old", 1, theirs), Thresholds())
+        passed += check.passed
+    return passed / runs
+
+
+def test_error_rates_are_as_documented() -> None:
+    """docs/validation.md has a table of these rates."""
+    generator = np.random.default_rng(7)
+    assert _share_passed(generator, 0.0) > 0.93
+    assert _share_passed(generator, 0.001) > 0.80
+    assert _share_passed(generator, 0.005) < 0.09
+    assert _share_passed(generator, 0.01) < 0.005
 
 
 def test_undecided_models_are_accepted_on_request() -> None:
