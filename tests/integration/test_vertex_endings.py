@@ -334,9 +334,11 @@ def test_a_wait_limit_of_0_waits_forever_but_the_run_is_still_limited(
     service.script(CREATE, "stick")
     handle = submit(vertex, package, storage, max_wait_seconds=1800)
     trigger = deferred(handle, running_timeout_seconds=100.0)
-    assert trigger.deadlines.seconds_left(JobState.PREPARING) is None
-    assert trigger.deadlines.exceeded(JobState.PREPARING) is None
-    assert trigger.deadlines.seconds_left(JobState.RUNNING, time.time()) == pytest.approx(100.0, abs=5.0)
+    preparing = JobStatus(handle, JobState.PREPARING)
+    assert trigger.deadlines.seconds_left(preparing) is None
+    assert trigger.deadlines.exceeded(preparing) is None
+    running = JobStatus(handle, JobState.RUNNING, started=time.time())
+    assert trigger.deadlines.seconds_left(running) == pytest.approx(100.0, abs=5.0)
     with pytest.raises(TaskDeferred) as caught:
         sensor(handle).execute(context())
     assert caught.value.timeout is None

@@ -71,25 +71,21 @@ class Deadlines:
         """Whether a limit prevents a started job from running forever."""
         return min(self.running_until, self.execution_until, self.wait_until, self.running_seconds) < math.inf
 
-    def seconds_left(self, state: JobState = JobState.UNKNOWN, started: float | None = None) -> float | None:
-        """The seconds until the first deadline for a job in ``state``; ``None`` if there is no limit.
-
-        :param started: when the job ran first, in seconds since the epoch.
-        """
-        left = min(self._limits(state, started).values()) - time.time()
+    def seconds_left(self, status: JobStatus) -> float | None:
+        """The seconds until the job's first deadline; ``None`` if it has none, or has ended."""
+        left = min(self._limits(status).values(), default=math.inf) - time.time()
         return None if left == math.inf else max(left, 0.0)
 
-    def exceeded(self, state: JobState, started: float | None = None) -> str | None:
-        """The name of a limit that a job in ``state`` exceeds now; ``None`` if there is none.
-
-        :param started: when the job ran first, in seconds since the epoch.
-        """
+    def exceeded(self, status: JobStatus) -> str | None:
+        """The name of a limit that the job exceeds now; ``None`` if there is none, or if the job has ended."""
         now = time.time()
-        return next((name for name, until in self._limits(state, started).items() if now >= until), None)
+        return next((name for name, until in self._limits(status).items() if now >= until), None)
 
-    def _limits(self, state: JobState, started: float | None) -> dict[str, float]:
-        waiting = state in _WAITING and started is None
-        running = math.inf if started is None else started + self.running_seconds
+    def _limits(self, status: JobStatus) -> dict[str, float]:
+        if status.has_ended:
+            return {}
+        waiting = _waits_for_machines(status)
+        running = math.inf if status.started is None else status.started + self.running_seconds
         return {
             MAX_WAIT: self.max_wait_until if waiting else math.inf,
             QUEUED_TIMEOUT: self.queued_until if waiting else math.inf,
@@ -111,8 +107,13 @@ def max_wait_seconds(backend: TrainingBackend, record: JobRecord) -> float | Non
 
 def waits_too_long(status: JobStatus, most: float | None) -> bool:
     """Whether a job has waited for machines for ``most`` seconds since its creation and has never run."""
-    waiting = status.state in _WAITING and status.started is None
-    return waiting and most is not None and status.created is not None and time.time() - status.created >= most
+    if most is None or status.created is None:
+        return False
+    return _waits_for_machines(status) and time.time() - status.created >= most
+
+
+def _waits_for_machines(status: JobStatus) -> bool:
+    return status.state in _WAITING and status.started is None
 
 
 def backoff(attempt: int, first: float) -> float:

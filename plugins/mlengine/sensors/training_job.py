@@ -275,7 +275,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
-            if limit := self._deadlines().exceeded(JobState.UNKNOWN):
+            if limit := self._deadlines().exceeded(JobStatus(self._handle, JobState.UNKNOWN)):
                 raise _too_late(self._handle, limit) from error
             self._warn(self._poll_warning.failed(error))
             return PokeReturnValue(False)
@@ -285,7 +285,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._forward_logs(status)
         except MlengineError as error:
             self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known
-        if not status.has_ended and (limit := self._deadlines().exceeded(status.state, status.started)):
+        if limit := self._deadlines().exceeded(status):
             try:
                 self._check_falls_back(status, limit)
             except MlengineError as error:
@@ -422,7 +422,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     def _defer(self, handle: JobHandle, not_before: float = 0.0) -> None:
         deadlines = self._deadlines_of_deferral()
-        left = deadlines.seconds_left()
+        left = deadlines.seconds_left(JobStatus(handle, JobState.UNKNOWN))
         self.defer(
             trigger=TrainingJobTrigger(
                 handle=handle.to_json(),

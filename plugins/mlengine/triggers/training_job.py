@@ -19,7 +19,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -50,20 +50,12 @@ CURSOR_SECONDS = 30.0
 T = TypeVar("T")
 
 
-@dataclass
-class _LastPoll:
-    """The job's state at the last poll.
+class _DeadlinePassed(Exception):  # noqa: N818 - ends a wait, and is not an error
+    """The wait ends because its job exceeds a limit."""
 
-    :param has_ended: whether the job has ended, even if the backend does not know the result yet.
-    """
-
-    state: JobState = JobState.UNKNOWN
-    started: float | None = None
-    has_ended: bool = False
-
-    def update(self, status: JobStatus) -> None:
-        self.state, self.started = status.state, status.started
-        self.has_ended = status.has_ended
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class TrainingJobTrigger(BaseTrigger):
@@ -169,11 +161,17 @@ class TrainingJobTrigger(BaseTrigger):
         await in_cancel_thread(self._cancel, handle)
 
     async def _wait(self) -> dict[str, Any]:
-        handle, last = JobHandle.from_json(self.handle), _LastPoll()
+        """Wait until the job has ended or a deadline has passed, and return the event."""
+        handle = JobHandle.from_json(self.handle)
+        try:
+            state = await self._wait_for_end(handle)
+        except _DeadlinePassed as passed:
+            return {"job_id": handle.job_id, "event": "deadline", "limit": passed.limit}
+        return {"job_id": handle.job_id, "event": "ended", "state": state.value}
+
+    async def _wait_for_end(self, handle: JobHandle) -> JobState:
         storage = self._access().storage()
-        cursor = await self._read_cursor(storage, handle, last)
-        if isinstance(cursor, str):
-            return {"job_id": handle.job_id, "event": "deadline", "limit": cursor}
+        cursor, status = await self._read_cursor(storage, handle)
         poller = self._poller(handle)
         forwarder = LogForwarder(
             storage,
@@ -187,56 +185,52 @@ class TrainingJobTrigger(BaseTrigger):
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
-                    left = None if last.has_ended else self.deadlines.seconds_left(last.state, last.started)
+                    left = self.deadlines.seconds_left(status)
                     news = await watch.next(_shortest(left, forwarder.seconds_to_next()))
                     if isinstance(news, PollWarning):
                         forwarder.warn(news.message)
                     else:
                         await forwarder.forward(news)
                     if isinstance(news, PollResult):
-                        last.update(news.status)
-                        if last.state.terminal and not news.page.more:
-                            return {"job_id": handle.job_id, "event": "ended", "state": last.state.value}
-                        restarting = await self._follow_restart(news.status, restarting)
-                    if not last.has_ended and (limit := self.deadlines.exceeded(last.state, last.started)):
-                        limit = await self._end_late_job(handle, limit, last)
-                        if limit:
-                            return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
+                        status = news.status
+                        if status.state.terminal and not news.page.more:
+                            return status.state
+                        restarting = await self._follow_restart(status, restarting)
+                    if limit := self.deadlines.exceeded(status):
+                        status = await self._end_late_job(handle, limit)
                         # The job has ended, or left QUEUED, since the last poll. The next poll reads its last lines.
                         poller.poll_soon()
         finally:
             # This also runs when the triggerer shuts down, so that the next triggerer continues after the same line.
             await asyncio.shield(forwarder.close())
 
-    async def _read_cursor(self, storage: Storage, handle: JobHandle, last: _LastPoll) -> LogCursor | str:
+    async def _read_cursor(self, storage: Storage, handle: JobHandle) -> tuple[LogCursor, JobStatus]:
         """Read the saved log cursor.
 
-        :returns: the cursor; or, if the job exceeded a limit while the bucket did not respond, the limit's name.
+        :returns: the cursor; and the job's status, which is unknown if it was not necessary to poll the job.
+        :raises _DeadlinePassed: the job exceeded a limit while the bucket did not respond.
         """
         reading = asyncio.ensure_future(self._retrying(read_cursor, storage, handle))
         try:
             # The job has not been polled yet. Assume the state to which the most limits apply.
-            state = JobState.QUEUED
+            status, assumed = JobStatus(handle, JobState.UNKNOWN), JobStatus(handle, JobState.QUEUED)
             left: float | None = CURSOR_SECONDS
             while not (await asyncio.wait({reading}, timeout=left))[0]:
-                if not last.has_ended and (limit := self.deadlines.exceeded(state, last.started)):
-                    limit = await self._end_late_job(handle, limit, last)
-                    if limit:
-                        return limit
-                    state = last.state
-                left = None if last.has_ended else self.deadlines.seconds_left(state, last.started)
-            return reading.result()
+                if limit := self.deadlines.exceeded(assumed):
+                    status = assumed = await self._end_late_job(handle, limit)
+                left = self.deadlines.seconds_left(assumed)
+            return reading.result(), status
         finally:
             reading.cancel()
 
-    async def _end_late_job(self, handle: JobHandle, limit: str, last: _LastPoll) -> str | None:
+    async def _end_late_job(self, handle: JobHandle, limit: str) -> JobStatus:
         """Poll once more, and cancel the job if it still exceeds a limit.
 
         While the service does not respond, this is retried for :data:`CANCEL_RETRY_SECONDS`. After that, the worker
         that resumes the task tries it.
 
-        :param last: updated with the result of the poll.
-        :returns: the limit that the job exceeds; ``None`` if it no longer exceeds one.
+        :returns: the job's status, if it no longer exceeds a limit.
+        :raises _DeadlinePassed: the job exceeds a limit.
         """
         pause, until, warning = 1.0, time.monotonic() + CANCEL_RETRY_SECONDS, ThrottledWarning("Cancelling the job")
         while True:
@@ -245,17 +239,18 @@ class TrainingJobTrigger(BaseTrigger):
             except MlengineError as error:
                 self._warn(warning.failed(error))
                 if not error.retryable or time.monotonic() + pause > until:
-                    return limit
+                    raise _DeadlinePassed(limit) from error
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 60.0)
             else:
-                self._warn(f"Cancelled job {handle.job_id}: it exceeded {exceeded}" if exceeded else None)
-                last.update(status)
-                return exceeded
+                if exceeded:
+                    self._warn(f"Cancelled job {handle.job_id}: it exceeded {exceeded}")
+                    raise _DeadlinePassed(exceeded)
+                return status
 
     def _cancel_if_late(self, handle: JobHandle) -> tuple[JobStatus, str | None]:
         status = self._backend(handle).describe([handle])[0]
-        limit = None if status.has_ended else self.deadlines.exceeded(status.state, status.started)
+        limit = self.deadlines.exceeded(status)
         gave_up = limit == MAX_WAIT and self._submitter(handle).give_up_waiting(status)
         if limit and not gave_up:
             self._cancel(handle, f"{limit} exceeded", limit)

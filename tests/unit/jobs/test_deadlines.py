@@ -8,11 +8,15 @@ import time
 
 import pytest
 
-from mlengine.core.job import JobState
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import Deadlines, backoff
 
 # Far in the future, because the value is computed when the tests are collected, long before they run.
 FAR = time.time() + 30 * 86400.0
+
+
+def job(state: JobState, started: float | None = None, ended: float | None = None) -> JobStatus:
+    return JobStatus(JobHandle("local", "n", "j", 1, "gs://bucket/j"), state, started=started, ended=ended)
 
 
 @pytest.mark.parametrize(
@@ -32,38 +36,45 @@ FAR = time.time() + 30 * 86400.0
     ],
 )
 def test_the_exceeded_limit_is_named(deadlines: Deadlines, state: JobState, limit: str | None) -> None:
-    assert deadlines.exceeded(state) == limit
+    assert deadlines.exceeded(job(state)) == limit
+
+
+@pytest.mark.parametrize("ended", [job(JobState.SUCCEEDED), job(JobState.UNKNOWN, ended=2.0)])
+def test_a_job_that_has_ended_exceeds_no_limit(ended: JobStatus) -> None:
+    deadlines = Deadlines(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert deadlines.exceeded(ended) is None
+    assert deadlines.seconds_left(ended) is None
 
 
 def test_the_queue_limit_counts_only_while_queued() -> None:
     deadlines = Deadlines.starting(time.time(), 10.0, 100.0)
-    assert deadlines.seconds_left(JobState.QUEUED) == pytest.approx(10.0, abs=1.0)
-    assert deadlines.seconds_left(JobState.RUNNING) == pytest.approx(110.0, abs=1.0)
-    assert Deadlines().seconds_left() is None
-    assert Deadlines(execution_until=1.0).seconds_left() == 0.0
+    assert deadlines.seconds_left(job(JobState.QUEUED)) == pytest.approx(10.0, abs=1.0)
+    assert deadlines.seconds_left(job(JobState.RUNNING)) == pytest.approx(110.0, abs=1.0)
+    assert Deadlines().seconds_left(job(JobState.UNKNOWN)) is None
+    assert Deadlines(execution_until=1.0).seconds_left(job(JobState.UNKNOWN)) == 0.0
 
 
 def test_a_restarted_job_may_wait_again() -> None:
     deadlines = Deadlines(queued_until=1.0, max_wait_until=1.0)
-    assert deadlines.exceeded(JobState.PREPARING, started=time.time()) is None
-    assert deadlines.seconds_left(JobState.QUEUED, started=time.time()) is None
+    assert deadlines.exceeded(job(JobState.PREPARING, time.time())) is None
+    assert deadlines.seconds_left(job(JobState.QUEUED, time.time())) is None
 
 
 def test_the_shorter_wait_limit_applies() -> None:
     now = time.time()
     deadlines = Deadlines.starting(now, 100.0, 1000.0, max_wait_seconds=10.0)
-    assert deadlines.seconds_left(JobState.PREPARING) == pytest.approx(10.0, abs=1.0)
-    assert deadlines.seconds_left(JobState.RUNNING, now) == pytest.approx(1010.0, abs=1.0)
+    assert deadlines.seconds_left(job(JobState.PREPARING)) == pytest.approx(10.0, abs=1.0)
+    assert deadlines.seconds_left(job(JobState.RUNNING, now)) == pytest.approx(1010.0, abs=1.0)
     assert deadlines.limited
 
 
 def test_without_a_wait_limit_the_run_is_limited_from_its_start() -> None:
     deadlines = Deadlines.starting(1.0, math.inf, 100.0)
     assert deadlines.limited
-    assert deadlines.seconds_left(JobState.PREPARING) is None
+    assert deadlines.seconds_left(job(JobState.PREPARING)) is None
     now = time.time()
-    assert deadlines.exceeded(JobState.RUNNING, started=now - 50.0) is None
-    assert deadlines.exceeded(JobState.RUNNING, started=now - 101.0) == "running_timeout_seconds"
+    assert deadlines.exceeded(job(JobState.RUNNING, now - 50.0)) is None
+    assert deadlines.exceeded(job(JobState.RUNNING, now - 101.0)) == "running_timeout_seconds"
     assert not Deadlines.starting(1.0, math.inf, math.inf).limited
 
 
