@@ -1,4 +1,4 @@
-"""Tests the page's script in a real browser: which response it shows if several requests are in progress."""
+"""Tests the page's script in a real browser: responses that are late or out of order, and rare contents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip(str(error))
     static = Path(web.__file__).parent / "static"
     scratch = tmp_path_factory.mktemp("page-script")
-    return drive("tests.support.page_races", {"browser": browser, "static": str(static)}, scratch, 300.0)
+    return drive("tests.support.page_races", {"browser": browser, "static": str(static)}, scratch, 500.0)
 
 
 def test_a_page_number_beyond_the_end_shows_the_last_page(seen: dict[str, Any]) -> None:
@@ -44,3 +44,10 @@ def test_the_log_shows_only_the_selected_attempt(seen: dict[str, Any]) -> None:
 def test_a_job_that_waits_for_its_next_attempt_has_a_cancel_button(seen: dict[str, Any]) -> None:
     assert "there will be no further attempt" in seen["cancel_in_pause"]["text"]
     assert seen["cancel_in_pause"]["reasons"] == ["wrong data"]
+
+
+def test_a_champion_that_was_validated_again_is_not_shown_as_its_own_challenger(seen: dict[str, Any]) -> None:
+    shown = seen["champion_again"]
+    assert "Challenger" not in shown["text"]
+    assert "The champion itself was validated again." in shown["text"]
+    assert shown["columns"] == ["", "Champion: m_a"]

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.visit import Order, visit
 
 PAGE = "http://page.test/mlengine/page"
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 ROW = dict.fromkeys(
     [
         "step",
@@ -178,6 +178,27 @@ def cancel_in_pause(browser: Any, order: Order) -> dict[str, Any]:
     return {"text": text, "reasons": reasons}
 
 
+def champion_again(browser: Any, order: Order) -> dict[str, Any]:
+    """The latest validation is that of the champion itself, so it was compared with itself."""
+    metric = {"name": "accuracy", "note": "", "main": True, "value": "0.98", "champion": "0.98", "gain": "0"}
+    compared = {
+        "job_id": "m_a", "verdict": "accepted", "reasons": ["Every check passed."], "compared_with": {"job_id": "m_a"},
+        "metrics": [{**metric, "interval": "-0.001 to 0.001", "mark": ""}], "size": [2**20, 2**20],
+    }  # fmt: skip
+    model = {
+        "model": "m", "champion": None, "history": [], "metric": "accuracy", "higher_is_better": True, "points": [],
+        "comparison": compared, "may_change": False,
+    }  # fmt: skip
+
+    def answer(route: Any, _: str) -> None:
+        reply(route, model)
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/model/m")
+    section = page.get_by_role("heading", name="Latest").locator("..")
+    return {"text": section.inner_text(), "columns": section.get_by_role("columnheader").all_inner_texts()}
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -193,7 +214,7 @@ def log(text: str) -> dict[str, Any]:
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt, cancel_in_pause)
+    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again)
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

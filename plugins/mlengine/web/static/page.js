@@ -406,8 +406,13 @@ function comparison(found, to) {
   const other = found.compared_with.job_id;
   const sizes = found.size.some(Boolean) ? [{ name: "size", value: size(found.size[0]), champion: size(found.size[1]), gain: "", interval: "" }] : [];
   const title = (text, id) => [`${text}: `, el("a", { href: to(id) }, id)];
-  return section("Latest challenger compared with the champion", el("p", {}, chip(found.verdict), " ", found.reasons.join(" ")),
-    other ? "" : el("p", { class: "soft" }, "There was no champion at that time."),
+  const paragraphs = [el("p", {}, chip(found.verdict), " ", found.reasons.join(" "))];
+  if (!other) paragraphs.push(el("p", { class: "soft" }, "There was no champion at that time."));
+  if (other === found.job_id) {
+    return section("Latest validation", ...paragraphs, el("p", { class: "soft" }, "The champion itself was validated again."),
+      metricTable(found.metrics, title("Champion", found.job_id), ""));
+  }
+  return section("Latest challenger compared with the champion", ...paragraphs,
     metricTable([...found.metrics, ...sizes], title("Challenger", found.job_id), other ? title("Champion", other) : ""));
 }
 
