@@ -185,7 +185,7 @@ def champion_again(browser: Any, order: Order) -> dict[str, Any]:
         "job_id": "m_a", "verdict": "accepted", "reasons": ["Every check passed."], "compared_with": {"job_id": "m_a"},
         "metrics": [{**metric, "interval": "-0.001 to 0.001", "mark": ""}], "size": [2**20, 2**20],
     }  # fmt: skip
-    model = {
+    model: dict[str, Any] = {
         "model": "m", "champion": None, "history": [], "metric": "accuracy", "higher_is_better": True, "points": [],
         "comparison": compared, "may_change": False,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local.restart_policy import meaning
+from mlengine.backends.local.restart_policy import exit_reason
 from mlengine.backends.vertex.states import STATES
 from mlengine.core.job import Decision, FailureCause, JobState
 
@@ -28,7 +28,7 @@ def test_exit_codes_mean_what_the_page_says() -> None:
     assert len(codes) >= 10
     for code, cause in codes.items():
         if code:
-            assert cause.startswith(f"`{meaning(code).cause.value}`"), code
+            assert cause.startswith(f"`{exit_reason(code).cause.value}`"), code
 
 
 def test_every_state_is_documented() -> None:

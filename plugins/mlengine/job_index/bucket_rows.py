@@ -41,22 +41,22 @@ _USERS_PAUSE = 60.0  # seconds between a failed query for users and the next que
 _UNCLAIMED_PAUSE = 600.0  # maximum number of seconds between two reads of a directory without a claim
 
 Backends = Callable[[str], TrainingBackend | None]
-People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
+FindUsers = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
 
 
 class BucketRows:
     """The rows of one bucket, by model and job id.
 
     :param backends: returns the backend with the given name, or ``None`` if it is not configured.
-    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``, or ``None`` if the query failed.
+    :param find_users: the users who triggered the given runs ``(dag_id, run_id)``; ``None`` if the query failed.
     """
 
-    def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
+    def __init__(self, storage: Storage, bucket: str, backends: Backends, find_users: FindUsers | None = None) -> None:
         self.rows: dict[Key, Row] = {}
         self._storage = storage
         self._bucket = layout.bucket_uri(bucket)
         self._backends = backends
-        self._people = people
+        self._find_users = find_users
         self._shards: list[Shard] | None = None
         self._dirs: set[Key] = set()
         self._listed = 0.0
@@ -66,8 +66,8 @@ class BucketRows:
         self._deleted_reports: dict[Key, int] = {}
         # Generations that a row of the index has, but the job's objects do not: the row was not read from the objects.
         self._forged: dict[Key, tuple[int, int]] = {}
-        self._asked: set[tuple[str, str]] = set()  # runs whose users were queried
-        self._checked = self._written = self._people_failed = float("-inf")
+        self._queried_runs: set[tuple[str, str]] = set()  # runs whose users were queried
+        self._checked = self._written = self._users_failed = float("-inf")
         self._read_since = 0  # number of jobs that were read since the last write to the index
 
     def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
@@ -146,11 +146,11 @@ class BucketRows:
     def add_users(self, keys: Iterable[Key]) -> None:
         """Look up who triggered the runs of these rows. Each run is queried at most once."""
         missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
-        runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
-        users = self._triggered_by(runs)
+        runs = {(row.dag_id, row.run_id) for row in missing} - self._queried_runs
+        users = self._query_users(runs)
         if users is None:
             return
-        self._asked |= runs
+        self._queried_runs |= runs
         for row in missing:
             if user := users.get((row.dag_id, row.run_id)):
                 self.rows[row.model, row.job_id] = row._replace(by=user)
@@ -271,21 +271,21 @@ class BucketRows:
             return row
 
         rows = list((pool.map if pool else map)(one, claims))
-        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id}) or {}
+        users = self._query_users({(row.dag_id, row.run_id) for row in rows if row.run_id}) or {}
         return [row._replace(by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
 
-    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
+    def _query_users(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
         """Query the users who triggered these runs.
 
         :returns: the users; ``None`` if the query fails, or has failed within the last :data:`_USERS_PAUSE` seconds.
         """
-        if self._people is None or not runs:
+        if self._find_users is None or not runs:
             return {}
-        if time.monotonic() - self._people_failed < _USERS_PAUSE:
+        if time.monotonic() - self._users_failed < _USERS_PAUSE:
             return None
-        users = self._people(runs)
+        users = self._find_users(runs)
         if users is None:
-            self._people_failed = time.monotonic()
+            self._users_failed = time.monotonic()
         return users
 
     def _generations(self) -> dict[Key, tuple[ObjectStat | None, ObjectStat | None]]:

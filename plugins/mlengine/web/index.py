@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
-from mlengine.job_index.bucket_rows import Backends, BucketRows, People
+from mlengine.job_index.bucket_rows import Backends, BucketRows, FindUsers
 from mlengine.job_index.reading import CurrentJob
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
@@ -47,8 +47,8 @@ class View:
 class Index:
     """The index of one bucket. The parameters are those of :class:`~mlengine.job_index.bucket_rows.BucketRows`."""
 
-    def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
-        self._rows = BucketRows(storage, bucket, backends, people)
+    def __init__(self, storage: Storage, bucket: str, backends: Backends, find_users: FindUsers | None = None) -> None:
+        self._rows = BucketRows(storage, bucket, backends, find_users)
         self._view = View()
         self._refreshed = float("-inf")
         self._refreshing = threading.Lock()

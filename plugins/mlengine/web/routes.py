@@ -23,7 +23,7 @@ from mlengine.web import actions, drift, guard, jobs, models
 from mlengine.web.guard import ReaderDep
 from mlengine.web.index import Index, View
 from mlengine.web.listing import JobFilter, Listing, Listings
-from mlengine.web.people import triggered_by
+from mlengine.web.triggering_users import triggered_by
 
 router = APIRouter(prefix="/api")
 _listings = Listings()

@@ -31,53 +31,53 @@ class Limits(Protocol):
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """The meaning of an exit code.
+class ExitReason:
+    """The reason why a replica ended, according to its exit code.
 
-    :param again: whether a chief is restarted after it.
+    :param restartable: whether a chief is restarted after it.
     :param cause: the cause of the job's failure, when no restarts are left.
     """
 
     text: str
-    again: bool
+    restartable: bool
     cause: FailureCause
 
 
-def meaning(code: int) -> Meaning:
-    """The meaning of a replica's exit code."""
+def exit_reason(code: int) -> ExitReason:
+    """The reason that a replica's exit code stands for."""
     number = -code if code < 0 else code - 128 if code in {129, 130, 132, 133, 134, 135, 136, 137, 139, 143, 159} else 0
     if number:
         return _of_signal(number)
     if code == 0:
-        return Meaning("done", again=False, cause=FailureCause.TRAINER)
+        return ExitReason("done", restartable=False, cause=FailureCause.TRAINER)
     if code == EX_TEMPFAIL:
-        return Meaning("asked for a restart (EX_TEMPFAIL)", again=True, cause=FailureCause.PREEMPTED)
+        return ExitReason("asked for a restart (EX_TEMPFAIL)", restartable=True, cause=FailureCause.PREEMPTED)
     texts = {
         1: "ended with an error",
         2: "refused its arguments, which include --job-dir, and --dataset if the job has one",
         126: "cannot be run",
         127: "was not found",
     }
-    return Meaning(texts.get(code, "ended with an error"), again=False, cause=FailureCause.TRAINER)
+    return ExitReason(texts.get(code, "ended with an error"), restartable=False, cause=FailureCause.TRAINER)
 
 
-def _of_signal(number: int) -> Meaning:
+def _of_signal(number: int) -> ExitReason:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
     if number == signal.SIGKILL:
         text = f"was killed ({name}): by a person, or by the system because memory ran out"
-        return Meaning(text, again=True, cause=FailureCause.PREEMPTED)
+        return ExitReason(text, restartable=True, cause=FailureCause.PREEMPTED)
     if number in _CRASHES:
-        return Meaning(f"crashed in native code ({name})", again=True, cause=FailureCause.TRAINER)
-    return Meaning(f"was stopped ({name})", again=True, cause=FailureCause.PREEMPTED)
+        return ExitReason(f"crashed in native code ({name})", restartable=True, cause=FailureCause.TRAINER)
+    return ExitReason(f"was stopped ({name})", restartable=True, cause=FailureCause.PREEMPTED)
 
 
 def restarts_allowed(role: Role, code: int, settings: Limits) -> int:
     """The limit of consecutive restarts for a replica of ``role`` that ended with ``code``."""
     if role is Role.CHIEF:
-        return settings.max_chief_restarts if meaning(code).again else 0
+        return settings.max_chief_restarts if exit_reason(code).restartable else 0
     return settings.max_restarts
 
 

@@ -157,8 +157,8 @@ class Supervisor:
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """Handle the end of a replica. Return the job's outcome; ``None`` if the job continues."""
-        meaning = restart_policy.meaning(code)
-        log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
+        reason = restart_policy.exit_reason(code)
+        log.info("%s ended with exit code %s: %s", replica.name, code, reason.text)
         if code == 0:
             if replica.role is Role.CHIEF:
                 self.chief_seconds = time.monotonic() - replica.began
@@ -181,14 +181,14 @@ class Supervisor:
             self._report()
             return None
         self._end(self.stored.settings.termination_grace_seconds)
-        return self._failed(replica, code, meaning)
+        return self._failed(replica, code, reason)
 
-    def _failed(self, replica: Replica, code: int, meaning: restart_policy.Meaning) -> Outcome:
+    def _failed(self, replica: Replica, code: int, reason: restart_policy.ExitReason) -> Outcome:
         after = f" after {replica.restarts} restarts" if replica.restarts else ""
-        message = f"{replica.name} {meaning.text}, exit code {code}{after}"
+        message = f"{replica.name} {reason.text}, exit code {code}{after}"
         # An error message is on stderr; if there is none, the last lines of stdout may show the cause.
         tail = (logs.last_lines(replica.stderr_log) if replica.stderr_log else ()) or logs.last_lines(replica.log)
-        return Outcome.failed(Failure(meaning.cause, message, replica.name, code, tail))
+        return Outcome.failed(Failure(reason.cause, message, replica.name, code, tail))
 
     def _restart_due(self) -> None:
         now = time.monotonic()

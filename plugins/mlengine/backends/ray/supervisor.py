@@ -176,9 +176,9 @@ class Supervisor:
 
         :raises EndedError: the end of this replica ends the job.
         """
-        settings, meaning = self._settings, restart_policy.meaning(code)
+        settings, reason = self._settings, restart_policy.exit_reason(code)
         replica.exit_code = code
-        self._journal.say(f"{replica.name} ended with exit code {code}: {meaning.text}")
+        self._journal.say(f"{replica.name} ended with exit code {code}: {reason.text}")
         if code == 0:
             if replica.role is Role.CHIEF:
                 self.chief_seconds = time.monotonic() - replica.began
@@ -199,8 +199,8 @@ class Supervisor:
         else:
             self.group.end()
             after = f" after {replica.restarts} restarts" if replica.restarts else ""
-            message = f"{replica.name} {meaning.text}, exit code {code}{after}"
-            raise EndedError(Outcome.failed(Failure(meaning.cause, message, replica.name, code, tuple(replica.tail))))
+            message = f"{replica.name} {reason.text}, exit code {code}{after}"
+            raise EndedError(Outcome.failed(Failure(reason.cause, message, replica.name, code, tuple(replica.tail))))
         self._report()
 
     def _report(self) -> None:

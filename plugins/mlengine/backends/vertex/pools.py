@@ -14,10 +14,10 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.request_expansion import RequestExpansion, single_tf_config
 from mlengine.backends.vertex.reservations import affinity
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.backends.vertex.texts import Texts, single_tf_config
 from mlengine.core.expansion import escape
 from mlengine.core.job_file import tiers, tpus, worker_pools
 from mlengine.core.job_file.located import camel
@@ -117,7 +117,7 @@ def _task(
     pool: Pool, written: Mapping[str, Any], submission: Submission, options: VertexOptions
 ) -> tuple[dict[str, Any], list[str]]:
     spec = submission.spec
-    texts = Texts(submission)
+    expansion = RequestExpansion(submission)
     job_dir = ["--job-dir", escape(submission.job_dir)]
     if pool.image_uri and not spec.package_uris:
         own = written.get("containerSpec", {})
@@ -125,21 +125,21 @@ def _task(
         args = spec.args if spec.expand_variables else own.get("args") or spec.args
         container = {
             "imageUri": pool.image_uri,
-            "command": texts.of(own.get("command", ())),
-            "args": [*texts.of(args), *job_dir],
-            "env": texts.env(options, with_tf_config=True),
+            "command": expansion.args(own.get("command", ())),
+            "args": [*expansion.args(args), *job_dir],
+            "env": expansion.env(options, with_tf_config=True),
         }
         return {"containerSpec": without_empty(container)}, _own_start(spec)
     executor = written.get("pythonPackageSpec", {}).get("executorImageUri") or options.executor_image_uri
     if executor:
         package = {"executorImageUri": executor, "packageUris": list(spec.package_uris), "pythonModule": spec.module}
-        package |= {"args": [*texts.of(spec.args), *job_dir], "env": texts.env(options, with_tf_config=True)}
+        package |= {"args": [*expansion.args(spec.args), *job_dir], "env": expansion.env(options, with_tf_config=True)}
         return {"pythonPackageSpec": package}, _own_start(spec)
     image, notes = _image(pool, spec, options)
     if pool.image_uri and written.get("containerSpec", {}).get("command"):
         notes.append("the container's command is not used: the job has packages, and runs their module in the image")
     streams = _streams_to_tensorboard(spec, options)
-    texts = Texts(submission, our_start=True, tensorboard=streams)
+    expansion = RequestExpansion(submission, our_start=True, tensorboard=streams)
     # Every pool has the same plan. Its image is the chief's, as the chief records the installed packages.
     chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
@@ -154,8 +154,8 @@ def _task(
     container = {
         "imageUri": image,
         "command": ["python3", "-c", escape(start_command())],
-        "args": [escape(json.dumps(plan)), *texts.of(spec.args), *job_dir],
-        "env": texts.env(options),
+        "args": [escape(json.dumps(plan)), *expansion.args(spec.args), *job_dir],
+        "env": expansion.env(options),
     }
     return {"containerSpec": container}, notes
 

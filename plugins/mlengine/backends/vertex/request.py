@@ -136,9 +136,9 @@ def _check_raw(job_id: str, raw: Mapping[str, Any]) -> None:
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
     """The labels of a job: the users', then ours, so that nothing replaces the key by which a job is found again."""
-    people = {**submission.spec.labels, **options.labels, **submission.labels}
+    given = {**submission.spec.labels, **options.labels, **submission.labels}
     return {
-        **{label_value(name): label_value(str(value)) for name, value in people.items()},
+        **{label_value(name): label_value(str(value)) for name, value in given.items()},
         KEY_LABEL: key_label(submission.key),
         ATTEMPT_LABEL: str(submission.attempt),
     }

@@ -40,9 +40,9 @@ SETTINGS = Settings.load()
     ],
 )
 def test_exit_codes_are_classified(code: int, again: bool, cause: FailureCause) -> None:
-    meaning = restart_policy.meaning(code)
-    assert (meaning.again, meaning.cause) == (again, cause)
-    assert meaning.text
+    reason = restart_policy.exit_reason(code)
+    assert (reason.restartable, reason.cause) == (again, cause)
+    assert reason.text
     assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.max_chief_restarts if again else 0)
     # A replica other than the chief is restarted after any exit code.
     assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.max_restarts
@@ -50,9 +50,9 @@ def test_exit_codes_are_classified(code: int, again: bool, cause: FailureCause) 
 
 def test_both_notations_of_a_signal_have_the_same_meaning() -> None:
     for number in (6, 9, 11, 15):
-        assert restart_policy.meaning(-number) == restart_policy.meaning(128 + number)
-    assert "SIGKILL" in restart_policy.meaning(-9).text
-    assert "signal 63" in restart_policy.meaning(-63).text
+        assert restart_policy.exit_reason(-number) == restart_policy.exit_reason(128 + number)
+    assert "SIGKILL" in restart_policy.exit_reason(-9).text
+    assert "signal 63" in restart_policy.exit_reason(-63).text
 
 
 def test_pauses_grow_up_to_a_maximum() -> None:
@@ -66,6 +66,6 @@ def test_the_table_in_the_docs_is_up_to_date() -> None:
     assert len(rows) >= 8
     for codes, again, cause in rows:
         for code in re.findall(r"-?\d+", codes):
-            meaning = restart_policy.meaning(int(code))
-            assert meaning.again == (again == "yes"), code
-            assert cause in {meaning.cause.value, "—"}, code
+            reason = restart_policy.exit_reason(int(code))
+            assert reason.restartable == (again == "yes"), code
+            assert cause in {reason.cause.value, "—"}, code

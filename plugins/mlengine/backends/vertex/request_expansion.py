@@ -16,8 +16,8 @@ from mlengine.core.spec import Role
 _ALONE = "127.0.0.1:2222"  # the address of a job's only replica, to which no other connects
 
 
-class Texts:
-    """The arguments and variables of one job, written so that they have the same values as on the local backend.
+class RequestExpansion:
+    """The arguments and variables of one job, written so that the service expands them as the local backend does.
 
     :param our_start: whether our start command runs. It sets the ``AIP_`` variables itself, so references to them must
         not be replaced by the service's values.
@@ -35,7 +35,7 @@ class Texts:
         }
         self._known = aip if our_start else {}
 
-    def of(self, texts: Iterable[str]) -> list[str]:
+    def args(self, texts: Iterable[str]) -> list[str]:
         return [self._text(text) for text in texts]
 
     def env(self, options: VertexOptions, *, with_tf_config: bool = False) -> list[dict[str, Any]]:
