@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from mlengine import connections
 from mlengine.backends import TrainingBackend
 from mlengine.champions import history
 from mlengine.cli import main
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, JobFailedError
 from mlengine.core.job import Failure, FailureCause, JobRecord, JobState
 from mlengine.core.layout import JobDir
-from mlengine.jobs.submission import cancelled_outside
+from mlengine.jobs.submission import Submitter, cancelled_outside, may_be_tried_again
 from mlengine.web import guard
 from tests.support.page_client import BUTTON, champion
 from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
@@ -107,6 +108,27 @@ def test_a_failed_job_that_is_not_retried_cannot_be_cancelled(
     assert visit().get("api/jobs/mnist/mnist_1").json()["cancellable"] is False
     answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"})
     assert answer.status_code == 409
+
+
+def test_a_job_whose_last_attempt_failed_cannot_be_cancelled(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    job_dir = failed_attempt(sample_jobs, time.time() - 10)
+    client = visit()
+    assert client.get("api/jobs/mnist/mnist_1").json()["cancellable"] is True
+    (status,) = BACKEND.describe([BACKEND.jobs[-1].handle])
+    submitter = Submitter(sample_jobs.storage, BACKEND, max_attempts=1)
+    for _ in range(2):  # a retry of the task comes to the same end
+        with pytest.raises(JobFailedError, match="it was attempt 1 of 1"):
+            submitter.next_attempt(status)
+    job = client.get("api/jobs/mnist/mnist_1").json()
+    assert (job["cancellable"], job["may_be_tried_again"]) == (False, False)
+    noted = [event for event in submitter.record(job_dir).history if event["event"] == "last_attempt_failed"]
+    assert [(event["attempt"], event["why"]) for event in noted] == [(1, "it was attempt 1 of 1")]
+    # A user who allows more attempts and clears the task starts another attempt, which is not the last one.
+    submitted = Submitter(sample_jobs.storage, BACKEND, max_attempts=3).next_attempt(status, wanted=True)
+    failed = replace(status, handle=submitted.handle, ended=time.time())
+    assert may_be_tried_again(submitter.record(job_dir), failed)
 
 
 def test_an_unusable_backend_is_tried_again_later(

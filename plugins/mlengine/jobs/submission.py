@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,9 +79,10 @@ __all__ = [
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
+_LAST_ATTEMPT = "last_attempt_failed"
 _NOTICED_AFTER = 300.0  # seconds after the end of the pause within which the task makes the next attempt
 # Events that can follow the submission of an attempt.
-_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED, CANCELLED_BY_PERSON})
+_LATER = frozenset({_ENDED, _LAST_ATTEMPT, SERVICE_RESTART, SERVICE_RESUMED, CANCELLED_BY_PERSON})
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 
@@ -256,7 +257,24 @@ class Submitter:
         if restarts:
             times = number_of(restarts, "time")
             why += f", and the service has restarted the job {times}; such restarts count as attempts"
+        if not by_hand:
+            self._note_last_attempt(status.handle, why)
         raise failed(status, why, by_hand=by_hand)
+
+    def _note_last_attempt(self, handle: JobHandle, why: str) -> None:
+        """Record in ``job.json`` that the task makes no further attempt, so that nobody is offered to cancel it."""
+
+        def note(record: JobRecord) -> JobRecord | None:
+            if record.attempt != handle.attempt or _is_last_attempt(record):
+                return None
+            return record.with_attempt(
+                record.attempt, record.name, _event(_LAST_ATTEMPT, attempt=handle.attempt, why=why)
+            )
+
+        try:
+            claims.update(self._storage, JobDir(handle.job_dir), note)
+        except MlengineError as error:
+            log.warning("job %s: could not record that there is no further attempt: %s", handle.job_id, error)
 
     def counted_restarts(self, record: JobRecord) -> int:
         """The number of the service's own restarts of the job that count as attempts."""
@@ -542,10 +560,10 @@ def _cancelled_by_person(record: JobRecord) -> str:
 
 
 def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:
-    """Whether the task of a failed job may be waiting for its next attempt, because the longest pause is not over.
+    """Whether the task of a failed job may be waiting for its next attempt.
 
-    Whether it is waiting also depends on the task's own ``max_attempts``. A job from the command line is tried again
-    without a pause.
+    It waits at most for the longest pause. If the task makes no further attempt, it has recorded that. A job from the
+    command line is tried again without a pause.
     """
     return (
         status.state.terminal
@@ -554,6 +572,7 @@ def may_be_tried_again(record: JobRecord, status: JobStatus) -> bool:
         and status.handle.attempt == record.attempt
         and record.owner.get("dag_id") not in BY_HAND
         and _cancellation(record) is None
+        and not _is_last_attempt(record)
         and status.ended is not None
         and time.time() < status.ended + LONGEST_BACKOFF + _NOTICED_AFTER
     )
@@ -567,8 +586,17 @@ def exceeded_limit(record: JobRecord, status: JobStatus) -> str | None:
 
 def _cancellation(record: JobRecord) -> dict[str, Any] | None:
     """The last recorded cancellation of the current attempt, by mlengine or by a person."""
+    return _latest(record, {_ENDED, CANCELLED_BY_PERSON})
+
+
+def _is_last_attempt(record: JobRecord) -> bool:
+    return _latest(record, {_LAST_ATTEMPT}) is not None
+
+
+def _latest(record: JobRecord, names: Set[str]) -> dict[str, Any] | None:
+    """The last of these events of the current attempt."""
     own = (event for event in reversed(record.history) if event.get("attempt") == record.attempt)
-    return next((event for event in own if event["event"] in {_ENDED, CANCELLED_BY_PERSON}), None)
+    return next((event for event in own if event["event"] in names), None)
 
 
 def _overdue(status: JobStatus) -> JobStatus:
