@@ -55,7 +55,8 @@ def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
     this = psutil.Process()
     spared = {this.pid, *(parent.pid for parent in this.parents())}
     # Python's own helper processes for multiprocessing end with this process.
-    spared |= {child.pid for child in this.children() if "multiprocessing.resource_tracker" in str(child.cmdline())}
+    helpers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    spared |= {child.pid for child in this.children() if any(name in str(child.cmdline()) for name in helpers)}
     below = f"{folder}/"
     for process in psutil.process_iter():
         try:
