@@ -85,27 +85,34 @@ def _rules(table: Mapping[str, Sequence[str]]) -> list[Rule]:
 
 def check(files: Iterable[Path], rules: Rules) -> Iterator[Finding]:
     """Each match of a rule in ``files``."""
+    known: dict[str, list[str]] = {}
     for file in files:
         source = file.read_text(encoding="utf-8")
         keep = {number for number, line in enumerate(source.splitlines(), 1) if _KEEP in line}
         prose, names = _READERS[file.suffix]
-        found = [*_in_prose(prose(source), rules.prose), *_in_names(names(source), rules.names)]
+        found = [*_in_prose(prose(source), rules.prose), *_in_names(names(source), rules.names, known)]
         yield from (Finding(_relative(file), line, text, use) for line, text, use in sorted(found) if line not in keep)
 
 
 def _in_prose(prose: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
+    # One search with all patterns is faster than a search with each of them, and most texts match none.
+    anything = re.compile("|".join(f"(?:{rule.pattern.pattern})" for rule in rules) or "(?!)", re.IGNORECASE)
     for first, text in prose:
-        for rule in rules:
+        for rule in rules if anything.search(text) else ():
             for match in rule.pattern.finditer(text):
                 yield first + text.count("\n", 0, match.start()), " ".join(match[0].split()), rule.use
 
 
-def _in_names(names: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
+def _in_names(
+    names: Iterable[tuple[int, str]], rules: Sequence[Rule], known: dict[str, list[str]]
+) -> Iterator[tuple[int, str, str]]:
+    """:param known: the standard terms by name, filled here, as most names are defined many times."""
     for line, name in names:
-        words = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)
-        for rule in rules:
-            if any(rule.pattern.fullmatch(word) for word in words):
-                yield line, name, rule.use
+        if name not in known:
+            words = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)
+            known[name] = [rule.use for rule in rules if any(rule.pattern.fullmatch(word) for word in words)]
+        for use in known[name]:
+            yield line, name, use
 
 
 def defined_names(source: str) -> Iterator[tuple[int, str]]:

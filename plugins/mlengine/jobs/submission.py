@@ -262,7 +262,7 @@ class Submitter:
         raise failed(status, why, by_hand=by_hand)
 
     def _note_last_attempt(self, handle: JobHandle, why: str) -> None:
-        """Record in ``job.json`` that the task makes no further attempt, so that nobody is offered to cancel it."""
+        """Record in ``job.json`` that the task makes no further attempt, so that there is nothing to cancel."""
 
         def note(record: JobRecord) -> JobRecord | None:
             if record.attempt != handle.attempt or _is_last_attempt(record):
