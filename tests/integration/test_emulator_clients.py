@@ -55,6 +55,7 @@ def test_the_generated_client_runs_a_job(emulator: RunningEmulator, actor: str, 
     client = job_client(emulator)
     show = (
         "env = os.environ; spec = json.loads(env['CLUSTER_SPEC']);"
+        "say('in', env['CLOUD_ML_PROJECT_ID'], env['CLOUD_ML_REGION']);"
         "say(sorted(spec['cluster']), spec['task'], args.job_dir, env['COLOUR'], env['AIP_CHECKPOINT_DIR'])"
     )
     made = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, show, workers=1))
@@ -69,6 +70,8 @@ def test_the_generated_client_runs_a_job(emulator: RunningEmulator, actor: str, 
         f"['workerpool0', 'workerpool1'] {{'type': 'workerpool0', 'index': 0}} None blue {bucket}/out/checkpoints/"
     )
     assert expected in lines
+    _, number, _, region = NUMBERED_PARENT.split("/")
+    assert f"in {number} {region}" in lines
 
     failing = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, "sys.exit(7)"))
     ended = until_ended(lambda: client.get_custom_job(name=failing.name))

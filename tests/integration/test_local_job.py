@@ -210,6 +210,8 @@ def test_the_environment_of_a_replica_contains_no_secrets(
     for name, value in {**secrets, "http_proxy": "http://proxy.invalid:3128", "TZ": "UTC"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # keep the job's own traffic on this machine
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_PROJECT", "my-project")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_REGION", "europe-west1")
     spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), env={"TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "yes"})
     backend = make_backend()
     handle, _ = local.run(backend, bucket, spec)
@@ -224,6 +226,8 @@ def test_the_environment_of_a_replica_contains_no_secrets(
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "NO_PROXY": "127.0.0.1,localhost",
         "CLOUD_ML_JOB_ID": handle.job_id,
+        "CLOUD_ML_PROJECT_ID": "my-project",
+        "CLOUD_ML_REGION": "europe-west1",
         "AIP_MODEL_DIR": f"{folder}/model/",
         "AIP_CHECKPOINT_DIR": f"{folder}/train/",
         "AIP_TENSORBOARD_LOG_DIR": f"{folder}/train/",

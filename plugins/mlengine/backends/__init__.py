@@ -25,6 +25,9 @@ class Submission:
     :param labels: labels for users and billing; the backend adds key and attempt.
     :param fallback: the value that :meth:`FallsBack.next_fallback` returned for this attempt; ``None`` for the first
         request.
+    :param project: the project of Google Cloud in the replicas' environment; "" for the configured one. Vertex AI sets
+        its own.
+    :param region: the region in the replicas' environment, likewise.
     """
 
     key: str
@@ -34,6 +37,8 @@ class Submission:
     spec: TrainingSpec
     labels: Mapping[str, str] = field(default_factory=dict)
     fallback: Mapping[str, Any] | None = None
+    project: str = ""
+    region: str = ""
 
 
 class LogLine(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlengine.emulator import messages, vertex_checks, vertex_jobs
 from mlengine.emulator.http import Request, list_response
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.objects import ObjectCopies
-from mlengine.emulator.projects import location_name
+from mlengine.emulator.projects import location_name, project_number
 from mlengine.emulator.records import VERTEX, Record
 
 _STATE_NAMES = {state: name for name, state in reversed(list(STATES.items()))}
@@ -58,6 +59,7 @@ class VertexApi(JobApi):
         folder = self._engine.objects_dir((VERTEX, project, region, number))
         copies = ObjectCopies(self._storage, folder) if local else None
         submission, notes = vertex_jobs.submission(job, number, self._storage, self._bucket, copies)
+        submission = replace(submission, project=project_number(project), region=region)
         return self._take(request, number, job, submission, notes)
 
     def get(self, request: Request) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
+from mlengine.backends.cloud_variables import located
 from mlengine.backends.local import accelerators, gpus, host, logs
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import reconcile
@@ -270,7 +271,7 @@ class LocalBackend:
         """Enter the queue, then write ``submission.json``. Two concurrent calls return the same stored submission."""
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
-        stored = Stored(submission, self.settings, time.time(), self.host(), self._separate_stderr)
+        stored = Stored(located(submission), self.settings, time.time(), self.host(), self._separate_stderr)
         if not json_files.create_json(job.submission_file, stored.to_json()):
             return job.submission() or stored
         return stored

@@ -160,6 +160,8 @@ class Stored:
             "attempt": it.attempt,
             "job_dir": it.job_dir,
             "labels": dict(it.labels),
+            "project": it.project,
+            "region": it.region,
             "spec": it.spec.to_json(),
             "settings": self.settings.to_json(),
             "created": self.created,
@@ -181,6 +183,8 @@ class Stored:
                 job_dir=data["job_dir"],
                 spec=TrainingSpec.from_json(data["spec"]),
                 labels=data["labels"],
+                project=data.get("project", ""),
+                region=data.get("region", ""),
             )
             settings = Settings.from_json(data["settings"])
             separate = data.get("separate_stderr", False)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends import Submission
+from mlengine.backends.cloud_variables import cloud_variables
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
@@ -106,6 +107,7 @@ def _service(submission: Submission) -> dict[str, str]:
     folder = JobDir(submission.job_dir.rstrip("/"))
     return {
         "CLOUD_ML_JOB_ID": submission.job_id,
+        **cloud_variables(submission),
         "AIP_MODEL_DIR": folder.model,
         "AIP_CHECKPOINT_DIR": folder.train,
         "AIP_TENSORBOARD_LOG_DIR": folder.train,

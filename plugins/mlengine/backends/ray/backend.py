@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
+from mlengine.backends.cloud_variables import located
 from mlengine.backends.ray import logs, lost_jobs, shipping, shown, submitted_cluster
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
@@ -100,7 +101,7 @@ class RayBackend:
     def _prepared(self, submission: Submission) -> tuple[Stored, list[Bundle]]:
         check_submission(submission)
         extra = extra_of(self._gcp_conn_id)
-        stored = Stored(submission, RaySettings.load(extra, submission.spec.ray, **self._given))
+        stored = Stored(located(submission, extra), RaySettings.load(extra, submission.spec.ray, **self._given))
         return stored, bundles(submission.spec, stored.settings.resources)
 
     def show(self, submission: Submission) -> str:

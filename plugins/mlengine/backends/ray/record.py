@@ -114,6 +114,8 @@ class Stored:
             "attempt": it.attempt,
             "job_dir": it.job_dir,
             "labels": dict(it.labels),
+            "project": it.project,
+            "region": it.region,
             "spec": it.spec.to_json(),
             "settings": self.settings.to_json(),
         }
@@ -134,6 +136,8 @@ class Stored:
                 job_dir=raw["job_dir"],
                 spec=TrainingSpec.from_json(raw["spec"]),
                 labels=raw["labels"],
+                project=raw.get("project", ""),
+                region=raw.get("region", ""),
             )
             settings = RaySettings.from_json(raw["settings"])
         except (ValueError, KeyError, TypeError, JobFileError) as error:

@@ -22,9 +22,8 @@ from mlengine.runtime import json_files
 
 def test_a_submission_is_read_back_unchanged(tmp_path: Path) -> None:
     spec = TrainingSpec("t", ("gs://bkt/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
-    stored = Stored(
-        Submission("key", "job", 2, "gs://bkt/m/job", spec, {"team": "x"}), Settings.load(max_concurrent_jobs=3), 12.5
-    )
+    submission = Submission("key", "job", 2, "gs://bkt/m/job", spec, {"team": "x"}, project="p", region="r")
+    stored = Stored(submission, Settings.load(max_concurrent_jobs=3), 12.5)
     job = Job(tmp_path)
     assert job.submission() is None
     assert json_files.create_json(job.submission_file, stored.to_json())

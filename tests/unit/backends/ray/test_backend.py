@@ -27,7 +27,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.storage.client import ObjectStat, Storage
 
 SPEC = TrainingSpec("trainer.task", ("gs://bucket/t-1.tar.gz",), ("--secret", "hush"), (Pool(Role.CHIEF, 1),))
-JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"team": "vision"})
+JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"team": "vision"}, project="p", region="r")
 FIRST = replace(JOB, attempt=1)
 
 
