@@ -103,6 +103,21 @@ def test_every_replica_gets_the_same_cluster_and_its_own_task(make_backend: Make
     contacts = [contacts_of(views[name]["env"]) for name in ranks]
     assert contacts[1:] == contacts[:2], "all processes must get the same rendezvous addresses"
     assert len({*contacts[0], *addresses}) == 7
+    found = {name: json.loads(view["env"]["CLUSTER_SPEC"]) for name, view in views.items()}
+    assert {name: (spec["task"]["type"], spec["task"]["index"]) for name, spec in found.items()} == {
+        "chief-0": ("workerpool0", 0),
+        "worker-0": ("workerpool1", 0),
+        "worker-1": ("workerpool1", 1),
+        "ps-0": ("workerpool2", 0),
+        "evaluator-0": ("workerpool3", 0),
+    }
+    pools = found["worker-1"]["cluster"]
+    assert all(spec["cluster"] == pools for spec in found.values())
+    assert {name: pools[name] for name in ("workerpool0", "workerpool1", "workerpool2")} == {
+        "workerpool0": clusters[0]["master"],
+        "workerpool1": clusters[0]["worker"],
+        "workerpool2": clusters[0]["ps"],
+    }
     assert views["worker-1"]["env"]["LIGHTGBM_MACHINES"].split(",") == [*clusters[0]["master"], *clusters[0]["worker"]]
 
 
@@ -124,6 +139,10 @@ def test_a_single_replica_has_world_size_1_and_keeps_the_jobs_variables(
     assert 20000 <= int(env["JAX_COORDINATOR_ADDRESS"].split(":")[1]) < 32000, (
         "the port must be reserved by the backend"
     )
+    shown = json.loads(env["CLUSTER_SPEC"])
+    assert shown["task"] == {"type": "workerpool0", "index": 0}
+    (alone,) = shown["cluster"]["workerpool0"]
+    assert 20000 <= int(alone.removeprefix("127.0.0.1:")) < 32000, "the port must be reserved by the backend"
 
 
 @pytest.mark.parametrize("which", ["MASTER_PORT", "DMLC_TRACKER_PORT"])

@@ -1,12 +1,15 @@
-"""``TF_CONFIG`` for each replica, as Google's training services write it.
+"""``TF_CONFIG`` and ``CLUSTER_SPEC`` for each replica, as Google's training services write them.
 
-A trainer may rely on the following:
+A trainer may rely on the following about ``TF_CONFIG``:
 
 - a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` on Vertex AI;
 - ``cluster`` has the addresses of chief (``master`` in old runtimes), worker and ps, but not of the evaluator,
   which must not take part in training and is named only in its own ``task``;
 - ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on the local machine;
 - ``job`` is the training input with snake_case names.
+
+``CLUSTER_SPEC`` is Vertex AI's own variable, which trainers of other frameworks read. It names worker pools instead of
+roles, contains the evaluators, and is also set for a job of one replica.
 """
 
 from __future__ import annotations
@@ -16,6 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlengine.core.spec import Role, TrainingSpec
+
+# The roles in the order of Vertex AI's worker pools, and the names of those.
+POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
+POOL_NAMES: Mapping[Role, str] = {role: f"workerpool{place}" for place, role in enumerate(POOL_ROLES)}
+_FIRST_PORT = 2222
 
 # Maps whose keys are defined by the user, not field names.
 _FREE_FORM = frozenset({"labels", "env"})
@@ -45,6 +53,27 @@ def tf_config(
     if trial is not None:
         task["trial"] = trial
     return {"cluster": _cluster(spec, addresses), "task": task, "job": _job(spec, job_dir), "environment": "cloud"}
+
+
+def cluster_spec(spec: TrainingSpec, addresses: Mapping[Role, Sequence[str]], role: Role, index: int) -> dict[str, Any]:
+    """The ``CLUSTER_SPEC`` of one replica.
+
+    A replica to which no other connects has no address: a job's only replica, and the evaluators. They get the address
+    that Vertex AI would give to them.
+
+    :param addresses: by role, ``host:port`` of every replica that others connect to, in order of index.
+    """
+    cluster = {}
+    for pool_role in POOL_ROLES:
+        unused = [f"127.0.0.1:{_FIRST_PORT + place}" for place in range(spec.count(pool_role))]
+        if unused:
+            cluster[POOL_NAMES[pool_role]] = list(addresses.get(pool_role, ())) or unused
+    return {
+        "cluster": cluster,
+        "environment": "cloud",
+        "task": {"type": POOL_NAMES[role], "index": index},
+        "job": dict(spec.source),
+    }
 
 
 def has_cluster(spec: TrainingSpec) -> bool:

@@ -25,11 +25,12 @@ from mlengine.storage.client import Storage
 MODULE = "mlengine_emulator_replica"
 _VERSION = "1"
 _CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
-# Variables by which frameworks find their cluster, except for those that the services set: Vertex AI documents none of
-# them, and AI Platform Training (ML Engine) documented four, for PyTorch.
+# Variables by which frameworks find their cluster, except for those that the services set: Vertex AI documents only
+# CLUSTER_SPEC. AI Platform Training (ML Engine) did not have that, and documented four others, for PyTorch.
+_RENDEZVOUS = set(rendezvous_variables(_CLUSTER))
 _LOCAL_ONLY = {
-    "vertex": sorted(rendezvous_variables(_CLUSTER)),
-    "mlengine": sorted(set(rendezvous_variables(_CLUSTER)) - {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"}),
+    "vertex": sorted(_RENDEZVOUS),
+    "mlengine": sorted((_RENDEZVOUS | {"CLUSTER_SPEC"}) - {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"}),
 }
 FOLDER = "mlengine-emulator"  # a folder of the bucket; no model has this name
 

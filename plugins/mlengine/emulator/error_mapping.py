@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlengine.backends.vertex.states import POOL_NAMES
+from mlengine.core.cluster import POOL_NAMES
 from mlengine.core.job import Failure, FailureCause
 from mlengine.core.spec import Role
 from mlengine.emulator.records import VERTEX

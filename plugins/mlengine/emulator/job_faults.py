@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from mlengine.backends.vertex.states import POOL_NAMES
+from mlengine.core.cluster import POOL_NAMES
 from mlengine.core.spec import Role
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends import LogLine, RunsOnHost, TrainingBackend
-from mlengine.backends.vertex.states import POOL_NAMES
+from mlengine.core.cluster import POOL_NAMES
 from mlengine.core.errors import EmulatorError
 from mlengine.core.job import JobState
 from mlengine.core.spec import Role

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core import limits
+from mlengine.core.cluster import POOL_ROLES
 from mlengine.core.errors import JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python

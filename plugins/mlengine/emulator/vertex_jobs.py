@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex.states import POOL_ROLES
+from mlengine.core.cluster import POOL_ROLES
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.expansion import expand
 from mlengine.core.job_file.located import from_python

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mlengine.core.cluster import tf_config
+from mlengine.core.cluster import cluster_spec, tf_config
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 ADDRESSES = {
@@ -50,6 +50,33 @@ def test_the_tf_config_of_a_worker() -> None:
             "run_on_raw_vm": True,
         },
         "environment": "cloud",
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "index", "pool"), [(Role.CHIEF, 0, 0), (Role.WORKER, 1, 1), (Role.PS, 0, 2), (Role.EVALUATOR, 0, 3)]
+)
+def test_the_cluster_spec_names_worker_pools_and_has_the_evaluators(role: Role, index: int, pool: int) -> None:
+    assert cluster_spec(SPEC, ADDRESSES, role, index) == {
+        "cluster": {
+            "workerpool0": ["10.0.0.1:2222"],
+            "workerpool1": ["10.0.0.2:2222", "10.0.0.3:2222"],
+            "workerpool2": ["10.0.0.4:2222"],
+            "workerpool3": ["127.0.0.1:2222"],
+        },
+        "environment": "cloud",
+        "task": {"type": f"workerpool{pool}", "index": index},
+        "job": SPEC.source,
+    }
+
+
+def test_a_single_replica_has_a_cluster_spec() -> None:
+    spec = TrainingSpec("t", source={"workerPoolSpecs": [{}]})
+    assert cluster_spec(spec, {}, Role.CHIEF, 0) == {
+        "cluster": {"workerpool0": ["127.0.0.1:2222"]},
+        "environment": "cloud",
+        "task": {"type": "workerpool0", "index": 0},
+        "job": {"workerPoolSpecs": [{}]},
     }
 
 

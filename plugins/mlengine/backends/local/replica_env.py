@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlengine.backends import Submission
 from mlengine.backends.cloud_variables import cloud_variables
-from mlengine.core.cluster import tf_config
+from mlengine.core.cluster import cluster_spec, tf_config
 from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role
@@ -79,6 +79,10 @@ def replica_env(
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:
         env["TF_CONFIG"] = json.dumps(config)
+    if "CLUSTER_SPEC" not in submission.spec.env:
+        # The only replica of a job has no address in a cluster. Other jobs may use its usual port, 2222.
+        known = addresses if addresses.get(Role.CHIEF) else {Role.CHIEF: [f"127.0.0.1:{chief_ports[0]}"]}
+        env["CLUSTER_SPEC"] = json.dumps(cluster_spec(submission.spec, known, role, index))
     return env
 
 

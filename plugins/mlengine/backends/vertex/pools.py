@@ -17,7 +17,7 @@ from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request_expansion import RequestExpansion, single_tf_config
 from mlengine.backends.vertex.reservations import affinity
 from mlengine.backends.vertex.start_command import start_command
-from mlengine.backends.vertex.states import POOL_ROLES
+from mlengine.core.cluster import POOL_ROLES
 from mlengine.core.expansion import escape
 from mlengine.core.job_file import tiers, tpus, worker_pools
 from mlengine.core.job_file.located import camel

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mlengine.core import times
+from mlengine.core.cluster import POOL_ROLES
 from mlengine.core.job import OUT_OF_MEMORY, Failure, FailureCause, JobState
-from mlengine.core.spec import Role
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,6 @@ STATES: Mapping[str, JobState] = {
     # "Some results may be missing due to errors": a partial training must not be published.
     "JOB_STATE_PARTIALLY_SUCCEEDED": JobState.FAILED,
 }
-
-# The role of a worker pool is determined by its position.
-POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
-POOL_NAMES: Mapping[Role, str] = {role: f"workerpool{place}" for place, role in enumerate(POOL_ROLES)}
 
 _TIMES = ("createTime", "startTime", "endTime")
 

@@ -108,6 +108,9 @@ def test_a_replica_gets_its_task_in_the_cluster(make: Callable[..., ReplicaHost]
     worker.start(addresses, numbers)
     data, exit_code = output(worker)
     args, config, env = json.loads(data)
+    pools = json.loads(env["CLUSTER_SPEC"])
+    assert pools["cluster"] == {"workerpool0": addresses["chief"], "workerpool1": addresses["worker"]}
+    assert pools["task"] == {"type": "workerpool1", "index": 0}
     assert exit_code == 3
     assert args == ["--x", "1", "--job-dir", "gs://bucket/m/job"]
     assert json.loads(config)["cluster"] == addresses
