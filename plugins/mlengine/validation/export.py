@@ -156,7 +156,8 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, known: bool) -> str:
     if not found:
         raise ModelError(
             f"there is no model in {root}/",
-            hint="let the trainer export to model/ in the job directory; `mlengine jobs status` shows how it ended",
+            hint="let the trainer export to model/ in the job directory, by its gs:// URI (only Vertex AI has /gcs/); "
+            "`mlengine jobs status` shows how it ended",
         )
     if not known or GRAPH in found:
         return ""
