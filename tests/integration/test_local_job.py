@@ -121,6 +121,37 @@ def test_every_replica_gets_the_same_cluster_and_its_own_task(make_backend: Make
     assert views["worker-1"]["env"]["LIGHTGBM_MACHINES"].split(",") == [*clusters[0]["master"], *clusters[0]["worker"]]
 
 
+RENDEZVOUS = """
+spec = json.loads(os.environ["CLUSTER_SPEC"])
+world = [(pool, index) for pool in sorted(spec["cluster"]) for index in range(len(spec["cluster"][pool]))]
+rank = world.index((spec["task"]["type"], spec["task"]["index"]))
+host, _, port = spec["cluster"]["workerpool0"][0].rpartition(":")
+if rank == 0:
+    server = socket.create_server((host, int(port)))
+    met = sorted(server.accept()[0].recv(1).decode() for _ in world[1:])
+    say("met", met)
+else:
+    while True:
+        try:
+            socket.create_connection((host, int(port))).sendall(str(rank).encode())
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+"""
+
+
+def test_a_trainer_for_vertex_ai_finds_its_cluster_without_tf_config(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    """As PyTorch trainers on Vertex AI do: ranks from ``CLUSTER_SPEC``, rendezvous at the address of workerpool0."""
+    backend = make_backend()
+    handle, status = local.run(
+        backend, bucket, local.spec(actor, worker=2, args=local.acts(chief=RENDEZVOUS, worker=RENDEZVOUS))
+    )
+    assert status.state is JobState.SUCCEEDED
+    assert "chief-0: met ['1', '2']" in local.texts(backend, handle)
+
+
 def contacts_of(env: dict[str, str]) -> list[str]:
     """The addresses at which the processes of PyTorch, JAX and XGBoost meet."""
     torch, xgboost = (env["MASTER_ADDR"], env["MASTER_PORT"]), (env["DMLC_TRACKER_URI"], env["DMLC_TRACKER_PORT"])
