@@ -50,6 +50,8 @@ class RetrainingTaskGroup(TaskGroup):
         partition key, or the newest version at the run's date, in this order.
     :param dataset_arg: the trainer's argument for the URI of the dataset version, by default ``--dataset``. If it is
         ``""``, the URI is not passed to the trainer.
+    :param job_dir_arg: the trainer's argument for the job directory, by default ``--job-dir``. If it is ``""``, the job
+        directory is not passed to the trainer, which finds it in ``AIP_MODEL_DIR``.
     :param args: the trainer's own arguments; they replace the job file's.
     :param scale_tier: the scale tier, instead of the job file's.
     :param replica_counts: the number of replicas of each role, instead of the job file's: ``{"worker": 2, "ps": 1}``.
@@ -128,6 +130,7 @@ class RetrainingTaskGroup(TaskGroup):
         dataset: str | None = None,
         dataset_version: str | None = None,
         dataset_arg: str | None = None,
+        job_dir_arg: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
         replica_counts: Mapping[str, int | str] | None = None,
@@ -207,6 +210,7 @@ class RetrainingTaskGroup(TaskGroup):
                     package=self.package.output,
                     dataset=self.dataset.output if self.dataset else None,
                     dataset_arg=dataset_arg if self.dataset else None,
+                    job_dir_arg=job_dir_arg,
                     args=args,
                     scale_tier=scale_tier,
                     replica_counts=replica_counts,

@@ -31,6 +31,7 @@ from mlengine.core.errors import (
 )
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.cancellation import record_cancellation
 from mlengine.jobs.progress import read_progress
@@ -907,6 +908,23 @@ def test_the_dataset_is_added_to_the_arguments(
     job = operator.execute(context("submit"))
     record = Submitter(storage, backend).record(JobDir(job["job_dir"]))
     assert record.spec["args"] == expected
+
+
+@pytest.mark.parametrize(("job_dir_arg", "expected"), [(None, "--job-dir"), ("", ""), ("--output", "--output")])
+def test_the_argument_for_the_job_dir_can_be_renamed_or_omitted(
+    bucket: str, storage: Storage, backend: ScriptedBackend, job_dir_arg: str | None, expected: str
+) -> None:
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+        job_dir_arg=job_dir_arg,
+        backend=backend.name,
+        gcp_conn_id=None,
+    )
+    job = operator.execute(context("submit"))
+    record = Submitter(storage, backend).record(JobDir(job["job_dir"]))
+    assert TrainingSpec.from_json(record.spec).job_dir_arg == expected
 
 
 def test_arguments_given_as_one_string_are_refused_before_the_submission(bucket: str, backend: ScriptedBackend) -> None:

@@ -207,6 +207,18 @@ def test_arguments_are_passed_unchanged_with_the_job_dir_last(make_backend: Make
     assert args[2:] == [*odd, "--job-dir", handle.job_dir]
 
 
+def test_a_trainer_without_the_argument_for_the_job_dir_does_not_get_it(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    backend = make_backend()
+    spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), job_dir_arg="")
+    handle, status = local.run(backend, bucket, spec)
+    assert status.state is JobState.SUCCEEDED
+    view = seen(backend, handle)["chief-0"]
+    assert view["args"] == ["--chief", PRINT_CLUSTER]
+    assert view["env"]["AIP_MODEL_DIR"] == f"{handle.job_dir}/model/"
+
+
 def test_a_single_replica_has_no_tf_config(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "requirements": (["numpy"], [("package", "requirements")]),
     "dataset_version": ("v1", [("dataset", "version")]),
     "dataset_arg": ("--data", [("submit", "dataset_arg")]),
+    "job_dir_arg": ("--output", [("submit", "job_dir_arg")]),
     "args": (["--x", "1"], [("submit", "args")]),
     "scale_tier": ("BASIC", [("submit", "scale_tier")]),
     "replica_counts": ({"worker": 2}, [("submit", "replica_counts")]),

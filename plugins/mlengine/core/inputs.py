@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mlengine.core.spec import TrainingSpec
+from mlengine.core.spec import JOB_DIR_ARG, TrainingSpec
 
 FORMAT = 1
 
@@ -44,6 +44,8 @@ def inputs_digest(spec: TrainingSpec, package: Mapping[str, Any], dataset: Mappi
         "runtime": [spec.runtime_version, spec.python_version],
         "env": dict(spec.env),
     }
+    if spec.job_dir_arg != JOB_DIR_ARG:  # with the default, the same digest as before this field existed
+        content["job_dir_arg"] = spec.job_dir_arg
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -27,6 +27,7 @@ MAX_SECONDS = 315_576_000_000  # the longest duration that Google's APIs can exp
 
 _JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,15 @@ def arguments(given: Iterable[str]) -> Problem | None:
         if "\0" in argument:
             return Problem(f"argument {number} contains a NUL character", "no process accepts it; remove it")
     return None
+
+
+def option(given: object) -> Problem | None:
+    """Check the name of an option of the trainer; "" for none."""
+    if isinstance(given, str) and (not given or _OPTION.fullmatch(given)):
+        return None
+    return Problem(
+        f"is not the name of an option: {given!r}", 'write it with its dashes, such as --job-dir; "" for none'
+    )
 
 
 def package_count(count: int) -> Problem | None:

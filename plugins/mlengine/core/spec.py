@@ -31,6 +31,9 @@ def counted(count: object, role: object) -> str:
     return f"{count} {role}{'' if count == 1 or role == Role.PS else 's'}"
 
 
+JOB_DIR_ARG = "--job-dir"  # the default, as on ML Engine
+
+
 @dataclass(frozen=True)
 class Pool:
     """All replicas of one role. They have the same machine type and image."""
@@ -49,7 +52,7 @@ class TrainingSpec:
 
     :param module: the module that is run as ``python -m``, e.g. ``trainer.task``.
     :param package_uris: the URIs of sdists or wheels, the trainer's first.
-    :param args: the user's arguments; the backend appends ``--job-dir``.
+    :param args: the user's arguments; the backend appends the job directory (:meth:`job_dir_args`).
     :param pools: the chief pool, with one replica, first; then worker, ps and evaluator if there are any.
     :param primary_name: the name of the chief in ``TF_CONFIG``: ``chief``, or ``master`` as in ML Engine's first
         runtimes.
@@ -63,6 +66,8 @@ class TrainingSpec:
     :param source: the ``trainingInput`` as read: for ``job`` in ``TF_CONFIG``, and for fields that are passed through.
     :param ray: the section ``ray:`` of the job file (:mod:`mlengine.core.job_file.ray_section`); used only by that
         backend.
+    :param job_dir_arg: the trainer's argument for the job directory; "" if it has none, as trainers for Vertex AI,
+        which read ``AIP_MODEL_DIR``.
     """
 
     module: str
@@ -83,6 +88,7 @@ class TrainingSpec:
     expand_variables: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
     ray: Mapping[str, Any] = field(default_factory=dict)
+    job_dir_arg: str = JOB_DIR_ARG
 
     def __post_init__(self) -> None:
         """Check all values against the limits.
@@ -101,6 +107,7 @@ class TrainingSpec:
             yield f"{name} in seconds", None if seconds is None else limits.seconds(seconds)
         yield "packages", limits.package_count(len(self.package_uris))
         yield "args", limits.arguments(self.args)
+        yield "job_dir_arg", limits.option(self.job_dir_arg)
         yield "labels", limits.labels(self.labels)
         yield "env", limits.variables(self.env)
 
@@ -110,6 +117,10 @@ class TrainingSpec:
 
     def pool(self, role: Role) -> Pool | None:
         return next((pool for pool in self.pools if pool.role is role and pool.count), None)
+
+    def job_dir_args(self, job_dir: str) -> tuple[str, ...]:
+        """The arguments that the backend appends to the user's; none if the trainer has no argument for the job dir."""
+        return (self.job_dir_arg, job_dir) if self.job_dir_arg else ()
 
     @property
     def replicas(self) -> tuple[tuple[Role, int], ...]:
@@ -152,6 +163,8 @@ class TrainingSpec:
         data["package_uris"], data["args"] = list(self.package_uris), list(self.args)
         if not self.ray:  # the same JSON, and so the same digest, as before this field existed
             del data["ray"]
+        if self.job_dir_arg == JOB_DIR_ARG:  # likewise
+            del data["job_dir_arg"]
         return data
 
     @classmethod

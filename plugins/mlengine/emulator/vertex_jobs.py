@@ -22,7 +22,7 @@ from mlengine.emulator.objects import ObjectCopies
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.storage.client import Storage
 
-_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config", "tensorboard"})
+_PLAN = frozenset({"module", "packages", "job_dir", "job_dir_arg", "primary", "image", "tf_config", "tensorboard"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
@@ -92,23 +92,24 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         plan, attempt = json.loads(expand(args[0], {})), int(env.pop(_ATTEMPT, "1"))
     except ValueError:
         return None
-    if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
+    if set(plan) != _PLAN or not plan["packages"]:
         return None
     if plan["tensorboard"]:
         return None  # then the start command is run; on the local backend, event files are in the train dir
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),
-        args=tuple(args[1:-2]),
+        args=tuple(args[1:-2] if plan["job_dir_arg"] else args[1:]),
         pools=tuple(kind for kind, _ in _pools(job)),
         primary_name=plan["primary"],
         env=env,
         single_replica_tf_config=plan["tf_config"] is not None,
         expand_variables=True,
         source=(plan["tf_config"] or {}).get("job", {}),
+        job_dir_arg=plan["job_dir_arg"],
         **_limits(job),
     )
-    return spec, expand(args[-1], {}).rstrip("/"), attempt
+    return spec, plan["job_dir"], attempt
 
 
 def _other_spec(

@@ -50,6 +50,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     :param module: the module to run, instead of the job file's ``pythonModule``.
     :param dataset: the output of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`; recorded as lineage.
     :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to the arguments.
+    :param job_dir_arg: the trainer's argument for the job directory, by default ``--job-dir``; appended to the
+        arguments. With ``""``, the job directory is not appended.
         If empty, the URI is not passed.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: the scale tier, which replaces the job file's with its machine types and replica counts.
@@ -74,6 +76,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         "package",
         "dataset",
         "dataset_arg",
+        "job_dir_arg",
         "args",
         "scale_tier",
         "replica_counts",
@@ -95,6 +98,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         package: PackageXCom | XComArg | str | None = None,
         dataset: DatasetXCom | XComArg | str | None = None,
         dataset_arg: str | None = None,
+        job_dir_arg: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
         replica_counts: Mapping[str, Any] | None = None,
@@ -111,6 +115,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self.package = package
         self.dataset = dataset
         self.dataset_arg = dataset_arg
+        self.job_dir_arg = job_dir_arg
         self.args = args
         self.scale_tier = scale_tier
         self.replica_counts = replica_counts
@@ -275,6 +280,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
                 hint="pass a list of strings: ['--epochs', '5']",
             )
         spec = parse.load(self._job_file())
+        if self.job_dir_arg is not None:
+            spec = replace(spec, job_dir_arg=self.job_dir_arg)
         return parse.override(
             spec,
             args=self._args(spec),

@@ -45,6 +45,7 @@ def test_equal_inputs_have_the_same_digest() -> None:
         replace(SPEC, env={"TF_DETERMINISTIC_OPS": "1"}),
         replace(SPEC, python_version="3.11"),
         replace(SPEC, primary_name="master"),
+        replace(SPEC, job_dir_arg=""),
     ],
 )
 def test_what_changes_the_model_changes_the_digest(other: TrainingSpec) -> None:

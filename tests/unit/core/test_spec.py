@@ -69,6 +69,9 @@ def test_a_cluster_needs_one_chief_and_a_valid_number_of_replicas(counts: dict[R
         ({"env": {"A=B": "1"}}, "env: is not the name of an environment variable: 'A=B'"),
         ({"env": {"A": "\0"}}, "env: variable A contains a NUL character"),
         ({"args": ("--a", "\0")}, "args: argument 1 contains a NUL character"),
+        ({"job_dir_arg": "job-dir"}, "job_dir_arg: is not the name of an option: 'job-dir'"),
+        ({"job_dir_arg": "--out="}, "job_dir_arg: is not the name of an option: '--out='"),
+        ({"job_dir_arg": None}, "job_dir_arg: is not the name of an option: None"),
         ({"package_uris": ("gs://bucket/t-1.tar.gz",) * 101}, "packages: names 101 packages"),
     ],
 )
@@ -85,6 +88,16 @@ def test_a_spec_survives_json() -> None:
     assert again == SPEC
     assert again.digest == SPEC.digest
     assert isinstance(again.pools[0].role, Role)
+
+
+def test_the_argument_for_the_job_dir_can_be_renamed_or_omitted() -> None:
+    assert SPEC.job_dir_args("gs://b/j") == ("--job-dir", "gs://b/j")
+    assert "job_dir_arg" not in SPEC.to_json(), "the digest of a spec with the default must not change"
+    for name, expected in (("--output_dir", ("--output_dir", "gs://b/j")), ("-o", ("-o", "gs://b/j")), ("", ())):
+        spec = replace(SPEC, job_dir_arg=name)
+        assert spec.job_dir_args("gs://b/j") == expected
+        assert TrainingSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+        assert spec.digest != SPEC.digest
 
 
 @pytest.mark.parametrize(

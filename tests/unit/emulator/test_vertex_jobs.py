@@ -53,7 +53,8 @@ def job(*pools: dict[str, Any], **more: Any) -> dict[str, Any]:
     return messages.read_custom_job(body(*pools, **more))
 
 
-def test_a_job_of_mlengines_backend_becomes_its_original_spec() -> None:
+@pytest.mark.parametrize("job_dir_arg", ["--job-dir", "--output", ""])
+def test_a_job_of_mlengines_backend_becomes_its_original_spec(job_dir_arg: str) -> None:
     spec = TrainingSpec(
         module="trainer.task",
         package_uris=("gs://bkt/packages/t-1.tar.gz", "gs://bkt/packages/u-1.whl"),
@@ -62,6 +63,7 @@ def test_a_job_of_mlengines_backend_becomes_its_original_spec() -> None:
         primary_name="master",
         max_running_seconds=60,
         env={"COLOUR": "blue"},
+        job_dir_arg=job_dir_arg,
     )
     request = custom_job(Submission("a" * 40, "mnist_1", 3, "gs://bkt/m/j", spec), VertexOptions())
     read = messages.read_custom_job(json.loads(json.dumps(request.body)))

@@ -87,7 +87,7 @@ def replica_env(
 
 
 def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
-    """The trainer's arguments, ``--job-dir`` last.
+    """The trainer's arguments, the job directory last.
 
     :param env: the environment variables of the replica.
     """
@@ -98,7 +98,7 @@ def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
         if "TF_CONFIG" in env:
             declared["TF_CONFIG"] = env["TF_CONFIG"]
         args = [expand(arg, declared) for arg in args]
-    return [*args, "--job-dir", submission.job_dir]
+    return [*args, *spec.job_dir_args(submission.job_dir)]
 
 
 def own_variables(submission: Submission) -> dict[str, str]:

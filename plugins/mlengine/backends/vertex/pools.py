@@ -118,7 +118,7 @@ def _task(
 ) -> tuple[dict[str, Any], list[str]]:
     spec = submission.spec
     expansion = RequestExpansion(submission)
-    job_dir = ["--job-dir", escape(submission.job_dir)]
+    job_dir = [escape(word) for word in spec.job_dir_args(submission.job_dir)]
     if pool.image_uri and not spec.package_uris:
         own = written.get("containerSpec", {})
         # In Vertex AI's format, all pools have the same args. They are taken from the spec, as they may be replaced.
@@ -146,6 +146,7 @@ def _task(
         "module": spec.module,
         "packages": list(spec.package_uris),
         "job_dir": submission.job_dir.rstrip("/"),
+        "job_dir_arg": spec.job_dir_arg,
         "primary": spec.primary_name,
         "image": _image(chief, spec, options)[0],
         "tf_config": single_tf_config(submission),

@@ -55,8 +55,11 @@ def register(commands: Commands) -> None:
         help="a dataset version (default: the newest), or its gs:// URI; passed to the trainer as --dataset gs://…",
     )
     location = parser.add_argument_group("locations")
+    location.add_argument("--job-dir", metavar="GS", help="job directory (default: BUCKET/jobs/JOB)")
     location.add_argument(
-        "--job-dir", metavar="GS", help="job directory, passed to the trainer as --job-dir (default: BUCKET/jobs/JOB)"
+        "--job-dir-arg",
+        metavar="ARG",
+        help='the trainer\'s argument for the job directory (default: --job-dir); "" if it has none',
     )
     location.add_argument(
         "--staging-bucket",

@@ -75,6 +75,8 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
         spec = _over_worker_pools(parse.load(args.config), given)
     else:
         spec = parse.load(args.config or {"trainingInput": {}}, given=given)
+    if args.job_dir_arg is not None:
+        spec = replace(spec, job_dir_arg=args.job_dir_arg)
     return replace(spec, labels={**spec.labels, **_labels(args.labels)})
 
 

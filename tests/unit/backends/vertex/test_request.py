@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,6 +191,18 @@ def test_a_custom_image_runs_its_own_command() -> None:
     assert "command" not in container
     assert container["args"] == ["train", "--job-dir", "gs://bkt/mnist/mnist_1"]
     assert chief["diskSpec"] == {"bootDiskSizeGb": 200}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("", []), ("--out", ["--out", "gs://bkt/mnist/mnist_1"])])
+def test_a_trainer_without_the_argument_for_the_job_dir_does_not_get_it(name: str, expected: list[str]) -> None:
+    spec = replace(parse.load(CUSTOM), job_dir_arg=name)
+    start = pool(submit(spec), 2)["containerSpec"]["args"]
+    assert start[1:] == ["--batch_size", "100", *expected]
+    executor = pool(submit(spec, executor_image_uri="us-docker.pkg.dev/any:latest"), 2)["pythonPackageSpec"]
+    assert executor["args"] == ["--batch_size", "100", *expected]
+    text = "workerPoolSpecs: [{machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: i, args: [--a]}}]"
+    image = pool(submit(replace(parse.load(text), job_dir_arg=name)), 0)
+    assert image["containerSpec"]["args"] == ["--a", *expected]
 
 
 def test_a_job_file_in_vertex_ais_format_keeps_unknown_fields() -> None:

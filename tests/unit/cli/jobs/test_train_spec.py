@@ -137,6 +137,13 @@ def test_the_name_of_the_chief_follows_gclouds_flags(flags: tuple[str, ...], nam
     assert spec(*flags).primary_name == name
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [((), "--job-dir"), (("--job-dir-arg", ""), ""), (("--job-dir-arg=-o",), "-o")]
+)
+def test_the_argument_for_the_job_dir_can_be_renamed_or_omitted(flags: tuple[str, ...], expected: str) -> None:
+    assert spec("--module-name", "t.task", *flags).job_dir_arg == expected
+
+
 VERTEX = """
 workerPoolSpecs:
 - machineSpec: {machineType: n1-standard-4}
