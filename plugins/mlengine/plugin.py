@@ -6,7 +6,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
-from mlengine.listeners import job_cleanup, preload, run_notes, trigger_logs
+from mlengine.listeners import installation, job_cleanup, preload, run_notes, trigger_logs
 from mlengine.timetables import DatasetVersionTimetable
 from mlengine.web import PREFIX
 from mlengine.web import app as page
@@ -38,4 +38,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
-    listeners = [job_cleanup, run_notes, preload, trigger_logs]  # noqa: RUF012
+    listeners = [job_cleanup, run_notes, preload, trigger_logs, installation]  # noqa: RUF012

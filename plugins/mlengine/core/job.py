@@ -119,6 +119,7 @@ RUN_UID_KEY = "mlengine_run_uid"
 # runs only.
 ACCESS_KEY = "mlengine_access"
 INSTALLATION_VARIABLE = "mlengine_installation_id"
+INSTALLATION_DESCRIPTION = "Id of this Airflow installation. mlengine writes it into each job.json; do not change it."
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ is cleared, a task instance's ``id`` changes with every try, and ``run_after`` i
 mlengine creates two ids and stores each where it has the right lifetime:
 
 * ``run_uid`` in Airflow's task state store, which survives retries and clears and is deleted with the run;
-* ``installation`` in an Airflow Variable, which is stored in Airflow's database.
-
-Known limitation: if the first two tasks of an installation start at the same instant, they may record different
-installation ids. The only consequence is that ``mlengine jobs reap`` ignores the job of one of them.
+* ``installation`` in an Airflow Variable, which is stored in Airflow's database. The scheduler creates it when it
+  starts (:mod:`mlengine.listeners.installation`); where there is no scheduler, as in ``dag.test()``, the first task does.
 """
 
 from __future__ import annotations
@@ -21,12 +19,11 @@ from dataclasses import dataclass, replace
 
 from airflow.sdk import Context
 
-from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY, JobKey
+from mlengine.core.job import INSTALLATION_DESCRIPTION, INSTALLATION_VARIABLE, RUN_UID_KEY, JobKey
 from mlengine.core.run_order import RunOrder
 
 log = logging.getLogger(__name__)
 
-_DESCRIPTION = "Id of this Airflow installation. mlengine writes it into each job.json; do not change it."
 # The number of earlier keys of a task that are searched; each clear creates one.
 _MAX_EARLIER_KEYS = 50
 
@@ -110,7 +107,7 @@ def _installation() -> str:
     try:
         found = Variable.get(INSTALLATION_VARIABLE, default=None)
         if not found:
-            Variable.set(INSTALLATION_VARIABLE, uuid.uuid4().hex, description=_DESCRIPTION)
+            Variable.set(INSTALLATION_VARIABLE, uuid.uuid4().hex, description=INSTALLATION_DESCRIPTION)
             found = Variable.get(INSTALLATION_VARIABLE, default=None)
     except AirflowRuntimeError as error:
         log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +17,15 @@ from tests.support.live_airflow import QUICK, LiveAirflow, persist, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
+@pytest.fixture
+def restored_dag(live_airflow: LiveAirflow) -> Iterator[None]:
+    """Other tests use the deleted DAG. Airflow reads its file again when the file's time has changed."""
+    yield
+    os.utime(live_airflow.airflow.config.dags / "waits.py")
+    live_airflow.api.wait_for_dag("wait_gone")
+
+
+@pytest.mark.usefixtures("restored_dag")
 def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
     live_airflow: LiveAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,8 +63,9 @@ def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
         monkeypatch.setenv(name, value)
     command = ["jobs", "reap", "--bucket", live_airflow.bucket, "--model", model, "--state-dir", options["state_dir"]]
     assert main(command) == 0  # type: ignore[arg-type]
-    output = capsys.readouterr().out.splitlines()
-    assert len(output) == 3, output
+    shown = capsys.readouterr()
+    output = shown.out.splitlines()
+    assert len(output) == 3, shown
     assert output[1].startswith("wait_gone ")
     assert f"its run {runs['wait_gone'].run_id} of wait_gone no longer exists" in output[1]
     assert output[2] == "1 of 2 active jobs would be cancelled; add --yes to cancel"
@@ -66,6 +77,3 @@ def test_reap_cancels_only_the_jobs_of_a_deleted_dag(
 
     persist(live_airflow.api.set_run_state, runs["wait_stays"], "failed")
     until(lambda: job_of("wait_stays").state is JobState.CANCELLED, "the job is cancelled when its run fails")
-
-    os.utime(live_airflow.airflow.config.dags / "waits.py")  # Airflow reads the deleted DAG again, for other tests
-    live_airflow.api.wait_for_dag("wait_gone")
