@@ -8,7 +8,7 @@ mlengine creates two ids and stores each where it has the right lifetime:
 
 * ``run_uid`` in Airflow's task state store, which survives retries and clears and is deleted with the run;
 * ``installation`` in an Airflow Variable, which is stored in Airflow's database. The scheduler creates it when it
-  starts (:mod:`mlengine.listeners.installation`); where there is no scheduler, as in ``dag.test()``, the first task does.
+  starts (:mod:`mlengine.listeners.installation`). Where there is none, as in ``dag.test()``, the first task creates it.
 """
 
 from __future__ import annotations
