@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import platform
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packaging.version import Version
 
+from mlengine.core import python_source
 from mlengine.core.errors import PackageError
 from mlengine.runtime.requires_python import accepts
 
@@ -61,7 +61,7 @@ def _wrong(module: str, files: Mapping[str, Path]) -> Iterator[tuple[Path, Synta
             continue
         seen.add(path)
         try:
-            tree = _parse(files[path])
+            tree = python_source.parse(files[path].read_bytes(), str(files[path]))
         except (SyntaxError, ValueError) as error:
             yield files[path], error
             continue
@@ -109,13 +109,3 @@ def _targets(tree: ast.Module, package: str) -> Iterator[str]:
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
-
-
-def _parse(path: Path) -> ast.Module:
-    """Parse a file.
-
-    :raises SyntaxError, ValueError: the file is not valid for this Python.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(path.read_bytes(), str(path))

@@ -12,6 +12,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlengine.core import python_source
+
 _BOOTSTRAP = "mlengine.backends.vertex.bootstrap"
 
 
@@ -27,7 +29,7 @@ def _statements(module: str, included: set[str]) -> list[ast.stmt]:
     """The statements of ``module``, after those of the modules of this project that it imports."""
     included.add(module)
     spec = find_spec(module)
-    tree = ast.parse(Path(str(spec and spec.origin)).read_text("utf-8"))
+    tree = python_source.parse(Path(str(spec and spec.origin)).read_text("utf-8"))
     _remove_docstrings(tree)
     statements: list[ast.stmt] = []
     for node in tree.body:
