@@ -1,4 +1,4 @@
-"""Tests the page in a real browser against an API whose responses are late or out of order.
+"""Tests the page in a real browser against an API whose responses are late, out of order, or of rare content.
 
 Run by ``tests/integration/test_page_script.py`` (see ``scripts/visit.py``). No request leaves the browser.
 """

@@ -50,9 +50,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     :param module: the module to run, instead of the job file's ``pythonModule``.
     :param dataset: the output of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`; recorded as lineage.
     :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to the arguments.
-    :param job_dir_arg: the trainer's argument for the job directory, by default ``--job-dir``; appended to the
-        arguments. With ``""``, the job directory is not appended.
         If empty, the URI is not passed.
+    :param job_dir_arg: the trainer's argument for the job directory, by default ``--job-dir``; appended to the
+        arguments. If empty, the job directory is not passed.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: the scale tier, which replaces the job file's with its machine types and replica counts.
     :param replica_counts: the number of replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep

@@ -54,7 +54,7 @@ def exit_reason(code: int) -> ExitReason:
         return ExitReason("asked for a restart (EX_TEMPFAIL)", restartable=True, cause=FailureCause.PREEMPTED)
     texts = {
         1: "ended with an error",
-        2: "refused its arguments, of which job_dir_arg and dataset_arg name those that mlengine adds",
+        2: "refused its arguments (mlengine adds those of job_dir_arg and dataset_arg)",
         126: "cannot be run",
         127: "was not found",
     }
