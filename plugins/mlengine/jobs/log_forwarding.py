@@ -7,13 +7,15 @@ progresses is read less often, and that of a job that waits for machines is not 
 news and deadlines by at most a few seconds.
 
 A triggerer that shuts down cleanly saves the cursor first, so that no line is lost or repeated. A triggerer that is
-killed does not write the lines that its log writer still holds, which were several seconds' worth on a busy machine.
-Therefore, during the wait, the cursor is only moved past lines that were logged at least :data:`FLUSH_SECONDS` ago. So
-the next wait logs the missing lines, and repeats recent ones after a message that announces this.
+killed does not write the lines that its other process has not read yet (:mod:`mlengine.jobs.log_channel`). Therefore,
+during the wait, the cursor is only moved past lines that were read, and that were logged at least
+:data:`FLUSH_SECONDS` ago. So the next wait logs the missing lines, and repeats recent ones after a message that
+announces this. The same happens if the last lines of a wait are not read in time.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import threading
@@ -25,14 +27,19 @@ from typing import Any
 from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
+from mlengine.jobs.log_channel import LogChannel, PacedLog
 from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, read_progress, write_cursor
 from mlengine.jobs.threads import BUCKET
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult
 from mlengine.storage.client import Storage
 
-# The longest time that Airflow may take to write a logged line.
+# The longest time that Airflow may take to write a line that it has read.
 FLUSH_SECONDS = 15.0
+# The pause before another check if Airflow has not read the lines.
+UNREAD_SECONDS = 1.0
+# The message of a wait that continues one that was interrupted.
+RESUMED = "Resumed after an interruption; recent lines may repeat"
 # With many waits, the longest pause between two reads of a quiet job's progress, as a multiple of the pace.
 LONGEST_QUIET = 4
 _NOT_STARTED = frozenset({JobState.QUEUED, JobState.PREPARING})
@@ -42,6 +49,7 @@ class LogForwarder:
     """Forwards the log of one job.
 
     :param cursor: the position at which another process stopped; ``open`` if that process was interrupted.
+    :param channel: the channel on which ``log`` sends its lines.
     :param pace: the seconds between two calls of one kind for one job, so that all jobs get their turn.
     :param progress_interval_seconds: the seconds between two progress lines.
     """
@@ -52,13 +60,14 @@ class LogForwarder:
         handle: JobHandle,
         cursor: LogCursor,
         log: Any,
+        channel: LogChannel,
         *,
         pace: Callable[[], float],
         progress_interval_seconds: float,
     ) -> None:
         self._storage = storage
         self._handle = handle
-        self._log = log
+        self._channel, self._log = channel, PacedLog(log, channel)
         self._pace = pace
         self._progress_interval = progress_interval_seconds
         self._formatter = LogFormatter(replace(cursor, open=False))
@@ -67,6 +76,7 @@ class LogForwarder:
         # first cursor only records that a wait is logging now. It moves past no line, so it can be saved immediately.
         self._pending: LogCursor | None = replace(cursor, open=True)
         self._pending_since = self._changed_at = time.monotonic()
+        self._logged = self._formatter.cursor  # moves past lines when they are logged, not when they are formatted
         self._first_save = True
         # A random share, so that not all waits read at the same time after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
@@ -75,14 +85,17 @@ class LogForwarder:
         self._writing = threading.Lock()
         self._asked = self._written = 0  # numbers of cursors: the last one to save, and the last one that was saved
         self._quiet = 1  # the pause between two reads of the progress, as a multiple of the pace
+        self._unread_until = -math.inf  # the time of the next check if Airflow has read the lines
         if cursor.open:
-            log.info("%11s | %s", "wait", "Resumed after an interruption; recent lines may repeat")
+            self._log.log(logging.INFO, wait_line(RESUMED))
 
     def seconds_to_next(self) -> float:
         """The seconds until there is something to do even if there is no news of the job."""
+        if (pause := self._log.seconds_to_next) is not None:
+            return pause
         due = self._progress_due()
         if self._pending is not None:
-            due = min(due, self._flushed_at())
+            due = min(due, max(self._flushed_at(), self._unread_until))
         return max(0.0, due - time.monotonic())
 
     async def forward(self, polled: PollResult | None) -> None:
@@ -91,15 +104,16 @@ class LogForwarder:
             self._state = polled.status.state
             self._quiet = 1 if polled.page.lines else self._quiet
         progress = await self._read_progress(ended=polled is not None and self._state.terminal)
-        before = self._formatter.cursor
+        self._channel.check()
+        self._log.send()
         if polled is None:
             lines = self._formatter.progress_lines(progress)
         else:
             lines = self._formatter.new_lines(polled.status, polled.page, progress)
         for line in lines:
-            self._log.info("%s", line)
-        if self._formatter.cursor is not before:
-            self._changed_at = time.monotonic()
+            self._log.log(logging.INFO, line)
+        if self._formatter.cursor is not self._logged and self._log.seconds_to_next is None:
+            self._logged, self._changed_at = self._formatter.cursor, time.monotonic()
         await self._save_written()
 
     async def _read_progress(self, *, ended: bool) -> Progress | None:
@@ -118,20 +132,30 @@ class LogForwarder:
     async def _save_written(self) -> None:
         """Save the cursor up to the lines that have been written by now."""
         now = time.monotonic()
-        current = replace(self._formatter.cursor, open=True)
+        current = replace(self._logged, open=True)
         if self._pending is not None and now >= self._flushed_at():
-            await self._save(current if now - self._changed_at >= FLUSH_SECONDS else self._pending)
+            quiet = now - self._changed_at >= FLUSH_SECONDS
+            cursor, logged_at = (current, self._changed_at) if quiet else (self._pending, self._pending_since)
+            if cursor != replace(self._saved, open=True) and not self._channel.read_since(logged_at):
+                self._unread_until = now + UNREAD_SECONDS
+                return
+            await self._save(cursor)
             self._pending, self._first_save = None, False
         if self._pending is None and current != self._saved:
             self._pending, self._pending_since = current, now
 
     def warn(self, message: str) -> None:
         """Log a warning about the wait itself; it does not move the cursor."""
-        self._log.warning("%11s | %s", "wait", message)
+        self._log.log(logging.WARNING, wait_line(message))
 
-    async def close(self) -> None:
-        """Save the cursor, because this wait logs nothing more."""
-        await self._save(self._formatter.cursor, keep=True)
+    async def close(self, seconds: float) -> None:
+        """Save the cursor, because this wait logs nothing more.
+
+        :param seconds: the longest time for Airflow to read the last lines. After it, the saved cursor stays open, and
+            the next wait logs these lines again.
+        """
+        if await self._log.drained(seconds):
+            await self._save(self._formatter.cursor, keep=True)
 
     def _progress_due(self) -> float:
         if self._state in _NOT_STARTED:
@@ -175,3 +199,8 @@ class LogForwarder:
             message = self._save_warning.failed(f"after a restart, lines may repeat: {error}")
         if message is not None:
             self.warn(message)
+
+
+def wait_line(message: str) -> str:
+    """A line of the task's log that is about the wait itself."""
+    return f"{'wait':>11} | {message}"

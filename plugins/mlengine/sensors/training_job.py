@@ -50,6 +50,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.job_index.recording import record_end
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
+from mlengine.jobs.log_forwarding import RESUMED, wait_line
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, cancelled_outside, exceeded_limit, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
@@ -301,7 +302,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
-            self.log.warning("%11s | %s", "wait", message)
+            self.log.warning("%s", wait_line(message))
 
     def on_kill(self) -> None:
         """Cancel the job, because the task was killed in the worker."""
@@ -450,7 +451,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         :data:`~mlengine.jobs.watch.LAST_LINES_SECONDS` seconds for the last lines.
         """
         storage, handle, backend = self.access.storage(), status.handle, self._backend(status.handle)
-        formatter = LogFormatter(read_cursor(storage, handle))
+        saved = read_cursor(storage, handle)
+        if saved.open:  # the trigger was interrupted, or Airflow had not read its last lines
+            self.log.info("%s", wait_line(RESUMED))
+        formatter = LogFormatter(replace(saved, open=False))
         until = time.monotonic() + (LAST_LINES_SECONDS if status.state.terminal else 0.0)
         while True:
             try:
@@ -460,11 +464,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 self._warn(self._log_warning.failed(error))
                 page = LogPage((), formatter.cursor.logs, wait=_READ_AGAIN_SECONDS)
             progress = None if page.more else read_progress(storage, JobDir(handle.job_dir))
-            before = formatter.cursor
             for line in formatter.new_lines(status, page, progress):
                 self.log.info("%s", line)
-            if formatter.cursor != before:
+            if formatter.cursor != saved:
                 write_cursor(storage, handle, formatter.cursor)
+                saved = formatter.cursor
             if page.wait is not None and time.monotonic() + page.wait < until:
                 time.sleep(page.wait)
             elif not page.more:

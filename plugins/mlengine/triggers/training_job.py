@@ -29,13 +29,14 @@ from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines
-from mlengine.jobs.log_forwarding import LogForwarder
+from mlengine.jobs.log_channel import log_channel
+from mlengine.jobs.log_forwarding import LogForwarder, wait_line
 from mlengine.jobs.polling import Poller
 from mlengine.jobs.progress import LogCursor, read_cursor
 from mlengine.jobs.submission import Submitter
 from mlengine.jobs.threads import BUCKET, in_cancel_thread
 from mlengine.jobs.throttled_warning import ThrottledWarning
-from mlengine.jobs.watch import PollResult, PollWarning
+from mlengine.jobs.watch import ALL_LINES_SECONDS, PollResult, PollWarning
 from mlengine.storage.client import Storage
 
 # Seconds between the start of a trigger and its event. Airflow 3.3.2 can fail a task that resumes soon after it was
@@ -44,6 +45,8 @@ from mlengine.storage.client import Storage
 EARLIEST_EVENT_SECONDS = 15.0
 # Maximum time for retries to cancel a job whose deadline has passed, while the service does not respond.
 CANCEL_RETRY_SECONDS = 300.0
+# The longest time for Airflow to read the last lines of a wait that ends before its job.
+STOPPED_SECONDS = 5.0
 # If the bucket has not returned the log cursor after this time, the wait checks its deadlines before the first poll.
 CURSOR_SECONDS = 30.0
 
@@ -178,10 +181,11 @@ class TrainingJobTrigger(BaseTrigger):
             handle,
             cursor,
             self.log,
+            log_channel(),
             pace=poller.pace,
             progress_interval_seconds=self.progress_interval_seconds,
         )
-        restarting = False
+        restarting = ended = False
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
@@ -193,7 +197,7 @@ class TrainingJobTrigger(BaseTrigger):
                         await forwarder.forward(news)
                     if isinstance(news, PollResult):
                         status = news.status
-                        if status.state.terminal and not news.page.more:
+                        if ended := status.state.terminal and not news.page.more:
                             return status.state
                         restarting = await self._follow_restart(status, restarting)
                     if limit := self.deadlines.exceeded(status):
@@ -202,7 +206,7 @@ class TrainingJobTrigger(BaseTrigger):
                         poller.poll_soon()
         finally:
             # This also runs when the triggerer shuts down, so that the next triggerer continues after the same line.
-            await asyncio.shield(forwarder.close())
+            await asyncio.shield(forwarder.close(ALL_LINES_SECONDS if ended else STOPPED_SECONDS))
 
     async def _read_cursor(self, storage: Storage, handle: JobHandle) -> tuple[LogCursor, JobStatus]:
         """Read the saved log cursor.
@@ -289,7 +293,7 @@ class TrainingJobTrigger(BaseTrigger):
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
-            self.log.warning("%11s | %s", "wait", message)
+            self.log.warning("%s", wait_line(message))
 
     def _poller(self, handle: JobHandle) -> Poller:
         """The poller for this job. All waits with the same location and the same settings for polling share it."""

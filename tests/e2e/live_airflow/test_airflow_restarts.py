@@ -6,7 +6,10 @@ that a killed triggerer logged after it last saved its cursor appear twice.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,13 +17,13 @@ from datetime import UTC, datetime
 import pytest
 
 from mlengine.core.job import JobState
+from mlengine.jobs.log_forwarding import FLUSH_SECONDS, RESUMED
+from mlengine.jobs.progress import read_cursor
 from mlengine.testing import airflow
 from tests.support.idle_trainer import idle_trainer
 from tests.support.live_airflow import LiveAirflow, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-RESUMED = "Resumed after an interruption"
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def outcome(live_airflow: LiveAirflow) -> Outcome:
     for name, job in jobs.items():
         until(job.watched, f"a task waits for {name}: {job.task}")
     changed: list[str] = []
-    for restart in (_stop_triggerer_and_kill_scheduler, _kill_triggerer, _kill_everything):
+    for restart in (_stop_triggerer_and_kill_scheduler, _kill_stalled_triggerer, _kill_everything):
         restart(live_airflow)
         before = jobs["running"].logged()
         until(lambda before=before: jobs["running"].logged() > before, f"the wait logs again after {restart.__name__}")  # type: ignore[misc]
@@ -85,7 +88,18 @@ def _stop_triggerer_and_kill_scheduler(live_airflow: LiveAirflow) -> None:
     _start(live_airflow, "triggerer", "scheduler")
 
 
-def _kill_triggerer(live_airflow: LiveAirflow) -> None:
+def _kill_stalled_triggerer(live_airflow: LiveAirflow) -> None:
+    """The process that writes the logs stalls before it is killed, as if its database had not responded.
+
+    Meanwhile the triggers go on. They save a cursor every 15 seconds; the next one after the stall began would cover
+    lines that this process has not read.
+    """
+    handle = next(job.handle for job in live_airflow.jobs if job.name == "restart-running")
+    before = read_cursor(live_airflow.storage, handle)
+    until(lambda: read_cursor(live_airflow.storage, handle) != before, "a cursor is saved")
+    time.sleep(FLUSH_SECONDS - 2.0)
+    os.kill(live_airflow.airflow.processes["triggerer"].pid, signal.SIGSTOP)
+    time.sleep(FLUSH_SECONDS + 5.0)
     live_airflow.airflow.stop_component("triggerer", kill=True)
     _start(live_airflow, "triggerer")
 

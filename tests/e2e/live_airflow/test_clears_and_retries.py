@@ -16,7 +16,7 @@ from mlengine.core.job import JobState
 from mlengine.testing.airflow_api import DagRun
 from tests.support.live_airflow import Job, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 STATES = ("success", "failed", "up_for_retry", "running")
 

@@ -17,10 +17,10 @@ from mlengine.testing.airflow_api import AirflowApi
 from tests.support.kill_matrix import Cell, act, act_all, deferred, ends, play, scene, waits_in, watched
 from tests.support.live_airflow import Job, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 STATES = ("queued", "preparing", "running", "just finished")
-OUTCOME_SECONDS = 300.0
+OUTCOME_SECONDS = 900.0  # only a machine that is very busy needs minutes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from mlengine.core.job import JobState
 from tests.support.live_airflow import Job, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 DAGS = {"running_timeout_seconds": "wait_paused_deadline", "execution_timeout": "wait_paused_limit"}
 

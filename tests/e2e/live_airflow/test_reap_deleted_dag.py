@@ -14,7 +14,7 @@ from mlengine.core.job import JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from tests.support.live_airflow import QUICK, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import DagRun
 from tests.support.live_airflow import QUICK, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 @dataclass

@@ -29,7 +29,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.support.live_airflow import QUICK, Job, LiveAirflow, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 @dataclass
@@ -79,7 +79,7 @@ CASES: Mapping[str, Case] = {
     "preempted": Case("wait_plain", None, "deferred", ("FAILED", "live")),
     "triggerer killed": Case("wait_plain", None, "deferred", ("live",)),
 }
-OUTCOME_SECONDS = 240.0
+OUTCOME_SECONDS = 900.0  # only a machine that is very busy needs minutes
 CONTINUING = ("clear", "preempted", "triggerer killed")
 
 

@@ -24,9 +24,9 @@ from mlengine.testing.airflow_api import DagRun
 from tests.support.kill_matrix import Cell, Script, act, ends, play, scene, waits_in, watched
 from tests.support.live_airflow import QUICK, Job, LiveAirflow, lost_its_retry, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
-OUTCOME_SECONDS = 240.0
+OUTCOME_SECONDS = 900.0  # only a machine that is very busy needs minutes
 
 
 @dataclass(frozen=True)
