@@ -34,7 +34,8 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.cancellation import record_cancellation
-from mlengine.jobs.progress import read_progress
+from mlengine.jobs.log_forwarding import RESUMED
+from mlengine.jobs.progress import LogCursor, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.run_identity import job_key
@@ -644,6 +645,21 @@ def test_an_unreadable_log_does_not_delay_a_sensor_without_a_triggerer(
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job, deferrable=False).poke(context("wait")).is_done
     assert time.monotonic() - began < 40.0, "the wait must not take the full 60 s"
+
+
+def test_a_worker_says_that_lines_of_an_interrupted_trigger_may_repeat(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, logged = submit(backend, bucket), []
+    handle = JobHandle(job["backend"], job["job_id"], job["name"], job["attempt"], job["job_dir"])
+    write_cursor(Storage(), handle, LogCursor(handle.attempt, {"at": 1}, JobState.RUNNING.value, open=True))
+    wait = sensor(job, deferrable=False)
+    monkeypatch.setattr(wait.log, "info", lambda message, *words: logged.append(message % words))
+    monkeypatch.setattr(backend, "logs", lambda handle, cursor, limit=1000: LogPage((), cursor))
+    for _ in range(2):
+        assert not wait.poke(context("wait")).is_done
+    assert [line for line in logged if "may repeat" in line] == [f"       wait | {RESUMED}"]
+    assert read_cursor(Storage(), handle).open is False
 
 
 @pytest.mark.parametrize("failures", [1, 10**9])
