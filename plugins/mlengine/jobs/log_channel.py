@@ -5,7 +5,7 @@ at most 4 KiB of them between two rounds of database queries (Airflow 3.3.2). So
 database does not respond, lines stay in the socket for a long time. Then
 
 * a triggerer that is killed never writes them,
-* the lines of a trigger that has ended go to the triggerer's own log,
+* lines of a trigger that has ended meanwhile go to the triggerer's own log,
 * and once the socket is full, logging blocks all triggers.
 
 The kernel counts the bytes that were not read yet, so a wait can see when its lines have been read. It sends lines only
@@ -15,6 +15,7 @@ while the socket has room for them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import os
@@ -50,23 +51,19 @@ class LogChannel:
     def check(self) -> None:
         """Record if all lines have been read by now. Call this before logging, because new lines are not read yet."""
         now = time.monotonic()
-        if self._unread() == 0 and not self.closed:
-            self._all_read_at = now
+        with contextlib.suppress(OSError):  # this process has closed the socket
+            # In this order: when the other process ends, bytes that it has not read do not count any more.
+            if self._descriptor is not None and _unread_bytes(self._descriptor) == 0 and not self.closed:
+                self._all_read_at = now
 
     def read_since(self, logged_at: float) -> bool:
         """Whether all lines that were logged until ``logged_at`` (of ``time.monotonic()``) have been read."""
         self.check()
         return self._descriptor is None or self._all_read_at > logged_at
 
-    def _unread(self) -> int:
-        """The bytes that were sent but not read. If the other process has ended, its unread bytes do not count."""
-        if self._descriptor is None:
-            return 0
-        return int(struct.unpack("i", fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4)))[0])
-
     @property
     def closed(self) -> bool:
-        """Whether the other process has ended or closed the socket."""
+        """Whether the other process has ended, or one of the two has closed the socket."""
         return self._descriptor is not None and bool(self._events(0))
 
     def _events(self, events: int) -> int:
@@ -129,11 +126,21 @@ def log_channel() -> LogChannel:
 
     file: Any = getattr(structlog.get_config().get("logger_factory"), "io", None)
     try:
-        descriptor = file.fileno()
-        socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        descriptor: int = file.fileno()
+        counts = stat.S_ISSOCK(os.fstat(descriptor).st_mode) and sys.platform == "linux"
+        if counts:
+            _unread_bytes(descriptor)  # some sandboxes do not count them
     except (AttributeError, OSError, ValueError):
-        socket = False
-    return _channel(descriptor if socket and sys.platform == "linux" else None)
+        counts = False
+    return _channel(descriptor if counts else None)
+
+
+def _unread_bytes(descriptor: int) -> int:
+    """The bytes that were sent but not read, with the kernel's overhead.
+
+    :raises OSError: they are not counted, or the socket is closed.
+    """
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 @functools.cache
