@@ -89,7 +89,7 @@ def _said(program: str, server: GcsServer, extra: dict[str, Any], *arguments: st
         },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -43,7 +43,7 @@ def add(storage: Storage, bucket: str, path: Path | str, **fields: Any) -> Manif
 
 
 def records(python: Path, path: Path, *options: str) -> dict[str, Any]:
-    done = subprocess.run([python, READER, path, *options], capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run([python, READER, path, *options], capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     assert found.pop("errors") == []

@@ -265,7 +265,7 @@ class Command:
         return self.wait()
 
     def wait(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=500)
+        out, err = self.process.communicate(timeout=1500)
         return self.process.returncode, self.first_line + out, err
 
 

@@ -333,7 +333,7 @@ def gcloud(emulator: RunningEmulator, gcs_server: GcsServer, tmp_path: Path) -> 
 
     def run(*words: str, fails: bool = False, data: bool = False) -> str:
         done = subprocess.run(
-            ["gcloud", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500, check=False
+            ["gcloud", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1500, check=False
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout if data else done.stdout + done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-SECONDS = 120.0
+SECONDS = 600.0
 # The fixture needs longer than execnet's 5 s to stop its server. The detached process is one that the test would have
 # stopped.
 TESTS = """

@@ -21,7 +21,7 @@ from tests.support.airflow_setup import copy_database
 pytestmark = pytest.mark.integration
 DAGS = Path(__file__).parents[1] / "support" / "lineage_dags"
 # For three runs that train and validate.
-SECONDS = 500
+SECONDS = 1500
 Event = Mapping[str, Any]
 
 

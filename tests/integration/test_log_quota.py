@@ -161,7 +161,7 @@ def test_the_configured_request_budget_applies_to_all_readers(
         return (await asyncio.wait_for(wait, 60.0))[1] - began
 
     assert asyncio.run(main()) < 30.0
-    outputs = [follower.communicate(timeout=500)[0] for follower in followers]
+    outputs = [follower.communicate(timeout=1500)[0] for follower in followers]
     assert [output.count("| one") for output in outputs] == [1, 1], outputs
     assert [follower.returncode for follower in followers] == [0, 0]
     (file,) = (tmp_path / "state" / "log-reads").iterdir()

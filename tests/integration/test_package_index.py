@@ -137,7 +137,7 @@ subprocess.run([made.python, "-m", "quaint_trainer"], check=True)
         env |= {"PYTHONPATH": str(ROOT / "plugins"), "PIP_INDEX_URL": url}
         script = f"mount --bind {store} {SYSTEM_STORE} && exec {sys.executable} -c {shlex.quote(code)}"
         done = subprocess.run(
-            ["unshare", "-rm", "sh", "-c", script], env=env, capture_output=True, text=True, timeout=500, check=False
+            ["unshare", "-rm", "sh", "-c", script], env=env, capture_output=True, text=True, timeout=1500, check=False
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "private 2.0 true"

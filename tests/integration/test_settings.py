@@ -50,7 +50,7 @@ def run(home: Path, which: str, **env: str) -> Any:
         },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -86,7 +86,7 @@ def test_the_command_line_reads_airflows_configuration(tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.stdout.split() == ["1", "False"], done.stderr

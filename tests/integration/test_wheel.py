@@ -45,7 +45,7 @@ pytestmark = pytest.mark.integration
 
 
 def uv(*words: str) -> None:
-    subprocess.run([find_uv_bin(), *words, "--quiet", "--offline"], check=True, cwd=ROOT, timeout=500)
+    subprocess.run([find_uv_bin(), *words, "--quiet", "--offline"], check=True, cwd=ROOT, timeout=1500)
 
 
 class OtherAirflow:
@@ -79,7 +79,7 @@ class OtherAirflow:
             },
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1500,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]

@@ -40,7 +40,7 @@ def _install(done: Path, command: list[str], touch: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             return
-        result = subprocess.run([find_uv_bin(), *command], capture_output=True, text=True, timeout=300, check=False)
+        result = subprocess.run([find_uv_bin(), *command], capture_output=True, text=True, timeout=1500, check=False)
         if result.returncode != 0:
             pytest.skip(f"packages of a test cannot be installed: {result.stderr[-300:]}")
         if touch:

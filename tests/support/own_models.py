@@ -162,7 +162,7 @@ class OwnModels:
             f"model_dir = {str(model_dir)!r}\n{code}"
         )
         with local_environment(self.storage, [self.package], self.state_dir).python() as python:
-            done = subprocess.run([python, script], check=False, capture_output=True, text=True, timeout=300)
+            done = subprocess.run([python, script], check=False, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0, done.stderr[-3000:]
         return model_dir
 

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.visit import Order, visit
 
 PAGE = "http://page.test/mlengine/page"
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 300_000  # milliseconds
 ROW = dict.fromkeys(
     [
         "step",

@@ -135,6 +135,6 @@ def make_models(storage: Storage, digits: Path, folder: Path, state_dir: Path) -
         # On a busy machine the threads of numpy's BLAS busy-wait for each other, which costs three times the CPU time.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(
-            [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=500, env=env
+            [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=1500, env=env
         )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -54,7 +54,7 @@ def test_only_a_healthy_response_is_healthy(url: str, words: list[str], code: in
         env={"http_proxy": "http://127.0.0.1:1"},  # must be ignored: a proxy is for outside connections
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr

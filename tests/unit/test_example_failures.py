@@ -58,7 +58,7 @@ def test_an_example_logs_the_traceback_before_it_requests_a_restart(example: str
         env={**os.environ, **replica, "PYTHONPATH": str(EXAMPLES / example)},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 75, done.stderr

@@ -123,7 +123,7 @@ def test_only_airflow_modules_import_airflow() -> None:
 def run(program: str) -> str:
     env = {**os.environ, "PYTHONPATH": f"{PACKAGE.parent}:{ROOT / 'dags'}", "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=500, check=False
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

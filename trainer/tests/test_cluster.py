@@ -128,7 +128,7 @@ def test_the_export_is_single_node_and_predicts_in_another_process(
     assert sum(entry["size"] for entry in manifest["files"].values()) < 14_000_000
     result = subprocess.run(
         [sys.executable, "-m", "trainer.predict", "--model", store.root, "--dataset", f"{bucket}/datasets/mnist/small"],
-        env=environment(), capture_output=True, text=True, timeout=500, check=True,
+        env=environment(), capture_output=True, text=True, timeout=1500, check=True,
     )  # fmt: skip
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["key", "prediction", "label", "score"]

@@ -153,7 +153,7 @@ def first(lab: Lab) -> Backfilled:
         env=lab.stack.airflow.env,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,9 +22,9 @@ from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import validate
 from tests.support.live_airflow import persist
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-SECONDS = 300.0
+SECONDS = 1500.0
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun
 from tests.e2e.stack.conftest import MONTH, Ended
 from tests.support.live_airflow import persist
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 STAGES = ("dataset", "package", "prepare", "submit", "wait", "validate", "publish")
 XCOM_BYTES = 4096
@@ -88,7 +88,7 @@ def test_the_model_predicts_in_a_clean_process(
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -142,7 +142,7 @@ def test_complete_python_samples_run(tmp_path: Path) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

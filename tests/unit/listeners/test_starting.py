@@ -78,7 +78,7 @@ def test_each_component_does_its_own_work(component: str, expected: dict[str, An
         },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -172,7 +172,7 @@ def test_bootstrap_runs_without_a_home_directory() -> None:
     """The script runs if HOME is not set."""
     env = {"PATH": os.environ["PATH"]}
     command = [sys.executable, "-I", str(ROOT / "scripts" / "bootstrap.py"), "nonsense"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 2
     assert "run|dev" in done.stderr
 

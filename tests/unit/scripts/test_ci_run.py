@@ -47,7 +47,7 @@ def run(machine: Path) -> tuple[int, list[str], str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=1500,
     )
     calls = machine / "calls"
     return done.returncode, calls.read_text().splitlines() if calls.exists() else [], done.stderr

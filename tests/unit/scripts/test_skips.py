@@ -54,7 +54,7 @@ def pytest_in(folder: Path, *options: str, ci: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=1500,
     )
 
 

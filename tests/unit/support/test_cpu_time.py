@@ -43,7 +43,7 @@ def test_children_count_running_or_not(tmp_path: Path, options: tuple[str, ...])
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = {name: float(seconds) for seconds, name in re.findall(r"([\d.]+) s  (test_\w)\.py", done.stdout)}

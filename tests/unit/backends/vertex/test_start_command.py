@@ -54,7 +54,7 @@ def test_the_start_command_is_valid_in_old_python_versions() -> None:
 def test_the_start_command_does_not_import_this_project() -> None:
     assert "mlengine." not in "\n".join(line for line in start_command().splitlines() if "import" in line)
     command = [sys.executable, "-I", "-S", "-c", start_command()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     assert "IndexError" in done.stderr.splitlines()[-1], "only the plan may be missing"
 
 
