@@ -14,7 +14,7 @@ import pytest
 from tests.support import ray_network, ray_rounds
 from tests.support.ray_rounds import Rounds
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

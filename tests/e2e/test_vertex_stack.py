@@ -24,7 +24,7 @@ from tests.support.airflow_setup import SETTINGS, copy_database
 from tests.support.leftovers import MARK, left_running
 from tests.support.live_airflow import persist
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 # A backfill run among 30 newer runs. Airflow keeps rendered fields only for the newer ones.
 _SCRIPT = """

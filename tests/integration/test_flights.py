@@ -90,7 +90,6 @@ def ended(backend: LocalBackend, handle: JobHandle) -> JobStatus | None:
     return status if status.state.terminal else None
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("title", "kind", "arguments", "killed", "resumed"),
     [

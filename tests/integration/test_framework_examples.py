@@ -100,7 +100,6 @@ def log_of(backend: LocalBackend, handle: JobHandle) -> str:
     return "\n".join(local_jobs.texts(backend, handle))
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("example", "arguments", "killed"),
     [

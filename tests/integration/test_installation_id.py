@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 # Creates the id twice, while another scheduler creates it between the check and the insertion of the first.
 _SCRIPT = """

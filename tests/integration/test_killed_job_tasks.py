@@ -29,7 +29,7 @@ from mlengine.testing import gcs
 from tests.support.idle_trainer import idle_trainer
 from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 # The side effects of one undisturbed task, in order. The numbers are those in docs/architecture.md.
 EFFECTS: Mapping[str, tuple[str, ...]] = {

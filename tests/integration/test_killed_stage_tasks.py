@@ -29,7 +29,7 @@ from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import validate
 from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 DIGEST = "d" * 40
 # The side effects of one undisturbed task, in order. The numbers are those in docs/architecture.md.

@@ -62,7 +62,6 @@ def lines() -> list[str]:
     return [line for line in typed if line.split()[0] in {"python3", "mlengine"}]
 
 
-@pytest.mark.timeout(1800)
 def test_each_command_does_what_the_page_says(type_line: Callable[..., str], bucket: str, storage: Storage) -> None:
     printed = {line: type_line(line) for line in lines()}
     assert [line.split()[:3] for line in printed if "add" in line] == [["mlengine", "datasets", "add"]] * 3

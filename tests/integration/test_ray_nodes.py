@@ -19,7 +19,7 @@ from tests.support import local_jobs, ray_network
 from tests.support.ray_jobs import QUICK, WAIT, all_lines, submission, until, wait
 from tests.support.ray_network import Node, RayNetwork
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 LONG = "until('/nowhere')"
 CHILD = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
 PAIR = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))

@@ -27,7 +27,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.airflow_home import free_port
 from tests.integration.test_champions import Bench
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 # A triggerer's main process, without its triggers. The connection of the remote logs is in the database.
 _SCRIPT = """
-import json, os, sys
+import os, sys
 sys.argv = ["airflow", "triggerer"]
 from airflow import settings
 from airflow.jobs.job import Job
@@ -26,7 +26,6 @@ from airflow.models import import_all_models
 from airflow.models.base import Base
 from airflow.models.connection import Connection
 from airflow.utils.session import create_session
-from mlengine.listeners import trigger_logs
 
 import_all_models()
 Base.metadata.create_all(settings.engine)

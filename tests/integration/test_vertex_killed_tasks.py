@@ -31,7 +31,7 @@ from mlengine.testing.emulator import RunningEmulator, running
 from tests.support import local_jobs as local
 from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.integration
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "submit": ("write .keep", "write .keep", "create job.json", "create", "replace job.json"),

@@ -28,7 +28,7 @@ from mlengine.core.errors import MlengineError, StorageError, StorageUnavailable
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
 from mlengine.jobs.log_channel import LogChannel, PacedLog
-from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, read_progress, write_cursor
+from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, log_line, read_progress, write_cursor
 from mlengine.jobs.threads import BUCKET
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult
@@ -87,7 +87,7 @@ class LogForwarder:
         self._quiet = 1  # the pause between two reads of the progress, as a multiple of the pace
         self._unread_until = -math.inf  # the time of the next check if Airflow has read the lines
         if cursor.open:
-            self._log.log(logging.INFO, wait_line(RESUMED))
+            self._log.log(logging.INFO, log_line("wait", RESUMED))
 
     def seconds_to_next(self) -> float:
         """The seconds until there is something to do even if there is no news of the job."""
@@ -146,7 +146,7 @@ class LogForwarder:
 
     def warn(self, message: str) -> None:
         """Log a warning about the wait itself; it does not move the cursor."""
-        self._log.log(logging.WARNING, wait_line(message))
+        self._log.log(logging.WARNING, log_line("wait", message))
 
     async def close(self, seconds: float) -> None:
         """Save the cursor, because this wait logs nothing more.
@@ -199,8 +199,3 @@ class LogForwarder:
             message = self._save_warning.failed(f"after a restart, lines may repeat: {error}")
         if message is not None:
             self.warn(message)
-
-
-def wait_line(message: str) -> str:
-    """A line of the task's log that is about the wait itself."""
-    return f"{'wait':>11} | {message}"

@@ -137,16 +137,16 @@ class LogFormatter:
         lines: list[str] = []
         if page is not None:
             # Backends pass on a trainer's output unchanged. It is sanitised here, before it enters the task's log.
-            lines += [f"{line.replica:>11} | {text}" for line in page.lines for text in plaintext.lines(line.text)]
+            lines += [log_line(line.replica, text) for line in page.lines for text in plaintext.lines(line.text)]
             self.cursor = replace(self.cursor, logs=page.cursor)
         lines += self.progress_lines(progress)
         state = status.state.value
         known = status.state is not JobState.UNKNOWN or status.detail or self.cursor.state
         if known and (state, status.detail) != (self.cursor.state, self.cursor.detail):
-            lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.cursor.state)]
+            lines += [log_line("job", line) for line in _state_lines(status, self.cursor.state)]
             self.cursor = replace(self.cursor, state=state, detail=status.detail)
         new = [replica for replica in status.links if replica not in self.cursor.links]
-        lines += [f"{'job':>11} | web access to {replica}: {status.links[replica]}" for replica in new]
+        lines += [log_line("job", f"web access to {replica}: {status.links[replica]}") for replica in new]
         if new:
             self.cursor = replace(self.cursor, links=[*self.cursor.links, *new])
         return lines
@@ -157,7 +157,15 @@ class LogFormatter:
             return []
         self._progress_at = time.monotonic()
         self.cursor = replace(self.cursor, step=progress.step)
-        return [f"{'progress':>11} | {progress}"]
+        return [log_line("progress", str(progress))]
+
+
+def log_line(source: str, text: str) -> str:
+    """A line of the task's log.
+
+    :param source: a replica, or ``job``, ``progress``, or ``wait`` for what the wait says about itself.
+    """
+    return f"{source:>11} | {text}"
 
 
 def _state_lines(status: JobStatus, before: str) -> list[str]:

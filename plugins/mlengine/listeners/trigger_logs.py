@@ -24,7 +24,8 @@ from mlengine.listeners.starting import is_starting
 
 log = logging.getLogger(__name__)
 
-# The longest time for all uploads when a triggerer stops. Kubernetes gives it a minute, of which it has used some.
+# The longest time for all uploads when a triggerer stops. Airflow's Helm chart gives the triggerer
+# 60 s, of which its triggers may have used 20.
 UPLOAD_SECONDS = 30.0
 _UPLOADS_AT_ONCE = 8
 # The open logs of this triggerer's triggers, by their id(), as they are not hashable. Empty without remote logging.

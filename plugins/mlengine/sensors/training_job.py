@@ -50,8 +50,8 @@ from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.job_index.recording import record_end
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
-from mlengine.jobs.log_forwarding import RESUMED, wait_line
-from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
+from mlengine.jobs.log_forwarding import RESUMED
+from mlengine.jobs.progress import LogFormatter, log_line, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, cancelled_outside, exceeded_limit, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import LAST_LINES_SECONDS, last_lines_missing
@@ -302,7 +302,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
-            self.log.warning("%s", wait_line(message))
+            self.log.warning("%s", log_line("wait", message))
 
     def on_kill(self) -> None:
         """Cancel the job, because the task was killed in the worker."""
@@ -453,7 +453,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         storage, handle, backend = self.access.storage(), status.handle, self._backend(status.handle)
         saved = read_cursor(storage, handle)
         if saved.open:  # the trigger was interrupted, or Airflow had not read its last lines
-            self.log.info("%s", wait_line(RESUMED))
+            self.log.info("%s", log_line("wait", RESUMED))
         formatter = LogFormatter(replace(saved, open=False))
         until = time.monotonic() + (LAST_LINES_SECONDS if status.state.terminal else 0.0)
         while True:

@@ -30,9 +30,9 @@ from mlengine.core.errors import MlengineError, StorageError, StorageUnavailable
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines
 from mlengine.jobs.log_channel import log_channel
-from mlengine.jobs.log_forwarding import LogForwarder, wait_line
+from mlengine.jobs.log_forwarding import LogForwarder
 from mlengine.jobs.polling import Poller
-from mlengine.jobs.progress import LogCursor, read_cursor
+from mlengine.jobs.progress import LogCursor, log_line, read_cursor
 from mlengine.jobs.submission import Submitter
 from mlengine.jobs.threads import BUCKET, in_cancel_thread
 from mlengine.jobs.throttled_warning import ThrottledWarning
@@ -293,7 +293,7 @@ class TrainingJobTrigger(BaseTrigger):
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
-            self.log.warning("%s", wait_line(message))
+            self.log.warning("%s", log_line("wait", message))
 
     def _poller(self, handle: JobHandle) -> Poller:
         """The poller for this job. All waits with the same location and the same settings for polling share it."""

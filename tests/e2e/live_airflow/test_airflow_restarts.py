@@ -132,8 +132,7 @@ def test_every_wait_resumes_and_finishes(outcome: Outcome) -> None:
 def test_log_lines_are_complete_and_repeat_only_after_a_kill(outcome: Outcome, replica: str) -> None:
     text = "\n".join(outcome.log)
     resumptions = text.count(RESUMED)
-    # Two kills. On a busy machine, Airflow may not read the last lines in time before the clean stop and at the end.
-    assert resumptions <= 4
+    assert resumptions <= 2, "the triggerer was killed only twice"
     (written,) = {int(number) for number in re.findall(rf"{replica} said (\d+) lines", text)}
     logged = [int(number) for number in re.findall(rf"{replica} \| {replica} line (\d+)", text)]
     assert sorted(set(logged)) == list(range(written)), "log lines are missing"

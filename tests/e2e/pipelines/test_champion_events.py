@@ -22,7 +22,7 @@ from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import validate
 from tests.support.live_airflow import persist
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 SECONDS = 1500.0
 

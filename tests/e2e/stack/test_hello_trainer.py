@@ -9,7 +9,7 @@ from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.stack.conftest import Ended
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 
 def test_a_package_without_ml_frameworks_trains(hello: Ended, stack: Stack) -> None:

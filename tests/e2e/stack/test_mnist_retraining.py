@@ -22,7 +22,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun
 from tests.e2e.stack.conftest import MONTH, Ended
 from tests.support.live_airflow import persist
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 STAGES = ("dataset", "package", "prepare", "submit", "wait", "validate", "publish")
 XCOM_BYTES = 4096

@@ -24,7 +24,7 @@ from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.stack.conftest import Ended
 from tests.support.sample_jobs import SampleJobs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>"
 

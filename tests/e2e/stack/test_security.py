@@ -17,7 +17,7 @@ from scripts.stack import Stack
 from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.stack.conftest import SECRET, Ended
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 
 def secrets_of(stack: Stack) -> list[str]:
