@@ -31,6 +31,7 @@ from scripts import mnist
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobHandle
+from mlengine.listeners import cleanup_process
 from mlengine.runtime.file_lock import held
 from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
@@ -41,8 +42,9 @@ DATA = ROOT / ".mlengine" / "data"
 BUCKET = "mlengine"
 PORTS = {"gcs": 9023, "ui": 8080}  # the preferred ports
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_CANCEL_SECONDS = 30.0
-_ON_KILL_SECONDS = 10.0
+# A cancelled job may take 90 s: 15 s until SIGKILL, 15 s for the workers, and 60 s to upload the logs.
+_CANCEL_SECONDS = 120.0
+_CLEANUP_SECONDS = 60.0  # the cleanup process imports Google's libraries, and calls the Cloud Storage server
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Stack:
             self._end_runs()
             self.airflow.stop()
             cancel_jobs(self.backend)
+            self._wait_for_cleanup()
         finally:
             self.airflow.stop()
             self.server.stop()
@@ -103,8 +106,10 @@ class Stack:
             runs = self.airflow.api.live_runs()
             for run in runs:
                 self.airflow.api.set_run_state(run, "failed")
-            if runs:
-                wait_for_jobs(self.backend, _ON_KILL_SECONDS)
+            self._wait_for_cleanup()
+
+    def _wait_for_cleanup(self) -> None:
+        _wait(lambda: cleanup_process.is_busy(self.airflow.config.home), _CLEANUP_SECONDS)
 
 
 class Lock:
@@ -284,7 +289,7 @@ def cancel_jobs(backend: LocalBackend) -> None:
     """Cancel all jobs of the folder, and wait until they have ended."""
     for handle in living_jobs(backend):
         backend.cancel(handle)
-    wait_for_jobs(backend, _CANCEL_SECONDS)
+    _wait_for_jobs(backend, _CANCEL_SECONDS)
 
 
 def living_jobs(backend: LocalBackend) -> list[JobHandle]:
@@ -292,10 +297,14 @@ def living_jobs(backend: LocalBackend) -> list[JobHandle]:
     return [status.handle for status in backend.describe(backend.jobs()) if not status.state.terminal]
 
 
-def wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
+def _wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
     """Wait up to ``seconds`` until all jobs and their launchers, which upload the logs, have ended."""
+    _wait(lambda: living_jobs(backend) or _launchers(backend), seconds)
+
+
+def _wait(is_busy: Callable[[], Any], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (living_jobs(backend) or _launchers(backend)):
+    while time.monotonic() < deadline and is_busy():
         time.sleep(0.2)
 
 

@@ -21,7 +21,7 @@ from mlengine.testing.airflow_home import free_port
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.e2e.stack.conftest import MONTH, RUN_SECONDS
 from tests.support.airflow_setup import SETTINGS, copy_database
-from tests.support.leftovers import MARK, left_running
+from tests.support.leftovers import MARK, left_running, still_running
 from tests.support.live_airflow import persist
 
 pytestmark = pytest.mark.e2e
@@ -48,7 +48,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> I
         ):
             assert left_running(data, mark), "no process of a running stack was found: this check cannot fail"
             yield stack, service
-        assert left_running(data, mark) == []
+        assert still_running(data, mark) == []
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,25 @@ def test_ctrl_c_cancels_the_jobs(
     assert run.main(["--no-train"]) == 0
     assert "job job_1 had not ended: cancelled" in capsys.readouterr().out
     assert training.state is JobState.CANCELLED
+
+
+def test_the_storage_server_stops_only_after_the_cleanup_process(training: Training) -> None:
+    """Otherwise that process, which calls the server, would be left running until its retries have failed."""
+    folder = training.stack.airflow.config.home / "mlengine" / "orphans" / "environment"
+    folder.mkdir(parents=True)
+    answered = []
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the process does while it handles requests
+
+        def handle() -> None:
+            until(lambda: training.state is JobState.CANCELLED)
+            time.sleep(1.0)
+            answered.append(gcs.answers(training.stack.server.url))
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        with ThreadPoolExecutor(1) as pool:
+            handling = pool.submit(handle)
+            training.stack.stop()
+            handling.result()
+    assert answered == [True]
+    assert not gcs.answers(training.stack.server.url)

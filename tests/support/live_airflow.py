@@ -305,7 +305,7 @@ def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
             "api.maximum_page_limit": "1000",
             "scheduler.trigger_timeout_check_interval": "3",
             "scheduler.orphaned_tasks_check_interval": "10",
-            "scheduler.task_instance_heartbeat_timeout": "30",
+            "scheduler.task_instance_heartbeat_timeout": "60",
             "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
             "triggerer.job_heartbeat_sec": "1",
             "triggerer.triggerer_health_check_threshold": "6",

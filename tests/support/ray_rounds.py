@@ -58,7 +58,7 @@ _SETTINGS = {
     "core.dagbag_import_timeout": "150",
     "dag_processor.dag_file_processor_timeout": "180",
     "dag_processor.min_file_process_interval": "600",
-    "scheduler.task_instance_heartbeat_timeout": "30",
+    "scheduler.task_instance_heartbeat_timeout": "60",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "scheduler.trigger_timeout_check_interval": "3",
     "triggerer.job_heartbeat_sec": "1",

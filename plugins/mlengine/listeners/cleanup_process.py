@@ -34,6 +34,7 @@ from mlengine.core.job import JobHandle, JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
+from mlengine.runtime.file_lock import held
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -118,6 +119,12 @@ def resume() -> None:
     folder = _folder()
     if any(folder.parent.glob("*/*.json")):
         _spawn(folder)
+
+
+def is_busy(home: Path) -> bool:
+    """Whether requests of the Airflow with this AIRFLOW_HOME are being handled, or have not been handled."""
+    folders = home / "mlengine" / _FOLDER
+    return any(folders.glob("*/*.json")) or any(held(lock) for lock in folders.glob("*/lock"))
 
 
 def _spawn(folder: Path) -> None:

@@ -22,6 +22,10 @@ _PATIENCE_SECONDS = 60
 _LOCK_SECONDS = 60
 # The same for the API server. It is short, as its wait blocks its event loop, which the holder of the lock may need.
 _API_LOCK_SECONDS = 4
+# Seconds without a heartbeat after which a scheduler resets the tasks of another one, or its own: Airflow 3.3.2 takes
+# the time of a heartbeat before it waits for the database. With Airflow's default of 30 s, a scheduler that waited
+# longer restarts all of its running tasks.
+_HEARTBEAT_SECONDS = 3 * _LOCK_SECONDS
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         "workers.execution_api_timeout": str(_PATIENCE_SECONDS),
         # This is half of Airflow's default, as a run has many stages. A shorter time would take CPU from the jobs.
         "scheduler.scheduler_idle_sleep_time": "0.5",
+        "scheduler.scheduler_health_check_threshold": str(_HEARTBEAT_SECONDS),
         "dag_processor.refresh_interval": "10",
         # A changed file is parsed at the next refresh. Parsing unchanged files takes CPU from the jobs.
         "dag_processor.min_file_process_interval": "60",

@@ -92,7 +92,7 @@ def _pids(live_airflow: LiveAirflow, job: Job) -> Path:
 CANCELLED, DONE = ("CANCELLED",), ("SUCCEEDED",)
 AGAIN = (watched, act(lambda live_airflow, job: persist(live_airflow.api.clear, job.run, "wait")), _next_attempt, ends)
 CASES = {
-    # None of mlengine's code runs when these end. Airflow notices a killed worker after 30 s.
+    # None of mlengine's code runs when these end. Airflow notices a killed worker after 60 s.
     "last try, worker killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=True),)),
     "last try, task killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=False),)),
     "poke, task timeout": Case("wait_poke_limit", "failed", ("CANCELLED", "CANCELLED")),

@@ -42,6 +42,14 @@ def test_airflow_listens_on_loopback_and_requires_a_login(tmp_path: Path) -> Non
     assert written["core"]["simple_auth_manager_all_admins"] == "False"
 
 
+def test_a_scheduler_that_waited_for_the_database_does_not_reset_its_tasks(tmp_path: Path) -> None:
+    """A heartbeat has the time at which it began to wait for the database, and no newer one is stored until then."""
+    prepare(AirflowConfig(home=tmp_path / "home", dags=tmp_path), 1)
+    written = read(tmp_path / "home")
+    lock_seconds = int(written["database"]["sql_alchemy_conn"].rpartition("timeout=")[2])
+    assert int(written["scheduler"]["scheduler_health_check_threshold"]) > 2 * lock_seconds
+
+
 def test_settings_of_the_caller_take_precedence(tmp_path: Path) -> None:
     config = AirflowConfig(home=tmp_path / "home", dags=tmp_path, settings={"core.parallelism": "2", "a.b": "100 %"})
     prepare(config, 1)
