@@ -35,6 +35,7 @@ LOOPS = {
     "fitdata": "keras fit, tf.data",
     "whole": "the trainer without lanes",
     "ours": "the trainer",
+    "float32": "the trainer in float32",
     "sgemm": "matrix products of as many GFLOP",
 }
 THE_CLUSTER = "… and small tensors travel together (the trainer)"

@@ -5,7 +5,8 @@ number of threads:
 
 ``seed``   the loop of the year 2017: TensorFlow 1's graph, float batches by ``feed_dict``, ``AdamOptimizer``
 ``fit``    ``keras.fit`` on arrays; ``fit10`` with ten steps per execution; ``fitdata`` on a ``tf.data`` pipeline
-``ours``   the trainer in one process; ``whole`` without lanes, so every operation is spread over the cores
+``ours``   the trainer in one process; ``float32`` in that type, also on CPUs for which the trainer chooses bfloat16;
+           ``whole`` without lanes, so every operation is spread over the cores
 ``sgemm``  no training: large matrix products with as many operations as a step, which shows the peak speed of the cores
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
-from trainer import mnist
+from trainer import devices, mnist
 from trainer.config import Config
 from trainer.distributed import graph as graphs
 from trainer.distributed import session as sessions
@@ -35,11 +36,11 @@ BATCH = 100
 Run = Callable[[int], None]
 
 
-def ours(split: Split, threads: int, *, whole: bool = False) -> Run:
+def ours(split: Split, threads: int, *, whole: bool = False, precision: str = Config.precision) -> Run:
     """The trainer's own graph and session settings."""
     config, cluster = Config("", "", "", threads=threads, batch_size=BATCH), Cluster()
     lanes = 1 if whole else sessions.lanes(config, cluster)
-    graph = graphs.build(cluster, learning_rate=1e-4, seed=0, lanes=lanes)
+    graph = graphs.build(cluster, learning_rate=1e-4, seed=0, lanes=lanes, compute=devices.compute(precision))
     proto = _threads(threads) if whole else sessions.session_config(config, cluster)
     session = v1.Session(graph=graph.graph, config=proto)
     weights = mnist.initial_weights(0)
@@ -151,6 +152,7 @@ LOOPS: dict[str, Callable[[Split, int], Run]] = {
     "sgemm": sgemm,
     "seed": seed,
     "ours": ours,
+    "float32": lambda split, threads: ours(split, threads, precision="float32"),
     "whole": lambda split, threads: ours(split, threads, whole=True),
     "fit": fit,
     "fit10": lambda split, threads: fit(split, threads, execution=10),

@@ -16,8 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests import processes
 from tests.processes import TRAINER
+from trainer import devices
+from trainer.errors import UsageError
 
 # A limit for hanging tests, not for slow ones: the machine may be busy with other tests.
 DEADLINE = 900.0
@@ -173,6 +177,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "PYTHONDONTWRITEBYTECODE")}
     return {**kept, "PYTHONPATH": str(TRAINER), **(extra or {})}
+
+
+def require_bfloat16() -> None:
+    """Skip the test if this machine does not compute in bfloat16."""
+    try:
+        devices.compute("bfloat16")
+    except UsageError:
+        pytest.skip("this CPU does not compute in bfloat16")
 
 
 def free_ports(count: int) -> list[int]:

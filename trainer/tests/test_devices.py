@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tests.cluster import TRAINER
 from trainer import devices
 from trainer.config import parse
-from trainer.errors import AcceleratorMissingError
+from trainer.errors import AcceleratorMissingError, UsageError
 
 
 @pytest.fixture
@@ -27,6 +28,45 @@ def test_the_devices_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     devices.check()
     assert f"TensorFlow {tf.__version__}, a build for " in caplog.text
     assert "sees CPU:0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "onednn", "chosen", "possible"),
+    [
+        ("avx512f avx512_bf16 amx_bf16 amx_tile", False, None, tf.bfloat16, True),
+        ("avx512f avx512_bf16", False, None, tf.float32, True),
+        ("avx512f amx_bf16", True, None, tf.float32, True),
+        ("avx2", True, None, tf.float32, True),
+        ("avx512f amx_bf16", False, "0", tf.float32, False),
+        ("avx2 f16c", False, None, tf.float32, False),
+        (None, False, None, tf.float32, False),
+    ],
+)
+def test_bfloat16_is_chosen_on_cpus_with_amx_and_refused_where_it_does_not_work(
+    flags: str | None,
+    gpu: bool,
+    onednn: str | None,
+    chosen: tf.DType,
+    possible: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """``None`` is a system without ``/proc/cpuinfo``, such as macOS."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "has_gpu", lambda: gpu)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if onednn is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    assert devices.compute(parse(["--dataset", "d"]).precision) == chosen
+    assert devices.compute(parse(["--dataset", "d", "--precision", "float32"]).precision) == tf.float32
+    bfloat16 = parse(["--dataset", "d", "--precision", "bfloat16"]).precision
+    if possible:
+        assert devices.compute(bfloat16) == tf.bfloat16
+    else:
+        with pytest.raises(UsageError, match="--precision bfloat16 needs a GPU, or a CPU with instructions for this"):
+            devices.compute(bfloat16)
 
 
 @pytest.mark.usefixtures("given")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cluster import free_ports
+from tests.cluster import free_ports, require_bfloat16
 from trainer import loop, mnist
+from trainer.config import parse
 from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
+from trainer.distributed.session import session_config
 
 
 def _session(graph: graphs.Graph, target: str = "", *, soft: bool = False) -> Any:
@@ -57,7 +59,7 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: in
 
     Three shards cannot be equally wide. Without a GPU, the graph for a GPU is placed on the CPU.
     """
-    cluster, target = _running(servers) if servers else (Cluster(), "")
+    cluster, target = _cluster_with(servers)
     graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes, gpu=gpu)
     weights = mnist.initial_weights(0)
     images, labels = _batch(16)
@@ -83,6 +85,31 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: in
         rate = 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9)
         expected = weights[name] - rate * mean / (np.sqrt(variance) + 1e-8)
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("lanes", "servers"), [(1, 0), (4, 0), (1, 3)])
+def test_bfloat16_computes_the_same_step_with_fewer_digits(lanes: int, servers: int) -> None:
+    """A value of bfloat16 has 8 significant bits. Weights, moments and updates keep all 24."""
+    require_bfloat16()
+    weights = mnist.initial_weights(0)
+    images, labels = _batch(64)
+    losses, moments = [], []
+    for compute, (cluster, target) in ((tf.float32, (Cluster(), "")), (tf.bfloat16, _cluster_with(servers))):
+        graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes, compute=compute)
+        config = session_config(parse(["--dataset", "d", "--precision", compute.name]), cluster)
+        with tf.compat.v1.Session(target, graph.graph, config) as session:
+            graph.write(session, _start(weights))
+            losses.append(session.run(graph.train, {graph.images: images, graph.labels: labels})["loss"])
+            after = graph.read(session)
+        moments.append({name: after[name + "/adam_m"] for name in weights})
+        assert {after[name].dtype for name in weights} == {np.dtype(np.float32)}
+    exact, rounded = moments
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    for name in weights:
+        cosine = np.vdot(exact[name], rounded[name]) / (np.linalg.norm(exact[name]) * np.linalg.norm(rounded[name]))
+        assert cosine > 0.99, name
+        assert np.linalg.norm(rounded[name]) == pytest.approx(np.linalg.norm(exact[name]), rel=0.05), name
+        assert not np.array_equal(exact[name], rounded[name]), "it was not computed in bfloat16"
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (30, 0.25), (40, 0.0), (41, 0.0)])
@@ -158,9 +185,10 @@ def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first
     assert len(products) >= 3 * len(shards)
 
 
-def test_a_step_sends_three_tensors_in_each_direction() -> None:
+@pytest.mark.parametrize("compute", [tf.float32, tf.bfloat16])
+def test_a_step_sends_three_tensors_in_each_direction(compute: tf.DType) -> None:
     """Each tensor is a separate message, so small tensors are sent together, and none is sent twice."""
-    graph = graphs.build(_cluster(1), learning_rate=1e-3, seed=0)
+    graph = graphs.build(_cluster(1), learning_rate=1e-3, seed=0, compute=compute)
     there, back = _travelling([graph.train["loss"].op, graph.train["state"].op])
     assert (len(there), len(back)) == (3, 3), (there, back)
 
@@ -183,6 +211,11 @@ def _travelling(ends: list[Any]) -> tuple[set[str], set[str]]:
                 seen.add(source)
                 todo.append(source)
     return there, back
+
+
+def _cluster_with(servers: int) -> tuple[Cluster, str]:
+    """A running cluster and its target; without parameter servers, this process alone."""
+    return _running(servers) if servers else (Cluster(), "")
 
 
 def _running(servers: int) -> tuple[Cluster, str]:

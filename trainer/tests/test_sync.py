@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cluster import ClusterOfProcesses
+from tests.cluster import ClusterOfProcesses, require_bfloat16
 from trainer import mnist
 from trainer.config import parse
 from trainer.distributed import sync
@@ -31,7 +31,10 @@ def test_a_lost_synchronous_replica_causes_a_restart_from_the_checkpoint(dataset
         cluster["worker/0"].kill()
         # TensorFlow's coordination service may terminate the process before it exits with its own code.
         assert cluster.chief.wait() != 0
-    with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--max_steps", "120", worker=1) as again:
+    # A job may continue on machines of another kind.
+    with ClusterOfProcesses(
+        tmp_path, dataset, *ARGS, "--max_steps", "120", "--precision", "float32", worker=1
+    ) as again:
         # The worker sees no checkpoint, so it must get the starting step from the chief.
         again["worker/0"]._arguments.extend(["--log_dir", str(tmp_path / "empty")])
         again.start()
@@ -121,3 +124,14 @@ def test_workers_without_parameter_servers_need_the_synchronous_mode(dataset: Pa
         cluster.start("chief/0")
         assert cluster.chief.wait() == 1
         assert "needs parameter servers, or --strategy sync" in cluster.chief.log
+
+
+def test_synchronous_training_in_bfloat16(dataset: Path, tmp_path: Path) -> None:
+    require_bfloat16()
+    with ClusterOfProcesses(
+        tmp_path, dataset, *ARGS, "--max_steps", "120", "--precision", "bfloat16", worker=1
+    ) as cluster:
+        cluster.start()
+        assert set(cluster.wait().values()) == {0}
+        assert "computed in bfloat16" in cluster.chief.log
+        assert cluster.metrics()[-1]["test_accuracy"] >= 0.8

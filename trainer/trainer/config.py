@@ -36,6 +36,7 @@ class Config:
     learning_rate: float = 2e-4
     seed: int = 0
     strategy: str = "async"
+    precision: str = "auto"
     patience: float = 300.0
     step_timeout: float = 60.0
     threads: int = 0
@@ -86,6 +87,7 @@ def parse(argv: Sequence[str]) -> Config:
         learning_rate=known.learning_rate,
         seed=known.seed,
         strategy=known.strategy,
+        precision=known.precision,
         patience=known.patience,
         step_timeout=known.step_timeout,
         threads=known.threads,
@@ -148,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=["async", "sync"],
         default=Config.strategy,
         help="async: parameter servers; sync: all-reduce between chief and workers (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        default=Config.precision,
+        help="the type in which training computes convolutions and the dense layer; auto: bfloat16 on CPUs with AMX, "
+        "else float32 (default: %(default)s)",
     )
     add(
         "--patience",

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer import devices
 from trainer.chief import Chief
 from trainer.config import Config
-from trainer.devices import has_gpu
 from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.in_flight import StepsInFlight
@@ -55,13 +55,16 @@ class Trainer:
         self._config, self._cluster, self._stop = config, cluster, stop
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         target = start_server(config, cluster).target if cluster.distributed else ""
+        compute = devices.compute(config.precision)
+        log.info("convolutions and dense layer are computed in %s", compute.name)
         self._graph = graphs.build(
             cluster,
             learning_rate=config.learning_rate,
             steps=config.max_steps,
             seed=config.seed,
             lanes=lanes(config, cluster),
-            gpu=has_gpu(),
+            gpu=devices.has_gpu(),
+            compute=compute,
         )
         self._peers = Peers(
             config,

@@ -5,7 +5,8 @@
     image [n, 784] -> conv 5x5x32 -> pool 2 -> conv 5x5x64 -> pool 2 -> dense 1024 -> dropout 0.5 -> logits [n, 10]
 
 Pure functions of weights and images, in plain TensorFlow operations. The graph of every trainer, the evaluation and the
-exported model use the same functions. They are independent of where a weight is stored.
+exported model use the same functions. They are independent of where a weight is stored. Weights are always float32.
+Training may compute the convolutions and the dense layer in bfloat16; evaluation and the exported model do not.
 """
 
 from __future__ import annotations
@@ -50,12 +51,17 @@ def initial_weights(seed: int) -> dict[str, np.ndarray]:
     return weights
 
 
-def features(weights: Weights, images: tf.Tensor) -> tf.Tensor:
-    """Both convolutions: ``[n, 784]`` floats in 0..1 to ``[n, 3136]``."""
-    x = tf.reshape(images, [-1, 28, 28, 1])
+def features(weights: Weights, images: tf.Tensor, compute: tf.DType = tf.float32) -> tf.Tensor:
+    """Both convolutions: ``[n, 784]`` floats in 0..1 to ``[n, 3136]`` values of the type ``compute``."""
+    x = tf.cast(tf.reshape(images, [-1, 28, 28, 1]), compute)
     x = _convolution(x, weights["conv1/kernel"], weights["conv1/bias"])
     x = _convolution(x, weights["conv2/kernel"], weights["conv2/bias"])
     return tf.reshape(x, [-1, 7 * 7 * 64])
+
+
+def product(inputs: tf.Tensor, other: tf.Tensor, *, transpose_a: bool = False) -> tf.Tensor:
+    """The matrix product, computed in the type of ``inputs``, as float32."""
+    return tf.cast(tf.matmul(inputs, tf.cast(other, inputs.dtype), transpose_a=transpose_a), tf.float32)
 
 
 def head(weights: Weights, hidden: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
@@ -68,7 +74,7 @@ def head(weights: Weights, hidden: tf.Tensor, dropout: float = 0.0) -> tf.Tensor
 
 def logits(weights: Weights, images: tf.Tensor) -> tf.Tensor:
     """The entire model as it is served, without dropout."""
-    return head(weights, tf.matmul(features(weights, images), weights[LARGE]))
+    return head(weights, product(features(weights, images), weights[LARGE]))
 
 
 def losses(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -87,5 +93,5 @@ def learning_rate(initial: float, step: tf.Tensor, steps: int) -> tf.Tensor | fl
 
 
 def _convolution(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
-    return tf.nn.max_pool2d(tf.nn.relu(tf.nn.bias_add(x, bias)), 2, 2, "SAME")
+    x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=1, padding="SAME")
+    return tf.nn.max_pool2d(tf.nn.relu(tf.nn.bias_add(x, tf.cast(bias, x.dtype))), 2, 2, "SAME")

@@ -119,12 +119,14 @@ def build(
     dropout: float = 0.5,
     lanes: int = 1,
     gpu: bool = False,
+    compute: tf.DType = tf.float32,
 ) -> Graph:
     """The graph of this trainer.
 
     :param steps: the steps of the whole training, over which the learning rate falls to 0. With 0, it is constant.
     :param lanes: the number of parts of a batch that run in parallel, each on one core; see :func:`_features`.
     :param gpu: compute on this replica's first GPU; the session must place operations without a GPU kernel elsewhere.
+    :param compute: the type in which convolutions and the dense layer are computed.
     """
     places = _Places(cluster, "GPU:0" if gpu else "CPU:0")
     graph = tf.Graph()
@@ -133,7 +135,7 @@ def build(
         variables = _Variables(places, trainers=len(cluster.trainers))
         images = v1.placeholder(tf.uint8, [None, mnist.PIXELS], "images")
         labels = v1.placeholder(tf.uint8, [None], "labels")
-        loss, applied = _train(variables, images, labels, _Settings(learning_rate, steps, dropout, lanes))
+        loss, applied = _train(variables, images, labels, _Settings(learning_rate, steps, dropout, lanes, compute))
         with tf.control_dependencies(applied), tf.device(variables.step.device):
             step = variables.step.assign_add(1, read_value=False)
             share = tf.raw_ops.ResourceScatterAdd(
@@ -233,6 +235,7 @@ class _Settings:
     steps: int
     dropout: float
     lanes: int
+    compute: tf.DType
 
 
 def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings) -> Any:
@@ -241,7 +244,7 @@ def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings)
     small = {name: parts[0] for name, parts in variables.weights.items() if name != mnist.LARGE}
     step = _on(variables.step, variables.step.read_value)
     weights = pull({name: weight for name, (weight, _, _) in small.items()})
-    inputs = _features(weights, images, settings.lanes)
+    inputs = _features(weights, images, settings.lanes, settings.compute)
     pieces = [dense(weight, inputs) for weight, _, _ in shards]
     scores = mnist.head(weights, _side_by_side(pieces), settings.dropout)
     loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
@@ -291,7 +294,7 @@ def _side_by_side(pieces: Sequence[Any]) -> Any:
     return joined[0] if len(joined) == 1 else tf.concat(joined, axis=1)
 
 
-def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
+def _features(weights: Mapping[str, Any], images: Any, lanes: int, compute: tf.DType) -> Any:
     """The convolutions, split by examples: each lane computes its part of the batch on one core.
 
     A few long lanes keep the cores busier than splitting every operation, which waits for the slowest piece each time.
@@ -300,7 +303,7 @@ def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
     size = tf.shape(images)[0]
     bounds = [size * lane // lanes for lane in range(lanes + 1)]
     parts = [
-        mnist.features(weights, tf.cast(images[start:end], tf.float32) / 255.0)
+        mnist.features(weights, tf.cast(images[start:end], tf.float32) / 255.0, compute)
         for start, end in itertools.pairwise(bounds)
     ]
     return parts[0] if lanes == 1 else tf.concat(parts, axis=0)
@@ -312,13 +315,13 @@ def dense(weight: Any, inputs: Any) -> Any:
     The weight is read once, so both use the same values even if another trainer applies an update in between.
     """
     with tf.device(weight.device):
-        return tf.matmul(inputs, tf.identity(weight.read_value()))
+        return mnist.product(inputs, tf.identity(weight.read_value()))
 
 
 def outer_product(weight: Any, inputs: Any, gradient: Any) -> Any:
     """The dense layer's gradient from its factors, multiplied on the weight's device."""
     with tf.device(weight.device):
-        return tf.matmul(inputs, gradient, transpose_a=True)
+        return mnist.product(inputs, gradient, transpose_a=True)
 
 
 class _Adam:

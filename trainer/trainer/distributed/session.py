@@ -15,9 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
 
 from trainer.config import Config
-from trainer.devices import has_gpu
+from trainer.devices import compute, has_gpu
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import Graph
 
@@ -64,6 +65,9 @@ def session_config(config: Config, cluster: Cluster) -> Any:
     proto.allow_soft_placement = has_gpu()
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
+        if compute(config.precision) == tf.bfloat16:
+            # In a cluster, TensorFlow 2.21 fuses convolution, bias and ReLU into an operation without this type.
+            proto.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
         # Without filters, a session waits for every task of the cluster, including those that have exited.
         servers = [] if cluster.job == "ps" else ["/job:ps"]
         proto.device_filters.extend([*servers, f"/job:{cluster.job}/task:{cluster.index}"])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer import mnist
+from trainer import devices, mnist
 from trainer.chief import Chief, first_values
 from trainer.config import Config
 from trainer.distributed.cluster import Cluster
@@ -120,6 +120,8 @@ class _Replica:
 
     def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], cluster: Cluster) -> None:
         self._strategy, self._config, self._cluster = strategy, config, cluster
+        self._compute = devices.compute(config.precision)
+        log.info("convolutions and dense layer are computed in %s", self._compute.name)
         # Sorted, so that the order is the same on all replicas.
         self._variables = {name: tf.Variable(values[name], name=name) for name in sorted(values) if name != "shares"}
 
@@ -176,7 +178,8 @@ class _Replica:
         variables = self._variables
         weights = {name: variables[name] for name in mnist.SHAPES}
         with tf.GradientTape() as tape:
-            hidden = tf.matmul(mnist.features(weights, tf.cast(images, tf.float32) / 255.0), weights[mnist.LARGE])
+            features = mnist.features(weights, tf.cast(images, tf.float32) / 255.0, self._compute)
+            hidden = mnist.product(features, weights[mnist.LARGE])
             scores = mnist.head(weights, hidden, dropout=0.5)
             loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
         loss, *gradients = _mean([loss, *tape.gradient(loss, list(weights.values()))])
