@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 from scripts.bootstrap import ROOT
 
 from mlengine.backends.local.backend import LocalBackend
@@ -37,6 +39,7 @@ from tests.support.idle_trainer import idle_trainer
 
 PATIENCE = 600.0  # seconds; enough for a very busy machine
 TRIGGER_SECONDS = 0.5
+_LOCK_SECONDS = 2.0  # other components hold the database's lock for a shorter time
 QUICK = {
     "termination_grace_seconds": 1.0,
     "linger_seconds": 1.0,
@@ -251,6 +254,30 @@ class LiveAirflow:
         submitted = Submitter(self.storage, backend).submit(Intent(key, "waits", job_dir, spec))
         self.jobs.append(Job(self, name, key, submitted.handle, options, end_file))
         return self.jobs[-1]
+
+    def suspend(self, component: str) -> psutil.Process:
+        """Suspend a component's main process at a moment when it does not hold the database's lock.
+
+        Otherwise no other component could write until the process resumes.
+        """
+        process = psutil.Process(self.airflow.processes[component].pid)
+        process.suspend()
+        while not self._database_is_free():
+            process.resume()
+            check()
+            time.sleep(0.05)
+            process.suspend()
+        return process
+
+    def _database_is_free(self) -> bool:
+        database = self.airflow.config.home / "airflow.db"
+        with closing(sqlite3.connect(database, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     @property
     def admin(self) -> dict[str, str]:

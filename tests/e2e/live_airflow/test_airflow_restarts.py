@@ -6,9 +6,7 @@ that a killed triggerer logged after it last saved its cursor appear twice.
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +96,7 @@ def _kill_stalled_triggerer(live_airflow: LiveAirflow) -> None:
     before = read_cursor(live_airflow.storage, handle)
     until(lambda: read_cursor(live_airflow.storage, handle) != before, "a cursor is saved")
     time.sleep(FLUSH_SECONDS - 2.0)
-    os.kill(live_airflow.airflow.processes["triggerer"].pid, signal.SIGSTOP)
+    live_airflow.suspend("triggerer")
     time.sleep(FLUSH_SECONDS + 5.0)
     live_airflow.airflow.stop_component("triggerer", kill=True)
     _start(live_airflow, "triggerer")

@@ -123,8 +123,7 @@ def _stalled(live_airflow: LiveAirflow) -> Job:
     until(lambda: job.state is JobState.RUNNING, "the job runs")
     job.wait_in("wait_deadline")
     until(lambda: job.task.state in {"running", "deferred"}, "the wait begins", pause=0.02)
-    scheduler = psutil.Process(live_airflow.airflow.processes["scheduler"].pid)
-    scheduler.suspend()
+    scheduler = live_airflow.suspend("scheduler")
     try:
         until(lambda: job.task.state in {"scheduled", "failed"}, "the trigger has sent its event")
     finally:
