@@ -40,7 +40,7 @@ def ours(split: Split, threads: int, *, whole: bool = False, precision: str = Co
     """The trainer's own graph and session settings."""
     config, cluster = Config("", "", "", threads=threads, batch_size=BATCH), Cluster()
     lanes = 1 if whole else sessions.lanes(config, cluster)
-    graph = graphs.build(cluster, learning_rate=1e-4, seed=0, lanes=lanes, compute=devices.compute(precision))
+    graph = graphs.build(cluster, learning_rate=1e-4, seed=0, lanes=lanes, compute=devices.compute_type(precision))
     proto = _threads(threads) if whole else sessions.session_config(config, cluster)
     session = v1.Session(graph=graph.graph, config=proto)
     weights = mnist.initial_weights(0)

@@ -182,7 +182,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def require_bfloat16() -> None:
     """Skip the test if this machine does not compute in bfloat16."""
     try:
-        devices.compute("bfloat16")
+        devices.compute_type("bfloat16")
     except UsageError:
         pytest.skip("this CPU does not compute in bfloat16")
 

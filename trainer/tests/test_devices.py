@@ -59,14 +59,14 @@ def test_bfloat16_is_chosen_on_cpus_with_amx_and_refused_where_it_does_not_work(
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     if onednn is not None:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
-    assert devices.compute(parse(["--dataset", "d"]).precision) == chosen
-    assert devices.compute(parse(["--dataset", "d", "--precision", "float32"]).precision) == tf.float32
+    assert devices.compute_type(parse(["--dataset", "d"]).precision) == chosen
+    assert devices.compute_type(parse(["--dataset", "d", "--precision", "float32"]).precision) == tf.float32
     bfloat16 = parse(["--dataset", "d", "--precision", "bfloat16"]).precision
     if possible:
-        assert devices.compute(bfloat16) == tf.bfloat16
+        assert devices.compute_type(bfloat16) == tf.bfloat16
     else:
         with pytest.raises(UsageError, match="--precision bfloat16 needs a GPU, or a CPU with instructions for this"):
-            devices.compute(bfloat16)
+            devices.compute_type(bfloat16)
 
 
 @pytest.mark.usefixtures("given")

@@ -2,6 +2,8 @@
 
 TensorFlow silently trains on the CPU if it does not find the GPU, because of a CPU-only build, missing CUDA libraries
 or a missing driver. That is slow, and the GPU is billed all the same.
+
+The type in which training computes depends on the device, and is chosen here too.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def compute(precision: str) -> tf.DType:
+def compute_type(precision: str) -> tf.DType:
     """The type in which training computes convolutions and the dense layer. Weights and their updates are float32.
 
     :param precision: ``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a CPU with AMX, where a step takes half the
@@ -64,8 +66,11 @@ def compute(precision: str) -> tf.DType:
 
 
 def _cpu_features() -> frozenset[str]:
-    """The CPU's instruction sets that TensorFlow can use for bfloat16, among others. Empty if there is no Linux."""
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":  # TensorFlow's own operations do not use them
+    """The words of ``/proc/cpuinfo``, which name the CPU's instruction sets.
+
+    Empty if there is no such file, or if TensorFlow does not use oneDNN, whose operations use them.
+    """
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return frozenset()
     try:
         return frozenset(_CPUINFO.read_text(encoding="utf-8", errors="replace").split())

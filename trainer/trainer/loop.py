@@ -55,7 +55,7 @@ class Trainer:
         self._config, self._cluster, self._stop = config, cluster, stop
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         target = start_server(config, cluster).target if cluster.distributed else ""
-        compute = devices.compute(config.precision)
+        compute = devices.compute_type(config.precision)
         log.info("convolutions and dense layer are computed in %s", compute.name)
         self._graph = graphs.build(
             cluster,

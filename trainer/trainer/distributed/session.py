@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
 from trainer.config import Config
-from trainer.devices import compute, has_gpu
+from trainer.devices import compute_type, has_gpu
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import Graph
 
@@ -65,7 +65,7 @@ def session_config(config: Config, cluster: Cluster) -> Any:
     proto.allow_soft_placement = has_gpu()
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
-        if compute(config.precision) == tf.bfloat16:
+        if compute_type(config.precision) == tf.bfloat16:
             # In a cluster, TensorFlow 2.21 fuses convolution, bias and ReLU into an operation without this type.
             proto.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
         # Without filters, a session waits for every task of the cluster, including those that have exited.

@@ -120,7 +120,7 @@ class _Replica:
 
     def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], cluster: Cluster) -> None:
         self._strategy, self._config, self._cluster = strategy, config, cluster
-        self._compute = devices.compute(config.precision)
+        self._compute = devices.compute_type(config.precision)
         log.info("convolutions and dense layer are computed in %s", self._compute.name)
         # Sorted, so that the order is the same on all replicas.
         self._variables = {name: tf.Variable(values[name], name=name) for name in sorted(values) if name != "shares"}
