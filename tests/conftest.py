@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
+# By default, Python's garbage collector takes a quarter of the unit tests' CPU time.
+gc.set_threshold(10_000)
 # Let failed assertions in helpers show their values too.
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [

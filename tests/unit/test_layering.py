@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,9 @@ def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-ALL = [found for file in sorted(PACKAGE.rglob("*.py")) for found in imports_of(file)]
+@cache
+def all_imports() -> list[Import]:
+    return [found for file in sorted(PACKAGE.rglob("*.py")) for found in imports_of(file)]
 
 
 def owner(file: Path) -> str:
@@ -102,7 +105,7 @@ def test_the_core_does_not_import_airflow_tensorflow_or_google() -> None:
     allowed = {"yaml", "mlengine"} | sys.stdlib_module_names
     wrong = [
         f"{found.place}: {found.module}"
-        for found in ALL
+        for found in all_imports()
         if owner(found.file) == "core" and found.module.split(".")[0] not in allowed
     ]
     assert not wrong, "\n".join(wrong)
@@ -110,7 +113,7 @@ def test_the_core_does_not_import_airflow_tensorflow_or_google() -> None:
 
 def test_only_airflow_modules_import_airflow() -> None:
     wrong = []
-    for found in ALL:
+    for found in all_imports():
         if found.module.split(".")[0] != "airflow":
             continue
         source = owner(found.file)

@@ -28,6 +28,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mlengine.core.errors import AirflowError, ComponentFailedError, StackError
+from mlengine.testing import component
 from mlengine.testing.airflow_api import AirflowApi
 from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
 from mlengine.testing.component_processes import signal_group, spawn, stop_all, tail
@@ -46,6 +47,7 @@ COMPONENTS = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+_AIRFLOW = ("-P", component.__file__)  # started as a file, as mlengine need not be on the path of a new interpreter
 _HEARTBEATS = {
     "scheduler": "latest_scheduler_heartbeat",
     "triggerer": "latest_triggerer_heartbeat",
@@ -100,7 +102,7 @@ class Airflow:
         env = environment(self.config, api_server=name == "api-server")
         with self._turn:
             self.failed.pop(name, None)
-            self.processes[name] = spawn(["-m", "airflow", *COMPONENTS[name]], env, self.log_file(name))
+            self.processes[name] = spawn([*_AIRFLOW, *COMPONENTS[name]], env, self.log_file(name))
             self.on_start(self.processes[name])
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
@@ -266,7 +268,7 @@ def migrate(stack: Airflow) -> None:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     log = stack.log_file("migrate")
-    process = spawn(["-m", "airflow", "db", "migrate"], stack.env, log)
+    process = spawn([*_AIRFLOW, "db", "migrate"], stack.env, log)
     try:
         stack.on_start(process)
         code = process.wait(START_SECONDS)
