@@ -104,10 +104,10 @@ def check_batches(outputs: Outputs, rows: Rows) -> dict[str, Any]:
     """The largest difference of a row's outputs in two different batches and alone, and the largest output."""
     np = outputs.np
     some = rows.batch(0, min(COMPANY, rows.count), outputs.columns)
-    together = outputs(some)
-    turned = outputs({name: values[::-1] for name, values in some.items()})
+    together = outputs(_copy(some))
+    turned = outputs(_copy({name: values[::-1] for name, values in some.items()}))
     count = min(ALONE, len(together))
-    alone = np.concatenate([outputs(_cut(some, at, at + 1)) for at in range(count)])
+    alone = np.concatenate([outputs(_copy(_cut(some, at, at + 1))) for at in range(count)])
     gaps = [np.abs(together - turned[::-1]).max(), np.abs(together[:count] - alone).max()]
     return {"batch_difference": number(max(gaps)), "largest": number(np.abs(together).max())}
 
@@ -142,8 +142,9 @@ def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
     for call in range(WARM + CALLS):
         row = call % count
         for at, predictor in order:
+            batch = _copy(single[at][row])
             start = time.perf_counter()
-            predictor(single[at][row])
+            predictor(batch)
             if call >= WARM:
                 fastest[at][row] = min(fastest[at][row], (time.perf_counter() - start) * 1000)
         if row == count - 1:
@@ -159,6 +160,11 @@ def number(value: Any) -> Any:
 
 def _rows(batch: Batch) -> int:
     return len(next(iter(batch.values())))
+
+
+def _copy(batch: Batch) -> Batch:
+    """A batch for one call. A predictor, such as a scorer, may change its batch."""
+    return {name: values.copy() for name, values in batch.items()}
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:

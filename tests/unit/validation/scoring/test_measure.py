@@ -129,3 +129,20 @@ def test_the_latency_is_the_median_over_rows(rows: Rows, monkeypatch: pytest.Mon
     slow = clock.predictor(lambda x: 0.001 * (x + 1))
     assert measure.latency([measure.Outputs(slow, None)], rows) == pytest.approx([4.0])
     assert len(slow.sizes) == measure.WARM + measure.CALLS
+
+
+class Changing(Predictor):
+    """A scorer that changes its batch: its values, and the column itself."""
+
+    def predict(self, batch: dict[str, Any]) -> Any:
+        batch["x"] += 1
+        batch["x"] = np.log(batch["x"])
+        assert np.isfinite(batch["x"]).all()
+        return batch["x"]
+
+
+def test_a_predictor_may_change_its_batch(rows: Rows) -> None:
+    outputs = measure.Outputs(Changing(None), None)
+    assert measure.check_batches(outputs, rows) == {"batch_difference": 0.0, "largest": np.log(7)}
+    assert measure.latency([outputs, outputs], rows)
+    assert np.array_equal(measure.score(outputs, rows, 3)[:, 0], np.log(np.arange(7) + 1))
