@@ -23,6 +23,9 @@ from mlengine.storage.client import Storage
 _NO_DATA = re.compile(
     r"[._].*|(readme|licen[cs]e|copying|changelog)(\.(md|txt|rst|html|pdf))?|(croissant|manifest)\.json", re.I
 )
+# Folders whose files are copies or incomplete: of Jupyter (``.ipynb_checkpoints``), of git, or of a Spark job that runs
+# or has failed.
+_NO_DATA_FOLDER = re.compile(r"\..+|_temporary")
 _DOCUMENTS = (".md", ".txt", ".rst", ".html", ".pdf")
 MOST_FILES = 200_000
 
@@ -117,7 +120,8 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
         raise DatasetError(f"{folder} cannot be read: {error.strerror}", hint="make it readable, or move it") from error
     for path in entries:
         if path.is_dir():
-            yield from _walk(path, above | {real})
+            if not _NO_DATA_FOLDER.fullmatch(path.name):
+                yield from _walk(path, above | {real})
         elif path.is_file():
             yield path
         elif path.is_symlink() and not _hidden(path.name):
@@ -127,8 +131,9 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def _hidden(path: str) -> bool:
-    """Whether a path is a marker file of another program (``_SUCCESS``, ``.part-0.crc``), a README or the like."""
-    return _NO_DATA.fullmatch(path.rsplit("/", 1)[-1]) is not None
+    """Whether a path is hidden, a marker file of another program (``_SUCCESS``, ``.part-0.crc``), or a README."""
+    *folders, name = path.split("/")
+    return _NO_DATA.fullmatch(name) is not None or any(map(_NO_DATA_FOLDER.fullmatch, folders))
 
 
 def _without_documents(files: list[SourceFile], file_format: str | None) -> list[SourceFile]:

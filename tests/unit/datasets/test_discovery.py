@@ -51,6 +51,14 @@ def test_markers_and_documents_are_excluded(tmp_path: Path) -> None:
     assert found(tmp_path, *names) == ("parquet", {"train": ["train/a.parquet"], "heldout": ["test/b.parquet"]})
 
 
+def test_hidden_and_temporary_folders_are_excluded(tmp_path: Path) -> None:
+    names = ("train/.ipynb_checkpoints/a.parquet", "test/_temporary/0/b.parquet", ".git/x", ".venv/x.csv")
+    assert found(tmp_path / ".data", "train/a.parquet", "test/b.parquet", *names) == (
+        "parquet",
+        {"train": ["train/a.parquet"], "heldout": ["test/b.parquet"]},
+    )
+
+
 def test_files_without_a_split_are_training_rows(tmp_path: Path) -> None:
     assert found(tmp_path, "b.csv", "a.csv.gz") == ("csv", {"train": ["a.csv.gz", "b.csv"]})
 
