@@ -307,7 +307,7 @@ def _values(column: str, values: Callable[[int], Any]) -> Callable[[pa.Table], p
 
 
 BAD: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
-    "no target": (_without("left"), r"no column 'left' for --target; columns: id, age, .*\n.*write --target"),
+    "no target": (_without("left"), r"no column 'left' for --target; columns: id, age, .*\n.*name one of them"),
     "all null": (_nulls("left"), r"target 'left' is null in all rows of heldout"),
     "too many classes": (
         _values("left", lambda row: f"class {row}"),

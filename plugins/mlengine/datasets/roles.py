@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from mlengine.core.dataset import HELDOUT_POLICIES, TASKS, Column, Manifest, Schema, Value
 from mlengine.core.errors import DatasetError
@@ -75,10 +75,7 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
             value = getattr(inherited, role)
         if value is not None and value not in first:
             said = "" if named else f", as in {previous.name}/{previous.version}" if previous else ""
-            raise DatasetError(
-                f"there is no column {value!r} for --{role}{said}; columns: {', '.join(first) or 'none'}",
-                hint=f"write --{role} with one of them",
-            )
+            _refuse_missing(found, value, f"--{role}{said}", first)
         chosen[role] = value
     several = [name for name in first if sum(chosen[role] == name for role in ("target", "key", "weight")) > 1]
     if several:
@@ -89,6 +86,30 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
     result = Schema(tuple(merged), **chosen)
     check_types(result, roles.task or _task_before(previous, result.target))
     return result
+
+
+def _refuse_missing(found: Found, name: str, option: str, columns: Mapping[str, Column]) -> NoReturn:
+    """Raise the error for a role of a column that does not exist.
+
+    :param option: the option that names the column, and the version that it is taken from.
+    :raises DatasetError: in any case.
+    """
+    file = next(iter(found.splits.values()))[0]
+    if found.format.name == "files":
+        raise DatasetError(
+            f"there is no column {name!r} for {option}: {file.where} is in no format that has columns",
+            hint="convert or decompress the files: docs/datasets.md lists the formats; or, if only their names differ,"
+            " say it: --format csv",
+        )
+    if any(part.startswith(f"{name}=") for part in file.path.split("/")):
+        raise DatasetError(
+            f"there is no column {name!r} for {option}: only the names of folders have it, such as {file.path}",
+            hint="write it as a column of the files",
+        )
+    raise DatasetError(
+        f"there is no column {name!r} for {option}; columns: {', '.join(columns) or 'none'}",
+        hint="name one of them",
+    )
 
 
 def _task_before(previous: Manifest | None, target: str | None) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.discovery import find
+from mlengine.datasets.roles import Roles, read_schema
 from mlengine.datasets.split_names import split_of
 from mlengine.storage.client import Storage
 
@@ -187,3 +188,19 @@ def test_one_place_in_the_other(tmp_path: Path) -> None:
     assert two_places(tmp_path, "data", "data") == both
     assert two_places(tmp_path, "data/train", "val.csv") == {"train": ["data/train/a.csv"], "heldout": ["val.csv"]}
     assert two_places(tmp_path, "plain", "plain/later") == {"train": ["plain/c.csv"], "heldout": ["plain/later/d.csv"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x.csv.zst", r"no column 'left' for --target: .*train/x\.csv\.zst is in no format that has columns"),
+        ("left=1/x.csv", r"no column 'left' for --target: only the names of folders have it, .*train/left=1/x"),
+    ],
+)
+def test_a_role_of_a_column_that_no_file_has_is_refused_with_advice(tmp_path: Path, name: str, message: str) -> None:
+    for split in ("train", "heldout"):
+        path = tmp_path / split / name
+        path.parent.mkdir(parents=True)
+        path.write_text("a\n1\n2\n")
+    with pytest.raises(DatasetError, match=message):
+        read_schema(find(Storage(), str(tmp_path)), Roles(target="left"), {}, None)
