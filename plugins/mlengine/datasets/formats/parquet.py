@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _THREADS = 16
 _BUFFER = 1 << 20  # bytes of a column that are buffered, instead of the whole row group
+_INDEX = re.compile(r"__index_level_\d+__")  # the name that pandas gives to a level of an index without a name
 # A cache of footers, each kept as long as its file object exists.
 _FOOTERS: WeakKeyDictionary[SourceFile, Any] = WeakKeyDictionary()
 
@@ -33,7 +35,7 @@ class Parquet(Format):
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
         import pyarrow as pa
 
-        schemas = [_with_dtypes(metadata.schema.to_arrow_schema(), dtypes) for metadata in self.footers(files)]
+        schemas = [_columns(metadata.schema.to_arrow_schema(), dtypes) for metadata in self.footers(files)]
         first = schemas[0]
         check_names(first.names, files[0].where)
         check_dtypes(first, dtypes, files[0].where)
@@ -67,7 +69,11 @@ class Parquet(Format):
                 for index in range(row_group.num_columns):
                     chunk = row_group.column(index)
                     found.setdefault(chunk.path_in_schema, _Footer()).add(chunk.statistics)
-        return {name: footer.statistics() for name, footer in found.items() if "." not in name}
+        return {
+            name: footer.statistics()
+            for name, footer in found.items()
+            if "." not in name and not _INDEX.fullmatch(name)
+        }
 
     def batches(
         self,
@@ -135,11 +141,15 @@ class _Footer:
         return ColumnStatistics(nulls=self.nulls, min=low, max=high)
 
 
-def _with_dtypes(schema: pa.Schema, dtypes: Mapping[str, str]) -> pa.Schema:
-    """The schema with the types that the user set, whatever type they replace."""
+def _columns(schema: pa.Schema, dtypes: Mapping[str, str]) -> pa.Schema:
+    """The columns of a file, with the types that the user set, whatever type they replace.
+
+    An index of pandas without a name is no column: no two rows would be equal, and a model would get row numbers.
+    """
     import pyarrow as pa
 
-    return pa.schema([f.with_type(scalar_type(dtypes[f.name])) if f.name in dtypes else f for f in schema])
+    fields = [field for field in schema if not _INDEX.fullmatch(field.name)]
+    return pa.schema([f.with_type(scalar_type(dtypes[f.name])) if f.name in dtypes else f for f in fields])
 
 
 def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:

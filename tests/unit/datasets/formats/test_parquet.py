@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -129,3 +130,14 @@ def test_a_time_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     assert FORMAT.footer_statistics([file])["c"].min is None
     with pytest.raises(DatasetError, match=r"column 'c' is timestamp\[ms\].* out of bounds"):
         read(file)
+
+
+def test_an_unnamed_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"c": [1.5, 2.5, 3.5]})
+    frame.to_parquet(tmp_path / "whole.parquet")
+    frame.loc[[2, 0, 1]].to_parquet(tmp_path / "some.parquet")
+    assert parquet.read_schema(tmp_path / "some.parquet").names == ["c", "__index_level_0__"]
+    files = [LocalFile(name, tmp_path / name) for name in ("some.parquet", "whole.parquet")]
+    assert FORMAT.infer(files, {}).names == ["c"]
+    assert read(files[0]) == ("float64", [3.5, 1.5, 2.5])
+    assert list(FORMAT.footer_statistics(files)) == ["c"]
