@@ -35,7 +35,7 @@ class Parquet(Format):
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
         import pyarrow as pa
 
-        schemas = [_columns(metadata.schema.to_arrow_schema(), dtypes) for metadata in self.footers(files)]
+        schemas = _typed([_columns(metadata.schema.to_arrow_schema(), dtypes) for metadata in self.footers(files)])
         first = schemas[0]
         check_names(first.names, files[0].where)
         check_dtypes(first, dtypes, files[0].where)
@@ -152,6 +152,20 @@ def _columns(schema: pa.Schema, dtypes: Mapping[str, str]) -> pa.Schema:
     return pa.schema([f.with_type(scalar_type(dtypes[f.name])) if f.name in dtypes else f for f in fields])
 
 
+def _typed(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
+    """The schemas, in which a column without any value in its file has the type that it has in another file."""
+    import pyarrow as pa
+
+    def unknown(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_null(kind) or (pa.types.is_list(kind) and pa.types.is_null(kind.value_type)))
+
+    types = {f.name: f.type for schema in reversed(schemas) for f in schema if not unknown(f.type)}
+    return [
+        pa.schema([f.with_type(types.get(f.name, f.type)) if unknown(f.type) else f for f in schema])
+        for schema in schemas
+    ]
+
+
 def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:
     """Check that a file has the columns of the first one. Columns are compared by name; their order may differ."""
     found = {field.name: (column := column_of(field, file.where)).dtype + str(column.shape) for field in schema}
@@ -166,7 +180,8 @@ def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types:
     ]
     raise DatasetError(
         f"{file.where} has other columns than {first.where}: {'; '.join(wrong)}",
-        hint="all files of a split need the same columns and types: write this file again",
+        hint="all files of a split need the same columns and types: write this file again; or, if only types differ,"
+        " set one that fits all values: --dtype COLUMN=TYPE, such as float64 for integers with missing values",
     )
 
 

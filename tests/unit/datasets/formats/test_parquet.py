@@ -141,3 +141,28 @@ def test_an_unnamed_index_of_pandas_is_no_column(tmp_path: Path) -> None:
     assert FORMAT.infer(files, {}).names == ["c"]
     assert read(files[0]) == ("float64", [3.5, 1.5, 2.5])
     assert list(FORMAT.footer_statistics(files)) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "values"),
+    [
+        ((pa.nulls(2), pa.array([1.5]), pa.nulls(1)), [None, None, 1.5, None]),
+        ((pa.array([[], None]), pa.array([[1.5]])), [[], None, [1.5]]),
+    ],
+)
+def test_a_column_without_values_has_the_type_of_another_file(
+    tmp_path: Path, parts: tuple[pa.Array, ...], values: list[Any]
+) -> None:
+    files = [written(tmp_path / f"{number}.parquet", part) for number, part in enumerate(parts)]
+    schema = FORMAT.infer(files, {})
+    assert schema.field("c").type in (pa.float64(), pa.list_(pa.float64()))
+    batches = FORMAT.batches(files, schema, 100)
+    assert [value for batch in batches for value in batch.column("c").to_pylist()] == values
+
+
+def test_files_with_different_types_are_refused_with_advice(tmp_path: Path) -> None:
+    parts = (pa.array([1, 2]), pa.array([1.5, None]))
+    files = [written(tmp_path / f"{number}.parquet", part) for number, part in enumerate(parts)]
+    with pytest.raises(DatasetError, match=r"'c' is double and int64 in the first file\n.*--dtype COLUMN=TYPE"):
+        FORMAT.infer(files, {})
+    assert FORMAT.infer(files, {"c": "float64"}).field("c").type == pa.float64()
