@@ -1,7 +1,8 @@
 """The predictor for an XGBoost model: ``model.json`` or ``model.ubj``.
 
 Features are columns by name, or if they have no names, all numeric columns in schema order. Since XGBoost 3.1, a model
-that was trained with categories of a data frame contains them, and it gets a data frame with these categories.
+that was trained with categories of a data frame contains them, and it gets a data frame with these categories. Before
+3.1, a model contains only codes, and which values they stand for is unknown.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import gather
-from ..matching import match_features
+from ..matching import listed, match_features
 
 
 class XGBoostModel:
@@ -59,8 +60,20 @@ def with_categories(values: Any, known: list[Any]) -> Any:
 
 
 def categories_of(booster: Any) -> dict[str, list[Any]]:
-    """The categories by feature; empty if the model was trained with numbers, or by an XGBoost before 3.1."""
-    if not hasattr(booster, "get_categories") or booster.get_categories().empty():
+    """The categories by feature; empty if the model was trained with numbers, or with codes of categories.
+
+    :raises ValueError: the model has categories, and XGBoost is older than 3.1, or pyarrow is missing.
+    """
+    if not hasattr(booster, "get_categories"):
+        types = booster.feature_types or []
+        names = booster.feature_names or [f"f{number}" for number in range(len(types))]
+        if found := [name for name, kind in zip(names, types) if kind == "c"]:
+            raise ValueError(
+                f"the model has categories ({listed(found)}), and XGBoost before 3.1 does not store their values in a"
+                " model: train with XGBoost 3.1 or newer, or give a scorer that encodes them"
+            )
+        return {}
+    if booster.get_categories().empty():
         return {}
     try:
         found = booster.get_categories(export_to_arrow=True).to_arrow()
