@@ -10,9 +10,10 @@ from typing import Any
 
 from mlengine.champions.history import Champion
 from mlengine.core.dataset import Manifest
-from mlengine.core.errors import ModelError
+from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
+from mlengine.datasets.catalog import read_manifest
 from mlengine.storage.client import Storage
 from mlengine.validation.comparison import Baseline
 from mlengine.validation.export import download, resolve
@@ -83,7 +84,13 @@ class ChampionModel:
         """
         name = self.champion.job_id
         reason = f"The champion {name} could not be run on these rows, and has no stored predictions for them."
-        if measured.baseline_outputs is not None:
+        classes = self._classes() if heldout.classes else ()
+        if classes and not _same_classes(classes, heldout.classes):
+            reason = (
+                f"The champion {name} predicts the classes {_listed(classes)}, and the dataset has"
+                f" {_listed(heldout.classes)}."
+            )
+        elif measured.baseline_outputs is not None:
             expected, _ = self._recorded()
             try:
                 fitted = fit(measured.baseline_outputs, heldout.task, heldout.classes, expected.activation)
@@ -104,5 +111,25 @@ class ChampionModel:
         """
         return Baseline(self.champion.job_id, self.champion.size, outcomes, unavailable)
 
+    def _classes(self) -> tuple[Any, ...]:
+        """The classes of the dataset version on which the champion was trained; empty if they are not known."""
+        try:
+            return tuple(read_manifest(self.storage, str(self.champion.dataset["uri"])).schema.classes or ())
+        except KeyError:
+            return ()
+        except MlengineError as error:
+            if error.retryable:
+                raise
+            return ()
+
     def _recorded(self) -> tuple[ServingSignature, str]:
         return recorded_model(self.storage, load_job(self.storage, self.champion.job_dir))
+
+
+def _same_classes(champion: Sequence[Any], dataset: Sequence[Any]) -> bool:
+    """Whether the champion's outputs are those of the dataset's classes. 1, True and "1" may be the same class."""
+    return tuple(champion) == tuple(dataset) or list(map(str, champion)) == list(map(str, dataset))
+
+
+def _listed(classes: Sequence[Any]) -> str:
+    return ", ".join(map(str, classes[:6])) + (", …" if len(classes) > 6 else "")
