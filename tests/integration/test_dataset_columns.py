@@ -134,6 +134,12 @@ def test_negative_or_all_zero_weights_are_refused(
         add(storage, bucket, write(tmp_path / "data", {"x": X, "w": weights}), weight="w")
 
 
+def test_an_infinite_weight_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    weights = np.where(X == 7, np.inf, 1.0)
+    with pytest.raises(DatasetError, match=r"weight 'w' is null in 0 of .* rows of train, infinite in 1"):
+        add(storage, bucket, write(tmp_path / "data", {"x": X, "w": weights}), weight="w")
+
+
 def test_checks_of_a_sample_use_shares_of_the_sampled_rows(
     storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

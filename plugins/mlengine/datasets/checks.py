@@ -117,7 +117,7 @@ def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
             if column is None or statistics is None or statistics.nulls is None:
                 continue
             rows = split.read or split.rows or 0
-            infinite = split.infinite if role == "target" else 0
+            infinite = {"target": split.infinite, "weight": statistics.infinite or 0}.get(role, 0)
             if role == "weight":
                 yield from _weights(column, statistics, name)
             everything = " (all of them)" if statistics.nulls == rows else ""

@@ -159,7 +159,7 @@ def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, 
         task=task,
         classes=tuple(schema.classes or ()),
         target=_target(kept[schema.target], schema, task) if schema.target and task != "none" else None,
-        weight=_numbers(kept[schema.weight]) if schema.weight else None,
+        weight=_weights(kept[schema.weight], schema.weight) if schema.weight else None,
         key=np.concatenate([part.to_numpy(zero_copy_only=False) for part in kept[schema.key]]) if schema.key else None,
         digest=digest,
     )
@@ -235,6 +235,41 @@ def _numbers(parts: Sequence[pa.Array]) -> np.ndarray[Any, Any]:
     return np.concatenate([part.to_numpy(zero_copy_only=False).astype(np.float64) for part in parts])
 
 
+def _weights(parts: Sequence[pa.Array], name: str) -> np.ndarray[Any, Any]:
+    """The weights of the rows.
+
+    :raises DatasetError: a weight is missing, infinite or negative, so that metrics would be undefined or wrong.
+    """
+    import numpy as np
+
+    found = _numbers(parts)
+    wrong = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if len(wrong):
+        raise DatasetError(
+            f"the held-out set has the weight {found[wrong[0]]:g} in row {wrong[0]:,}, column {name!r}; weights are"
+            " finite and not negative",
+            hint="register a version with other weights",
+        )
+    return found
+
+
+def _values(parts: Sequence[pa.Array], name: str) -> np.ndarray[Any, Any]:
+    """The targets of a regression.
+
+    :raises DatasetError: a target is NaN or infinite, so that metrics would be undefined.
+    """
+    import numpy as np
+
+    found = _numbers(parts)
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if len(wrong):
+        raise DatasetError(
+            f"the held-out set has the target {found[wrong[0]]:g} in row {wrong[0]:,}, column {name!r}",
+            hint="register a version without such rows",
+        )
+    return found
+
+
 def _target(parts: Sequence[pa.Array], schema: Schema, task: str) -> np.ndarray[Any, Any]:
     """The class indices, or the values of a regression.
 
@@ -250,7 +285,7 @@ def _target(parts: Sequence[pa.Array], schema: Schema, task: str) -> np.ndarray[
             hint="register a version without these rows",
         )
     if task == "regression":
-        return _numbers(parts)
+        return _values(parts, str(schema.target))
     classes = pa.array(list(schema.classes or ()))
     found = []
     for part in parts:

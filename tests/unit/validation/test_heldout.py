@@ -128,3 +128,28 @@ def test_a_batch_has_a_bounded_size() -> None:
     assert _batch_rows(large) == 10
     assert _batch_rows(Schema((Column("x", "float64", (4096, 4096)),))) == 1
     assert _batch_rows(Schema((Column("x", "bool"), Column("t", "timestamp")))) == 32_768
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("w", np.inf, "the weight inf in row 2, column 'w'; weights are finite and not negative"),
+        ("w", None, "the weight nan in row 2"),
+        ("w", -1.0, "the weight -1 in row 2"),
+        ("price", np.nan, "the target nan in row 2, column 'price'"),
+        ("price", -np.inf, "the target -inf in row 2"),
+    ],
+)
+def test_weights_and_targets_of_which_no_metric_exists_are_refused(
+    tmp_path: Path, column: str, value: float | None, message: str
+) -> None:
+    """A version by reference was registered with a sample of its rows."""
+    schema = Schema((Column("price", "float64"), Column("w", "float64")), target="price", weight="w")
+    good: dict[str, list[float | None]] = {"price": [1.0, 2.0, 3.0, 4.0], "w": [0.0, 1.0, 1.0, 1.0]}
+    split = cast("SplitReader", Split(pa.table(good), 4))
+    (tmp_path / "good").mkdir()
+    assert write_heldout(split, schema, "regression", tmp_path / "good", digest="d").rows == 4
+    good[column][2] = value
+    split = cast("SplitReader", Split(pa.table(good), 4))
+    with pytest.raises(DatasetError, match=message):
+        write_heldout(split, schema, "regression", tmp_path, digest="d")
