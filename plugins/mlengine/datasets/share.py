@@ -38,7 +38,8 @@ def split_share(
 
     :param share: the share of rows to hold out, between 0 and 1.
     :param key: the column that identifies a row.
-    :raises DatasetError: the data are not a table in a directory, or already have held-out rows.
+    :raises DatasetError: the data are not a table in a directory, or already have held-out rows; or a split would be
+        empty.
     """
     from pyarrow import parquet
 
@@ -59,7 +60,7 @@ def split_share(
     if key is not None and key not in schema.names:
         raise DatasetError(f"there is no column {key!r} for --key; columns: {', '.join(schema.names)}")
     chosen = tuple(column for column in columns if key in (None, column.name))
-    rows = 0
+    rows, held_out = 0, 0
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
         for split in ("train", "heldout"):
@@ -69,10 +70,17 @@ def split_share(
             )
         for batch in found.format.batches(files, schema, 1 << 16, strict=True):
             held = _held(batch, chosen, share)
+            held_out += held.true_count
             writers["heldout"].write_batch(batch.filter(held))
             writers["train"].write_batch(batch.filter(_inverted(held)))
             rows += len(batch)
             progress(f"{number_of(rows, 'row')} split")
+    if held_out in {0, rows}:
+        by = f"; the hash of {key!r} decides, and it may have few different values" if key else ""
+        raise DatasetError(
+            f"--heldout {share:g} holds out {'none' if held_out == 0 else 'all'} of {number_of(rows, 'row')}{by}",
+            hint="use another share, or more rows; or give the held-out rows in a place of their own: --heldout PATH",
+        )
 
 
 def _held(batch: pa.RecordBatch, columns: tuple[Column, ...], share: float) -> pa.Array:
