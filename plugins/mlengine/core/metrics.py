@@ -160,6 +160,7 @@ def unknown(name: str) -> MlengineError:
 
 def format_value(value: float) -> str:
     """A value formatted for people: four significant digits, and no exponent from 10,000 on (``123,457``)."""
+    value += 0.0  # -0.0 becomes 0.0
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 

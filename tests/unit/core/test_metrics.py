@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from mlengine.core.errors import MlengineError
-from mlengine.core.metrics import MAIN_METRIC, METRICS, info, is_user_metric, names_of, split_name
+from mlengine.core.metrics import (
+    MAIN_METRIC,
+    METRICS,
+    format_difference,
+    format_value,
+    info,
+    is_user_metric,
+    names_of,
+    split_name,
+)
 
 
 def test_each_task_has_its_main_metric() -> None:
@@ -46,3 +55,8 @@ def test_custom_metric_functions_are_recognised() -> None:
     assert not is_user_metric("profit")
     assert not is_user_metric("my.metrics:")
     assert info("my.metrics:profit", "regression").higher_is_better
+
+
+def test_zero_has_no_minus_sign() -> None:
+    assert (format_value(-0.0), format_difference(-0.0), format_difference(0.0)) == ("0", "+0", "+0")
+    assert (format_difference(-0.00125), format_difference(12345.6)) == ("-0.00125", "+12,346")
