@@ -66,6 +66,22 @@ def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -
     return cast
 
 
+def check_categories(values: Any, known: Sequence[Any], name: str) -> None:
+    """Check that the values of a column and the categories of its feature are of one kind: strings or numbers.
+
+    :param values: an array, or a series of pandas.
+    :raises ValueError: they are not, so that no value is a known category.
+    """
+    found = {"O": "strings", "i": "numbers", "u": "numbers", "f": "numbers", "b": "numbers"}.get(values.dtype.kind)
+    kinds = {"strings" if isinstance(one, str) else "numbers" for one in known}
+    if found and kinds and found not in kinds:
+        shown = ", ".join(repr(one) for one in known[:3])
+        raise ValueError(
+            f"{name} has {found}, and the categories with which the model was trained are {kinds.pop()} ({shown}):"
+            " train on the values of the dataset, or give a scorer that converts them"
+        )
+
+
 def _text(values: Any, what: str) -> Any:
     """The values as strings. A missing one becomes an empty string: TensorFlow and ONNX have no missing value."""
     import numpy as np

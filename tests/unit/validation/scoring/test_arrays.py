@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mlengine.validation.scoring.arrays import gather
+from mlengine.validation.scoring.arrays import check_categories, gather
+from mlengine.validation.scoring.predictors import lightgbm, xgboost
 
 
 def test_several_columns_become_a_matrix_in_their_order() -> None:
@@ -71,3 +73,42 @@ def test_the_columns_of_a_matrix_that_does_not_fit_are_named() -> None:
     batch = {name: np.array([1.0, 2.0]) for name in ("a", "b", "c")}
     with pytest.raises(ValueError, match=r"values of shape \[2\], and those of the columns a, b, c have \[3\]"):
         gather(batch, ["a", "b", "c"], "float32", (2,))
+
+
+TEXT = np.array(["20", None], object)
+
+
+@pytest.mark.parametrize("module", [lightgbm, xgboost])
+@pytest.mark.parametrize(
+    ("values", "known", "message"),
+    [
+        (
+            np.array([20, 30]),
+            ["20", "30", "40", "50"],
+            r"shop has numbers, .* are strings \('20', '30', '40'\): train on",
+        ),
+        (np.array([20.0, np.nan]), ["20"], "shop has numbers"),
+        (np.array([True]), ["True"], "shop has numbers"),
+        (TEXT, [20, 30], r"shop has strings, .* are numbers \(20, 30\)"),
+        (pd.Series(TEXT, dtype="str"), [20, 30], "shop has strings"),
+    ],
+)
+def test_categories_of_another_kind_are_refused(module: Any, values: Any, known: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module.with_categories(values, known, "shop")
+
+
+@pytest.mark.parametrize(
+    ("values", "known"),
+    [
+        (np.array([20.0, np.nan]), [20, 30]),
+        (np.array([True, False]), [False, True]),
+        (TEXT, ["20"]),
+        (pd.Series(TEXT, dtype="str"), ["30"]),
+        (np.array(["2026-01-01"], "datetime64[us]"), ["2026-01-01"]),
+        (TEXT, []),
+        (np.array([1]), ["1", 2]),
+    ],
+)
+def test_categories_of_the_same_or_an_unknown_kind_are_accepted(values: Any, known: list[Any]) -> None:
+    check_categories(values, known, "shop")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..arrays import gather
+from ..arrays import check_categories, gather
 from ..matching import match_features
 
 
@@ -52,14 +52,15 @@ class LightGBMModel:
 
         data = {name: batch[column] for name, column in zip(self.booster.feature_name(), self.columns)}
         for name, categories in self.categories.items():
-            data[name] = with_categories(data[name], categories)
+            data[name] = with_categories(data[name], categories, name)
         return pd.DataFrame(data)
 
 
-def with_categories(values: Any, known: list[Any]) -> Any:
+def with_categories(values: Any, known: list[Any], name: str) -> Any:
     """The values as categories of pandas. LightGBM treats an unknown category as missing."""
     import pandas as pd
 
+    check_categories(values, known, name)
     codes = pd.Index(known).get_indexer(values)  # -1 for a value that is missing or not known
     return pd.Categorical.from_codes(codes, known)
 

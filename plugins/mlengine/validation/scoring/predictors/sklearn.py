@@ -188,12 +188,12 @@ def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
         from . import lightgbm
 
         found = lightgbm.categories_of(model.booster_)
-        return {name: partial(lightgbm.with_categories, known=known) for name, known in found.items()}
+        return {name: partial(lightgbm.with_categories, known=known, name=name) for name, known in found.items()}
     if framework == "xgboost":
         from . import xgboost
 
         found = xgboost.categories_of(model.get_booster())
-        return {name: partial(xgboost.with_categories, known=known) for name, known in found.items()}
+        return {name: partial(xgboost.with_categories, known=known, name=name) for name, known in found.items()}
     return {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import gather
+from ..arrays import check_categories, gather
 from ..matching import listed, match_features
 
 
@@ -47,14 +47,15 @@ class XGBoostModel:
         data = {}
         for name, column in zip(self.names, self.columns):
             known = self.categories.get(name)
-            data[name] = _numeric(batch, column) if known is None else with_categories(batch[column], known)
+            data[name] = _numeric(batch, column) if known is None else with_categories(batch[column], known, name)
         return pd.DataFrame(data)
 
 
-def with_categories(values: Any, known: list[Any]) -> Any:
+def with_categories(values: Any, known: list[Any], name: str) -> Any:
     """The values as categories of pandas. XGBoost determines their codes, and scores or refuses unknown ones."""
     import pandas as pd
 
+    check_categories(values, known, name)
     found = pd.unique(pd.Series(values).dropna())
     return pd.Categorical(values, list(dict.fromkeys([*known, *found])))
 
