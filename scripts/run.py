@@ -174,7 +174,7 @@ def _stop(stack: Stack, console: Console) -> None:
     _ignore_signals()
     clock = Stopwatch()
     console.say("\nStopping …")
-    for job_id in stack.stop():
+    for job_id in stack.stop(console):
         console.say(f"  job {job_id} had not ended: cancelled; checkpoints that it wrote are kept")
     console.say(f"  stopped in {clock}; the data is kept for the next make run (make clean deletes it)")
 

@@ -27,8 +27,10 @@ from typing import Any, Self
 
 import psutil
 from scripts import mnist
+from scripts.console import Console
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.host import split
 from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobHandle
 from mlengine.listeners import cleanup_process
@@ -45,6 +47,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A cancelled job may take 90 s: 15 s until SIGKILL, 15 s for the workers, and 60 s to upload the logs.
 _CANCEL_SECONDS = 120.0
 _CLEANUP_SECONDS = 60.0  # the cleanup process imports Google's libraries, and calls the Cloud Storage server
+_NOTE_SECONDS = 1.0  # shorter waits are not shown
 
 
 @dataclass
@@ -73,23 +76,27 @@ class Stack:
     def backend(self) -> LocalBackend:
         return LocalBackend(self.data / "local")
 
-    def stop(self) -> list[str]:
-        """Stop everything, including training jobs. Returns the ids of the jobs that were still running.
+    def stop(self, console: Console | None = None) -> list[str]:
+        """Stop everything, including training jobs. Returns the ids of the jobs that were cancelled and have ended.
 
         Runs in progress are marked as failed first, as in the UI. This cancels their jobs, and the runs do not continue
         at the next start.
+
+        :param console: shows what the stop waits for, and what has not ended in time.
         """
         try:
-            alive = [handle.job_id for handle in living_jobs(self.backend)]
-            self._end_runs()
+            alive = living_jobs(self.backend)
+            cleaned = self._end_runs(console)
             self.airflow.stop()
-            cancel_jobs(self.backend)
-            self._wait_for_cleanup()
+            cancel_jobs(self.backend, console)
+            if cleaned:
+                self._wait_for_cleanup(console)
+            left = {handle.name for handle in living_jobs(self.backend)}
         finally:
             self.airflow.stop()
             self.server.stop()
             forget(self.data)
-        return alive
+        return [handle.job_id for handle in alive if handle.name not in left]
 
     def stop_without_jobs(self) -> list[str]:
         """Stop Airflow, but not the training jobs. Returns the ids of the jobs that continue.
@@ -100,16 +107,22 @@ class Stack:
         self.airflow.stop()
         return _leave_jobs(self.data, self.server)
 
-    def _end_runs(self) -> None:
+    def _end_runs(self, console: Console | None) -> bool:
+        """Mark the runs in progress as failed. Returns whether the cleanup process has ended, if there was one."""
         # If the API server is down, the caller cancels the jobs without it.
         with contextlib.suppress(AirflowError):
             runs = self.airflow.api.live_runs()
             for run in runs:
                 self.airflow.api.set_run_state(run, "failed")
-            self._wait_for_cleanup()
+            return self._wait_for_cleanup(console)
+        return True
 
-    def _wait_for_cleanup(self) -> None:
-        _wait(lambda: cleanup_process.is_busy(self.airflow.config.home), _CLEANUP_SECONDS)
+    def _wait_for_cleanup(self, console: Console | None) -> bool:
+        home, what = self.airflow.config.home, "the process that cancels the jobs of ended runs"
+        busy = _wait(lambda: [what] if cleanup_process.is_busy(home) else [], _CLEANUP_SECONDS, console)
+        if busy and console is not None:
+            console.say(f"  ! not ended in {_CLEANUP_SECONDS:.0f} s: {what}; see {home / 'logs'}")
+        return not busy
 
 
 class Lock:
@@ -285,11 +298,13 @@ def forget(data: Path) -> None:
     (data / "running.json").unlink(missing_ok=True)
 
 
-def cancel_jobs(backend: LocalBackend) -> None:
+def cancel_jobs(backend: LocalBackend, console: Console | None = None) -> None:
     """Cancel all jobs of the folder, and wait until they have ended."""
     for handle in living_jobs(backend):
         backend.cancel(handle)
-    _wait_for_jobs(backend, _CANCEL_SECONDS)
+    for what in _wait(lambda: _unfinished(backend), _CANCEL_SECONDS, console):
+        if console is not None:
+            console.say(f"  ! not ended in {_CANCEL_SECONDS:.0f} s: {what}; see {backend.state_dir / 'jobs'}")
 
 
 def living_jobs(backend: LocalBackend) -> list[JobHandle]:
@@ -297,19 +312,23 @@ def living_jobs(backend: LocalBackend) -> list[JobHandle]:
     return [status.handle for status in backend.describe(backend.jobs()) if not status.state.terminal]
 
 
-def _wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
-    """Wait up to ``seconds`` until all jobs and their launchers, which upload the logs, have ended."""
-    _wait(lambda: living_jobs(backend) or _launchers(backend), seconds)
+def _unfinished(backend: LocalBackend) -> list[str]:
+    """The jobs that have not ended, with their states, and those whose launcher still uploads the logs."""
+    statuses = backend.describe(backend.jobs())
+    found = [f"job {it.handle.job_id}: {it.state.value}, {it.detail}" for it in statuses if not it.state.terminal]
+    launchers = {lock.parent.name for lock in (backend.state_dir / "jobs").glob("*/lease") if held(lock)}  # prose: ok
+    ended = [it.handle for it in statuses if it.state.terminal and split(it.handle.name)[1] in launchers]
+    return [*found, *(f"the upload of the logs of job {handle.job_id}" for handle in ended)]
 
 
-def _wait(is_busy: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and is_busy():
+def _wait(busy: Callable[[], Sequence[str]], seconds: float, console: Console | None) -> Sequence[str]:
+    """Wait up to ``seconds`` until ``busy`` finds nothing, and show what it finds. Return what it found last."""
+    began = time.monotonic()
+    while (found := busy()) and (passed := time.monotonic() - began) < seconds:
+        if console is not None and passed >= _NOTE_SECONDS:
+            console.note(f"  … waiting at most {seconds - passed:.0f} s for {'; '.join(found)}")
         time.sleep(0.2)
-
-
-def _launchers(backend: LocalBackend) -> list[Path]:
-    return [lock for lock in (backend.state_dir / "jobs").glob("*/lease") if held(lock)]  # prose: ok
+    return found
 
 
 def _load(load: Callable[..., list[str]], versions: Sequence[str] | None) -> None:

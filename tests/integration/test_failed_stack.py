@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from scripts import run
+from scripts import console, run
 from scripts import stack as stacks
 from scripts.stack import Stack
 
@@ -31,6 +32,7 @@ from tests.support.idle_trainer import idle_trainer
 
 pytestmark = pytest.mark.integration
 
+LAUNCHER = "mlengine.backends.local.launcher"
 LOG = "sqlite3.OperationalError: database is locked"
 
 
@@ -45,6 +47,10 @@ class Training:
     @property
     def state(self) -> JobState:
         return self.stack.backend.describe([self.handle])[0].state
+
+    @property
+    def root(self) -> Path:
+        return self.stack.data / "local" / "jobs" / self.handle.name.rpartition(":")[2]
 
     @property
     def step(self) -> int:
@@ -171,3 +177,34 @@ def test_the_storage_server_stops_only_after_the_cleanup_process(training: Train
             handling.result()
     assert answered == [True]
     assert not gcs.answers(training.stack.server.url)
+
+
+def test_a_stop_says_what_it_waits_for_and_what_has_not_ended(
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A launcher that does not respond, and a cleanup process that is stopped."""
+    monkeypatch.setattr(stacks, "_CANCEL_SECONDS", 1.5)
+    monkeypatch.setattr(stacks, "_CLEANUP_SECONDS", 1.5)
+    monkeypatch.setattr(stacks, "_NOTE_SECONDS", 0.2)
+    monkeypatch.setattr(console, "_STATUS_SECONDS", 0.0)
+    monkeypatch.setattr("mlengine.testing.airflow_api.AirflowApi.live_runs", lambda _: [])
+    folder = training.stack.airflow.config.home / "mlengine" / "orphans" / "environment"
+    folder.mkdir(parents=True)
+    known = psutil.process_iter(["cmdline"])
+    launcher = next(it for it in known if (it.info["cmdline"] or [])[3:5] == [LAUNCHER, str(training.root)])
+    launcher.suspend()
+    began = time.monotonic()
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert training.stack.stop(console.Console()) == [], "the job has not ended"
+    finally:
+        launcher.resume()
+        until(lambda: training.state.terminal)
+        launcher.kill()  # it would try to upload the logs
+    printed = capsys.readouterr().out
+    assert "  … waiting at most 1 s for the process that cancels the jobs of ended runs\n" in printed
+    assert "  ! not ended in 2 s: the process that cancels the jobs of ended runs; see " in printed
+    assert "  … waiting at most 1 s for job job_1: CANCELLING, 1 of 1 replica running\n" in printed
+    assert "  ! not ended in 2 s: job job_1: CANCELLING, 1 of 1 replica running; see " in printed
+    assert time.monotonic() - began < 10, "a stop must not wait twice for one process"

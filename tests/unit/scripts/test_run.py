@@ -61,7 +61,7 @@ class RunningStack:
         os.kill(os.getpid(), self.number)
         return SimpleNamespace()
 
-    def stop(self) -> list[str]:
+    def stop(self, _: object) -> list[str]:
         self.stopped = True
         return []
 
