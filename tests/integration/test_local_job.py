@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.rendezvous import rendezvous_variables
 from mlengine.storage.client import Storage
 from tests.support import local_jobs as local
@@ -305,6 +306,28 @@ def test_the_environment_of_a_replica_contains_no_secrets(
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):
                 assert b"hush" not in path.read_bytes(), path
+
+
+def test_data_that_no_job_uses_any_more_is_removed_before_a_training(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    backend = make_backend(max_concurrent_jobs=2)
+    cache, lock = backend.state_dir / "data-cache", backend.state_dir / "locks" / "data-cache.lock"
+    spec = local.spec(actor, args=local.acts(chief=f"until({str(backend.state_dir / 'go')!r})"))
+    training = backend.submit(local.submission(bucket, spec, key="training"))
+    local.until_state(backend, training, JobState.RUNNING)
+    assert FileLock.take(lock) is None, "the job keeps all data"
+    (cache / "old").touch()
+    for path in (lock, cache / "old"):
+        os.utime(path, (0, 0))
+    local.run(backend, bucket, local.spec(actor), key="second")
+    assert (cache / "old").exists(), "a job trains"
+    (backend.state_dir / "go").touch()
+    local.until_ended(backend, training)
+    handle, _ = local.run(backend, bucket, local.spec(actor), key="third")
+    assert not (cache / "old").exists()
+    removed = f"launcher: removed 1 item from {cache}, 0 MiB: not used for 30 days"
+    assert removed in local.texts(backend, handle)
 
 
 def test_logs_and_package_versions_are_uploaded(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:

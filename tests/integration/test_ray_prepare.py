@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_the_hint_for_a_build_that_hangs_names_the_ray_setting(storage: Storage,
 def test_the_hint_for_an_old_package_names_the_nodes_python(storage: Storage, bucket: str, tmp_path: Path) -> None:
     hint = failed(storage, bucket, tmp_path, TOO_OLD, 60)
     assert hint == "use a Ray cluster whose nodes have a Python that it accepts; or change requires-python"
+
+
+def test_a_node_removes_unused_data_of_the_trainers(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    old = tmp_path / "data-cache" / "old"
+    old.parent.mkdir()
+    old.touch()
+    os.utime(old, (0, 0))
+    uri = local_jobs.put(storage, bucket, local_jobs.wheel("print()"), "tiny-1.0-py3-none-any.whl")
+    prepare(Stored(submission(uri, bucket), RaySettings.load(keep_data_days=0)), storage, tmp_path)
+    assert old.exists()
+    prepare(Stored(submission(uri, bucket), RaySettings.load()), storage, tmp_path)
+    assert not old.exists()
 
 
 def test_a_node_keeps_the_configured_number_of_unused_environments(

@@ -205,6 +205,12 @@ def _all() -> tuple[Setting, ...]:
         ),
         Setting("local_keep_environments", "8", whole, "Maximum number of unused local training environments to keep."),
         Setting(
+            "local_keep_data_days",
+            "30",
+            whole,
+            "Days after which unused data of the trainers in MLENGINE_DATA_CACHE is removed; 0 keeps it.",
+        ),
+        Setting(
             "ray_address",
             "",
             text,
@@ -314,6 +320,12 @@ def _all() -> tuple[Setting, ...]:
             "8",
             whole,
             "Maximum number of unused training environments to keep on each node of the Ray cluster.",
+        ),
+        Setting(
+            "ray_keep_data_days",
+            "30",
+            whole,
+            "Days after which unused data of the trainers in MLENGINE_DATA_CACHE is removed from a node; 0 keeps it.",
         ),
         Setting("tensorboard_url", "", text, "URL of a TensorBoard server that shows all jobs, for links."),
         Setting(

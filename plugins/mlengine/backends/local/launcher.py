@@ -39,7 +39,7 @@ from mlengine.core.cluster import has_cluster
 from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobState
 from mlengine.core.spec import Role
-from mlengine.runtime import env_allowlist, json_files, processes
+from mlengine.runtime import data_cache, env_allowlist, json_files, processes
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import find_environment, lock_path
 
@@ -128,6 +128,7 @@ class Launcher:
         prepared = self._prepare()
         if isinstance(prepared, Outcome):
             return prepared
+        data = data_cache.use(self.job.state_dir)
         try:
             self.stop_conditions.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
@@ -140,8 +141,9 @@ class Launcher:
             )
             outcome = supervisor.run()
         finally:
-            for _, in_use in prepared.values():
-                in_use.give_back()
+            for lock in (data, *(in_use for _, in_use in prepared.values())):
+                if lock is not None:
+                    lock.give_back()
         return self._with_outputs_checked(outcome, supervisor.chief_seconds)
 
     def _with_outputs_checked(self, outcome: Outcome, chief_seconds: float) -> Outcome:

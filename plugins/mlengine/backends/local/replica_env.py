@@ -18,6 +18,7 @@ from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role
 from mlengine.runtime import env_allowlist
+from mlengine.runtime.data_cache import data_cache
 from mlengine.runtime.rendezvous import CHIEF_PORTS, rendezvous_variables
 
 
@@ -28,7 +29,7 @@ def base_env(root: Path, state_dir: Path, submission: Submission, python: Path) 
     :param state_dir: the directory that all jobs of this machine share.
     """
     env = env_allowlist.for_replica(os.environ)
-    cache = state_dir / "data-cache"
+    cache = data_cache(state_dir)
     cache.mkdir(exist_ok=True)
     return {
         # Otherwise TensorFlow takes all memory of a GPU, even what another program on that GPU needs.

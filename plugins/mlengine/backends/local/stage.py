@@ -22,6 +22,7 @@ from mlengine.backends.local.replica_env import own_variables
 from mlengine.backends.outputs import wrote_nothing
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
+from mlengine.runtime import data_cache
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.json_files import write_json
 from mlengine.runtime.state_dir import disk_is_full
@@ -38,8 +39,12 @@ _PASSING = re.compile(
 
 
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Build the job's environments, for replicas with and without GPUs. Return the environments' digests by role."""
+    """Build the job's environments, for replicas with and without GPUs. Return the environments' digests by role.
+
+    Before that, remove data of the trainers that is no longer used.
+    """
     spec, built = stored.submission.spec, {}
+    data_cache.remove_unused(job.state_dir, stored.settings.keep_data_days, say)
     for pool in spec.pools:
         kind = gpus.accelerator(pool)
         if kind not in built:

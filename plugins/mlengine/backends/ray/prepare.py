@@ -3,7 +3,7 @@
 The environment variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
 
 This module also removes what earlier jobs have left on the node: the files of jobs whose driver was killed or that lost
-the node, and lock files.
+the node, lock files, and data of the trainers that is no longer used.
 
 Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
 """
@@ -21,6 +21,7 @@ from mlengine.backends.local.stage import is_temporary, say
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.replica_host import LOCK_PREFIX, job_lock
 from mlengine.core.errors import MlengineError
+from mlengine.runtime import data_cache
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import write_json
@@ -32,7 +33,11 @@ HINTS = Hints("ray_build_timeout_seconds", "use a Ray cluster whose nodes have a
 
 
 def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
-    """Build the environment on this node if it does not exist. Return its digest, packages and Python version."""
+    """Build the environment on this node if it does not exist. Return its digest, packages and Python version.
+
+    Before that, remove data of the trainers that is no longer used.
+    """
+    data_cache.remove_unused(node_dir, stored.settings.keep_data_days, say)
     accelerator = {name: os.environ[name] for name in (ACCELERATOR_TYPE, ACCELERATOR_COUNT) if name in os.environ}
     environment = build_environment(
         stored.submission.spec.package_uris,

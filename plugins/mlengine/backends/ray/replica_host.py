@@ -27,6 +27,7 @@ from mlengine.backends.ray.guarded import Guarded
 from mlengine.backends.ray.record import Stored, key_name
 from mlengine.core.cluster import has_cluster
 from mlengine.core.spec import Role
+from mlengine.runtime import data_cache
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json
@@ -81,6 +82,7 @@ class ReplicaHost:
         self._chief_ports: list[ports.Port] = []
         self._environment: FileLock | None = None
         self._turn: FileLock | None = None
+        self._data: FileLock | None = None
         self._python: Path | None = None
         self._contact = self._answered = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -125,6 +127,7 @@ class ReplicaHost:
         if environment is None or self._environment is None:
             return None
         self._python = environment.python
+        self._data = self._data or data_cache.use(self._node_dir)
         if self._role is Role.CHIEF and not self._chief_ports:
             self._chief_ports = ports.take(len(CHIEF_PORTS), self._node_dir / "locks", self._host)
         if self._role not in _ADDRESSED or not has_cluster(self._stored.submission.spec):
@@ -211,7 +214,7 @@ class ReplicaHost:
     def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path, *locks: FileLock) -> None:
         self._contact = self._answered = time.monotonic()
         log = self._root / "logs" / f"{name}.log"
-        held = [lock for lock in (self._in_use, self._environment, *locks) if lock is not None]
+        held = [lock for lock in (self._in_use, self._environment, self._data, *locks) if lock is not None]
         grace = self._stored.settings.termination_grace_seconds
         self._command = Guarded(command, env, cwd, log, grace=grace, locks=held)
 

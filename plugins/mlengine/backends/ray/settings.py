@@ -37,6 +37,7 @@ class RaySettings:
     :param linger_seconds: the time that workers have to end by themselves after the chief.
     :param build_timeout_seconds: the time limit for building the environment on a node.
     :param keep_environments: the number of unused environments that a node keeps; the least recently used go first.
+    :param keep_data_days: the days after which a node removes unused data of the trainers; 0 keeps it.
     """
 
     resources: Mapping[str, Any]
@@ -51,7 +52,9 @@ class RaySettings:
     termination_grace_seconds: float
     linger_seconds: float
     build_timeout_seconds: float
-    keep_environments: int = 8  # records of earlier versions do not have it
+    # Records of earlier versions do not have these:
+    keep_environments: int = 8
+    keep_data_days: int = 30
 
     @classmethod
     def load(
