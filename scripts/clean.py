@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -26,17 +27,21 @@ def main() -> int:
             hint = "make run, then Ctrl-C ends training jobs; kill others; then make clean again"
         sys.stderr.write(f"clean: {what}\n  What to do: {hint}\n")
         return 1
-    for name in FOLDERS:
-        shutil.rmtree(ROOT / name, ignore_errors=True)
-    if (ROOT / STAMP).exists():
-        shutil.rmtree(ROOT / STAMP.parent, ignore_errors=True)
+    folders = [*(ROOT / name for name in FOLDERS), *([ROOT / STAMP.parent] if (ROOT / STAMP).exists() else [])]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     for wheel in ROOT.glob("dist/mlengine-*.whl"):
         wheel.unlink()
     if not any(path.name != ".gitignore" for path in ROOT.glob("dist/*")):  # .gitignore is from the build tool
         shutil.rmtree(ROOT / "dist", ignore_errors=True)
     for folder in ROOT.rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    left = [folder for folder in folders if os.path.lexists(folder)]
+    for folder in left:
+        what = f"is a link to {folder.readlink()}" if folder.is_symlink() else "could not be deleted completely"
+        hint = "delete that directory and the link" if folder.is_symlink() else "correct the owner and the permissions"
+        sys.stderr.write(f"clean: {folder} {what}\n  What to do: {hint}; then make clean again\n")
+    return 1 if left else 0
 
 
 def _locked() -> bool:
@@ -53,10 +58,10 @@ def _locked() -> bool:
 
 def _alive() -> list[int]:
     """The processes that work in ``.mlengine``. Training jobs outlive the process that submitted them. Linux only."""
-    found = []
+    found, folder = [], (ROOT / ".mlengine").resolve()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "cwd").readlink().is_relative_to(ROOT / ".mlengine"):
+            if (process / "cwd").readlink().is_relative_to(folder):
                 found.append(int(process.name))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,34 @@ def test_files_of_the_user_are_kept(root: Path) -> None:
     (root / "link").symlink_to(root.parent / "elsewhere")
     assert clean.main() == 0
     assert all(path.exists() for path in kept)
+
+
+def test_a_directory_that_is_a_link_is_reported_and_not_followed(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On another disk, for example."""
+    (kept,) = put(root.parent, "disk/data/gcs/object")
+    (root / ".mlengine").symlink_to(root.parent / "disk")
+    assert clean.main() == 1
+    assert f"clean: {root / '.mlengine'} is a link to {root.parent / 'disk'}\n" in capsys.readouterr().err
+    assert kept.exists()
+    process = subprocess.Popen(["sleep", "600"], cwd=kept.parent)
+    try:
+        assert clean.main() == 1
+        assert f"processes of this clone are alive: {process.pid}\n" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_directory_that_cannot_be_deleted_is_reported(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A directory of another user, for example."""
+    put(root, ".mlengine/data/gcs/object")
+    monkeypatch.setattr("os.rmdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    assert clean.main() == 1
+    assert f"clean: {root / '.mlengine'} could not be deleted completely\n" in capsys.readouterr().err
 
 
 def test_nothing_is_deleted_while_make_run_is_running(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
