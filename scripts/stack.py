@@ -35,6 +35,7 @@ from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobHandle
 from mlengine.listeners import cleanup_process
 from mlengine.runtime.file_lock import held
+from mlengine.runtime.processes import Process
 from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, free_port, port_is_free
@@ -254,10 +255,8 @@ def remember(stack: Stack) -> None:
 
 
 def _record(data: Path, pids: Sequence[int], **urls: str) -> None:
-    started = {}
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):  # the process has exited
-            started[str(pid)] = psutil.Process(pid).create_time()  # needed because a pid may be reused
+    # The start is needed because a pid may be reused. It does not depend on the clock, as psutil's create_time() does.
+    started = {str(pid): process.start for pid in pids if (process := Process.of(pid)) is not None}
     _write(data / "running.json", {"pid": os.getpid(), **urls, "processes": started})
 
 
@@ -369,10 +368,10 @@ def _ports(data: Path) -> tuple[dict[str, int], list[str]]:
 def _end_leftovers(data: Path) -> None:
     """End the processes of an earlier stack, except for its jobs."""
     found = []
-    for pid, born in _read(data / "running.json").get("processes", {}).items():
+    for pid, start in _read(data / "running.json").get("processes", {}).items():
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(int(pid))
-            if process.create_time() == born:
+            if Process(int(pid), start).alive():
+                process = psutil.Process(int(pid))
                 found += [*process.children(recursive=True), process]
     for process in found:
         with contextlib.suppress(psutil.Error):

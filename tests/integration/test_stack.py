@@ -63,8 +63,10 @@ def test_leftover_processes_of_a_killed_stack_are_stopped(tmp_path: Path) -> Non
     try:
         # The second process happens to have the PID of one of the killed stack's processes; only its start time
         # differs.
-        born = {str(left.pid): psutil.Process(left.pid).create_time(), str(stranger.pid): 1.0}
-        (tmp_path / "running.json").write_text(json.dumps({"pid": 1, "processes": born}))
+        stacks._record(tmp_path, [left.pid, stranger.pid])
+        recorded = json.loads(_read(tmp_path / "running.json"))
+        recorded["processes"][str(stranger.pid)] = "other-boot:1"
+        (tmp_path / "running.json").write_text(json.dumps(recorded))
         with stacks.Lock(tmp_path):
             assert not psutil.pid_exists(left.pid)
             assert stranger.poll() is None
@@ -72,6 +74,19 @@ def test_leftover_processes_of_a_killed_stack_are_stopped(tmp_path: Path) -> Non
         for process in (left, stranger):
             process.kill()
             process.wait()
+
+
+def test_leftover_processes_are_found_after_the_clock_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = subprocess.Popen(["sleep", "600"])
+    try:
+        stacks._record(tmp_path, [left.pid])
+        booted = psutil.boot_time()
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 1.0)  # the kernel computes it from the clock
+        with stacks.Lock(tmp_path):
+            assert not psutil.pid_exists(left.pid)
+    finally:
+        left.kill()
+        left.wait()
 
 
 _START = """
