@@ -51,10 +51,14 @@ class Process:
 
 
 def of_job(folder: Path, recorded: Iterable[Process] = ()) -> list[Process]:
-    """Every live process of the job, except the calling process."""
+    """Every live process of the job, except the calling process.
+
+    :param folder: the job's folder. Processes that were started with another path to it, through a link, are found too.
+    """
+    real = os.path.realpath(folder)
     found = {process for process in recorded if process.alive()}
     for pid in _pids():
-        if pid != os.getpid() and _mark(pid) == str(folder):
+        if pid != os.getpid() and (mark := _mark(pid)) and os.path.realpath(mark) == real:
             process = Process.of(pid)
             if process is not None:
                 found.add(process)

@@ -79,3 +79,12 @@ def test_a_finished_process_is_not_alive(start: Start) -> None:
 def test_the_current_process_belongs_to_no_job() -> None:
     assert processes.of_job(Path("/no/such/job")) == []
     assert Process.of(os.getpid()) is not None
+
+
+def test_processes_are_found_by_another_path_to_the_job(start: Start, tmp_path: Path) -> None:
+    """Airflow's home is a link, and a user of the command line names its target, for example."""
+    (tmp_path / "real" / "job").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    children = {start(mark=tmp_path / name / "job").pid for name in ("real", "link")}
+    for name in ("real", "link"):
+        assert {process.pid for process in processes.of_job(tmp_path / name / "job")} == children
