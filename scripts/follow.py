@@ -35,11 +35,9 @@ class Follower:
     def follow(self, run: DagRun) -> DagRun:
         """Follow the run until it has ended.
 
-        :raises StackError: a component of Airflow has failed, or four hours have passed.
+        :raises MlengineError: a component has failed, or four hours have passed.
         """
-        return self.stack.airflow.api.wait(
-            run, RUN_SECONDS, self._on_poll, check=self.stack.airflow.check, every=_pause
-        )
+        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._on_poll, check=self.stack.check, every=_pause)
 
     def _on_poll(self, run: DagRun, tasks: list[TaskRun]) -> None:
         for task in tasks:

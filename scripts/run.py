@@ -167,7 +167,7 @@ def _where(stack: Stack, console: Console, job_dir: layout.JobDir | None, run: D
 def _stay(stack: Stack) -> None:
     pause = threading.Event()
     while not pause.wait(5.0):
-        stack.airflow.check()
+        stack.check()
 
 
 def _stop(stack: Stack, console: Console) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psutil
 from scripts import mnist
@@ -31,7 +32,7 @@ from scripts.console import Console
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.local.host import split
-from mlengine.core.errors import AirflowError, StackError
+from mlengine.core.errors import AirflowError, StackError, StorageUnavailableError
 from mlengine.core.job import JobHandle
 from mlengine.listeners import cleanup_process
 from mlengine.runtime.file_lock import held
@@ -39,6 +40,7 @@ from mlengine.runtime.processes import Process
 from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, free_port, port_is_free
+from mlengine.testing.restart_limit import MAX_RESTARTS, WINDOW_SECONDS, RestartLimit
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".mlengine" / "data"
@@ -63,6 +65,7 @@ class Stack:
     airflow: airflow.Airflow
     env: Mapping[str, str]
     moved: list[str] = field(default_factory=list)
+    _limit: RestartLimit = field(default_factory=RestartLimit, repr=False)
 
     @property
     def bucket(self) -> str:
@@ -76,6 +79,26 @@ class Stack:
     @property
     def backend(self) -> LocalBackend:
         return LocalBackend(self.data / "local")
+
+    def check(self) -> None:
+        """Check that no component has failed. A Cloud Storage server that has ended is started again, within limits.
+
+        :raises ComponentFailedError: a component of Airflow is no longer restarted.
+        :raises StorageUnavailableError: the Cloud Storage server does not start, or ended too often.
+        """
+        self.airflow.check()
+        code = self.server.process.poll()
+        if code is None:
+            return
+        what, log = f"the Cloud Storage server ended with code {code}", _log(self.data, "gcs")
+        if self._limit.next_restart() is None:
+            often = f"after {MAX_RESTARTS} restarts in {WINDOW_SECONDS / 60:.0f} minutes"
+            raise StorageUnavailableError(f"{what} {often}", hint=f"see {log}")
+        self._limit.count()
+        url = urlsplit(self.server.url)
+        self.server = gcs.start(self.server.root, host=url.hostname or "127.0.0.1", port=url.port or 0, log=log)
+        remember(self)
+        self.airflow.warn(f"{what}, and was started again; see {log}")
 
     def stop(self, console: Console | None = None) -> list[str]:
         """Stop everything, including training jobs. Returns the ids of the jobs that were cancelled and have ended.

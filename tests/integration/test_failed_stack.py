@@ -20,6 +20,7 @@ from scripts.stack import Stack
 
 from mlengine.backends import Submission
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.errors import StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -91,7 +92,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traini
     finally:
         backend.cancel(handle)
         until(lambda: training.state.terminal)
-        server.stop()
+        stack.server.stop()
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -133,6 +134,29 @@ def test_a_failed_airflow_leaves_its_jobs_running(
             until(lambda: training.state is JobState.SUCCEEDED)
         finally:
             again.server.stop()
+
+
+def test_a_storage_server_that_ends_is_started_again(
+    training: Training, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the OOM killer has ended it, for example."""
+    stack = training.stack
+    url = stack.server.url
+    for number in range(2):
+        stack.server.process.kill()
+        stack.server.process.wait()
+        stack.check()
+        assert caplog.messages[number].startswith("the Cloud Storage server ended with code -9, and was started again")
+    assert stack.server.url == url
+    assert stack.storage.client.lookup_bucket(stacks.BUCKET) is not None, "the objects must be kept"
+    running = (stack.data / "running.json").read_text()
+    assert f'"{stack.server.process.pid}"' in running, "the next stack must find it if this one is killed"
+    stack.server.process.kill()
+    stack.server.process.wait()
+    monkeypatch.setattr("mlengine.testing.restart_limit.MAX_RESTARTS", 2)
+    with pytest.raises(StorageUnavailableError, match=r"ended with code -9 after 5 restarts in 10 minutes"):
+        stack.check()
+    stack.server = gcs.start(stack.server.root, port=int(url.rpartition(":")[2]))
 
 
 def test_without_a_job_everything_is_stopped(training: Training) -> None:
