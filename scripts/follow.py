@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,6 @@ from mlengine.core.layout import JobDir
 from mlengine.jobs.progress import read_progress
 from mlengine.testing.airflow_api import DagRun, TaskRun
 
-RUN_SECONDS = 4 * 3600.0
 _MARKS = {"success": "✓", "failed": "✗", "upstream_failed": "✗", "skipped": "-", "up_for_retry": "↻"}
 _QUIET = frozenset({None, "scheduled", "queued", "running", "deferred", "upstream_failed"})
 
@@ -33,11 +33,11 @@ class Follower:
         self._polled_at = float("-inf")
 
     def follow(self, run: DagRun) -> DagRun:
-        """Follow the run until it has ended.
+        """Follow the run until it has ended, however long its training takes.
 
-        :raises MlengineError: a component has failed, or four hours have passed.
+        :raises MlengineError: a component has failed.
         """
-        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._on_poll, check=self.stack.check, every=_pause)
+        return self.stack.airflow.api.wait(run, math.inf, self._on_poll, check=self.stack.check, every=_pause)
 
     def _on_poll(self, run: DagRun, tasks: list[TaskRun]) -> None:
         for task in tasks:
