@@ -13,6 +13,8 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.cli.documents import BackendJobDocument
 from mlengine.core.job import JobState
+from mlengine.runtime import json_files
+from mlengine.runtime.file_lock import held
 from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
@@ -65,6 +67,24 @@ def test_a_job_can_be_followed_shown_and_cancelled(
     assert err == "mlengine: no lines of worker-9; the log has lines of chief-0, launcher, worker-0\n"
     assert json.loads(mlengine("jobs", "status", handle.job_id, "--json")[1])["state"] == "SUCCEEDED"
     assert mlengine("jobs", "cancel", handle.job_id)[1] == f"{handle.job_id} has already ended: SUCCEEDED\n"
+
+
+def test_the_logs_of_an_old_job_are_removed_once_they_are_in_the_bucket(
+    mlengine: Command, make_backend: Make, actor: str, bucket: str
+) -> None:
+    backend = make_backend(log_upload_timeout_seconds=60)
+    handle, _ = local.run(backend, bucket, local.spec(actor))
+    job = backend._job(handle.name)
+    local.until(job.uploaded_file.exists, "the upload")
+    state = job.state() or {}
+    json_files.write_json(job.state_file, {**state, "ended": state["ended"] - 31 * 86400})
+    assert "chief-0     | chief-0 restart 0\n" in mlengine("jobs", "logs", handle.name)[1]
+    local.until(lambda: not held(job.lock_file), "the launcher ends")
+    local.run(backend, bucket, local.spec(actor), key="later")
+    assert not job.logs.exists()
+    where = f"mlengine: local has no log lines of this job; those of an old job are in {handle.job_dir}/logs/\n"
+    assert mlengine("jobs", "logs", handle.name) == (0, "", where)
+    assert json.loads(mlengine("jobs", "status", handle.name, "--json")[1])["state"] == "SUCCEEDED"
 
 
 def test_a_running_job_is_cancelled(mlengine: Command, make_backend: Make, actor: str, bucket: str) -> None:

@@ -205,6 +205,12 @@ def _all() -> tuple[Setting, ...]:
         ),
         Setting("local_keep_environments", "8", whole, "Maximum number of unused local training environments to keep."),
         Setting(
+            "local_keep_job_files_days",
+            "30",
+            whole,
+            "Days after which uploaded logs and the scratch directories of ended local jobs are removed; 0 keeps them.",
+        ),
+        Setting(
             "local_keep_data_days",
             "30",
             whole,

@@ -247,7 +247,7 @@ class Launcher:
         self.state.write(outcome.state, outcome.detail, failure=written, ended=time.time())
         if failure is None or failure.cause is not FailureCause.TRAINER:
             # The next attempt does not use the scratch. After an error of the trainer, it is kept for debugging.
-            shutil.rmtree(self.job.root / "work", ignore_errors=True)
+            shutil.rmtree(self.job.work, ignore_errors=True)
         self.queue.leave(self.job.name)
 
 

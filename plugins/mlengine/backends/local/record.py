@@ -8,6 +8,7 @@
         lease              a lock file (prose: ok); the launcher holds the lock while it runs
         cancel             marker: the job is to be cancelled
         orphans            marker: the launcher has died, and its processes are being ended
+        uploaded           marker: all logs have been uploaded
         launcher.log       the launcher's log
         logs/<role>-<index>.log
         logs/<role>-<index>.stderr.log   if the job keeps stderr apart
@@ -88,6 +89,11 @@ class Job:
         return self.root / "step.json"
 
     @property
+    def uploaded_file(self) -> Path:
+        """The marker that all logs have been uploaded."""
+        return self.root / "uploaded"
+
+    @property
     def launcher_log(self) -> Path:
         return self.root / "launcher.log"
 
@@ -95,8 +101,13 @@ class Job:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def work(self) -> Path:
+        """The directory of the replicas' scratch directories."""
+        return self.root / "work"
+
     def scratch(self, replica: str) -> Path:
-        return self.root / "work" / replica
+        return self.work / replica
 
     def log(self, replica: str) -> Path:
         """The log file of a replica. ``replica`` is ``role-index``, or ``launcher``."""

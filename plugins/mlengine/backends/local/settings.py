@@ -36,6 +36,8 @@ class Settings:
     :param log_upload_timeout_seconds: the time limit for uploading the logs after the job; 0 disables the upload.
     :param gpus: the GPUs that jobs may use; "" is all that are visible (:func:`mlengine.backends.local.gpus.find`).
     :param keep_environments: the number of unused environments that are kept; the least recently used go first.
+    :param keep_job_files_days: the days after which logs and scratch directories of ended jobs are removed; 0 keeps
+        them. Logs that were not uploaded are kept.
     :param keep_data_days: the days after which unused data of the trainers is removed; 0 keeps it.
     """
 
@@ -53,6 +55,7 @@ class Settings:
     empty_output_warning_seconds: float
     log_upload_timeout_seconds: float
     keep_environments: int
+    keep_job_files_days: int
     keep_data_days: int
     gpus: str
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlengine.backends.local import gpus
+from mlengine.backends.local import gpus, job_files
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica_env import own_variables
 from mlengine.backends.outputs import wrote_nothing
@@ -41,9 +41,10 @@ _PASSING = re.compile(
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     """Build the job's environments, for replicas with and without GPUs. Return the environments' digests by role.
 
-    Before that, remove data of the trainers that is no longer used.
+    Before that, remove files of old jobs, and data of the trainers that is no longer used.
     """
     spec, built = stored.submission.spec, {}
+    job_files.remove_old(job.state_dir, stored.settings.keep_job_files_days, say)
     data_cache.remove_unused(job.state_dir, stored.settings.keep_data_days, say)
     for pool in spec.pools:
         kind = gpus.accelerator(pool)
@@ -80,6 +81,7 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     for path in (job.launcher_log, *sorted(job.logs.glob("*.log"))):
         uri = join(folder, f"attempt-{stored.submission.attempt}", path.name)
         storage.write(uri, _tail(path), "text/plain; charset=utf-8")
+    job.uploaded_file.touch()
     return {}
 
 

@@ -28,6 +28,9 @@ def _logs(args: argparse.Namespace) -> int:
     for followed in LogFollower(backend, handle, {}, note).follow(to_end_of_job=args.follow):
         _print(followed.page, args.replica)
         seen |= {line.replica for line in followed.page.lines}
+    if not seen and not args.follow:
+        where = f"those of an old job are in {handle.job_dir.rstrip('/')}/logs/"
+        note(f"mlengine: {backend.name} has no log lines of this job; {where}")
     if args.replica and seen and args.replica not in seen:
         note(f"mlengine: no lines of {args.replica}; the log has lines of {', '.join(sorted(seen))}")
     return 0
