@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from mlengine import settings
+
+_LEAST_BYTES = 1 << 20
 
 
 def state_dir(given: str | Path | None = None) -> Path:
@@ -20,6 +23,14 @@ def state_dir(given: str | Path | None = None) -> Path:
     if os.environ.get("AIRFLOW_HOME"):
         return Path(os.environ["AIRFLOW_HOME"]).expanduser().absolute() / "mlengine"
     return Path.home() / ".local" / "state" / "mlengine"
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a directory has no space left, apart from what the system reserves."""
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_BYTES
+    except OSError:
+        return False
 
 
 def disk_is_full(error: OSError) -> bool:

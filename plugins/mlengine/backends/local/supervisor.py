@@ -28,6 +28,7 @@ from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.plural import number_of
 from mlengine.core.spec import Role
 from mlengine.runtime.rendezvous import CHIEF_PORTS
+from mlengine.runtime.state_dir import is_full
 
 log = getLogger("mlengine.local")
 
@@ -180,15 +181,19 @@ class Supervisor:
             log.warning("%s has no restarts left; training continues without it", replica.name)
             self._report()
             return None
+        full = is_full(self.job.root)  # before processes end, and their temporary files are deleted
         self._end(self.stored.settings.termination_grace_seconds)
-        return self._failed(replica, code, reason)
+        return self._failed(replica, code, reason, full=full)
 
-    def _failed(self, replica: Replica, code: int, reason: restart_policy.ExitReason) -> Outcome:
+    def _failed(self, replica: Replica, code: int, reason: restart_policy.ExitReason, *, full: bool) -> Outcome:
         after = f" after {replica.restarts} restarts" if replica.restarts else ""
-        message = f"{replica.name} {reason.text}, exit code {code}{after}"
+        message, cause = f"{replica.name} {reason.text}, exit code {code}{after}", reason.cause
+        if full:
+            # The log may lack the error message, which could not be written either.
+            message, cause = f"{message}; the disk of {self.job.state_dir} is full", FailureCause.SERVICE
         # An error message is on stderr; if there is none, the last lines of stdout may show the cause.
         tail = (logs.last_lines(replica.stderr_log) if replica.stderr_log else ()) or logs.last_lines(replica.log)
-        return Outcome.failed(Failure(reason.cause, message, replica.name, code, tail))
+        return Outcome.failed(Failure(cause, message, replica.name, code, tail))
 
     def _restart_due(self) -> None:
         now = time.monotonic()
