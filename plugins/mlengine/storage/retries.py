@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ DEADLINE = 120.0  # seconds for one call with its retries
 CONNECT_DEADLINE = 15.0  # seconds for one call if no server listens, enough for the restart of a server
 ATTEMPT = (10.0, 30.0)  # connect and read timeout of one request, in seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between requests; doubled for each, with jitter
+# The code in the JSON of a service that is not available, or that has a quota of requests.
+_SERVER_ERROR = re.compile(r'"code":\s*(429|5\d\d)\b')
 
 
 def retry() -> Any:
@@ -33,7 +36,7 @@ def retry() -> Any:
     def should_retry(error: Exception) -> bool:
         if _no_connection(error) and time.monotonic() - started > CONNECT_DEADLINE:
             return False
-        return bool(retryable(error))
+        return bool(retryable(error)) or token_may_follow(error)
 
     return DEFAULT_RETRY.with_predicate(should_retry).with_timeout(DEADLINE).with_delay(FIRST_PAUSE, LONGEST_PAUSE)
 
@@ -76,6 +79,22 @@ def errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
         raise StorageUnavailableError(f"{uri} was corrupted in transit: {error}", hint="try again") from error
 
 
+def token_may_follow(error: BaseException | None) -> bool:
+    """Whether an error of google-auth is temporary: the server that issues access tokens was not available.
+
+    ``error.retryable`` alone does not tell: it is false if the metadata server of a machine or a pod did not respond,
+    and if the service that impersonates accounts responded with an error of its own.
+    """
+    from google.auth import exceptions as auth
+
+    if not isinstance(error, auth.GoogleAuthError):
+        return False
+    answer = error.args[1] if len(error.args) > 1 else ""
+    if isinstance(error, auth.TransportError) or error.retryable or _SERVER_ERROR.search(str(answer)):
+        return True
+    return token_may_follow(error.__cause__)
+
+
 def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
     from google.api_core import exceptions as google
 
@@ -113,9 +132,7 @@ def _unavailable(error: Any, uri: str) -> StorageUnavailableError:
 
 
 def _of_credentials(error: Any, uri: str) -> MlengineError:
-    from google.auth import exceptions as auth
-
-    if isinstance(error, auth.TransportError) or error.retryable:
+    if token_may_follow(error):
         return StorageUnavailableError(f"no access token for {uri}: {error}", hint="try again later")
     return StorageForbiddenError(
         f"no credentials for {uri}: {error}", hint="check the connection's key, or GOOGLE_APPLICATION_CREDENTIALS"

@@ -25,6 +25,7 @@ from mlengine.core.errors import (
     NoCapacityError,
     NoQuotaError,
 )
+from mlengine.storage.retries import token_may_follow
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +162,9 @@ class RestClient:
         try:
             reply = self._get_session().request(method, url, params=params, json=body, timeout=self._timeout)
             answer = _decoded(reply) if reply.content else {}
-        except auth.TransportError as error:
-            return None, {"error": {"message": str(error)}}, None
         except auth.GoogleAuthError as error:
+            if token_may_follow(error):
+                return None, {"error": {"message": f"no access token: {error}"}}, None
             raise BackendError(
                 f"{method} {url}: no access token for these credentials: {error}",
                 hint="check the connection's key and the impersonation chain",

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from google.auth.credentials import Credentials
+from google.auth.exceptions import RefreshError, TransportError
 
 from mlengine import __version__
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, BackendUnavailableError, StorageForbiddenError, StorageUnavailableError
+from mlengine.storage.retries import errors
 
 
 class Service(HTTPServer):
@@ -57,3 +60,64 @@ def test_each_request_names_this_library_and_its_version(service: Service) -> No
     assert service.agents == [f"mlengine/{__version__}"]
     # The most common reason for a refused create is a missing permission to act as the job's service account.
     assert "roles/iam.serviceAccountUser" in caught.value.hint
+
+
+def _metadata_outage() -> RefreshError:
+    """What google-auth raises on a machine or in a pod whose metadata server does not respond."""
+    error = RefreshError("Compute Engine Metadata server unavailable")  # type: ignore[no-untyped-call]
+    error.__cause__ = TransportError("connection refused")  # type: ignore[no-untyped-call]
+    return error
+
+
+def _impersonation_error(code: int) -> RefreshError:
+    body = json.dumps({"error": {"code": code, "message": "no", "status": "X"}})
+    return RefreshError("Unable to acquire impersonated credentials", body)  # type: ignore[no-untyped-call]
+
+
+class NoToken(Credentials):
+    """Credentials whose refresh raises errors before it succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.errors = list(errors)
+
+    def refresh(self, request: object) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.token = "x"
+
+
+TEMPORARY = [
+    _metadata_outage(),
+    _impersonation_error(503),
+    _impersonation_error(429),
+    TransportError("reset"),  # type: ignore[no-untyped-call]
+    RefreshError("internal_failure", retryable=True),  # type: ignore[no-untyped-call]
+]
+
+
+@pytest.mark.parametrize("error", TEMPORARY, ids=str)
+def test_a_request_is_repeated_while_no_access_token_can_be_obtained(service: Service, error: RefreshError) -> None:
+    service.status = 200
+    client = RestClient(NoToken(error, error), direct=True, sleep=lambda _: None)
+    assert client.call("GET", f"http://127.0.0.1:{service.server_port}/v1/x") is not None
+    assert len(service.agents) == 1
+
+
+@pytest.mark.parametrize("error", TEMPORARY, ids=str)
+def test_an_outage_of_access_tokens_is_temporary(error: RefreshError) -> None:
+    client = RestClient(NoToken(error), direct=True, deadline=0)
+    with pytest.raises(BackendUnavailableError, match="no access token"):
+        client.call("GET", "http://127.0.0.1:1/v1/x")
+    with pytest.raises(StorageUnavailableError, match="no access token"), errors("gs://bkt/x"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RefreshError("invalid_grant"), _impersonation_error(403)], ids=str)  # type: ignore[no-untyped-call]
+def test_credentials_that_are_refused_are_an_error_at_once(error: RefreshError) -> None:
+    client = RestClient(NoToken(error, error), direct=True)
+    with pytest.raises(BackendError, match="no access token for these credentials") as caught:
+        client.call("GET", "http://127.0.0.1:1/v1/x")
+    assert not caught.value.retryable
+    with pytest.raises(StorageForbiddenError), errors("gs://bkt/x"):
+        raise error
