@@ -161,7 +161,7 @@ class RestClient:
         self.calls += 1
         try:
             reply = self._get_session().request(method, url, params=params, json=body, timeout=self._timeout)
-            answer = _decoded(reply) if reply.content else {}
+            answer = _decoded(reply)
         except auth.GoogleAuthError as error:
             if token_may_follow(error):
                 return None, {"error": {"message": f"no access token: {error}"}}, None
@@ -170,11 +170,17 @@ class RestClient:
                 hint="check the connection's key and the impersonation chain",
             ) from error
         except requests.JSONDecodeError:
-            return reply.status_code, {"error": {"message": reply.text[:500]}}, None
+            answer = None
         except requests.RequestException as error:
             return None, {"error": {"message": str(error)}}, None
         if isinstance(answer, list):  # some of Google's front ends wrap an error in a list
-            answer = answer[0] if answer else {}
+            answer = answer[0] if answer else None
+        if not isinstance(answer, dict):
+            if reply.status_code < 300:
+                # A proxy's page, for example. It must not look like an empty list, or a job that was cancelled.
+                foreign = f"a response that is not of the service: {reply.text[:500]!r}"
+                return None, {"error": {"message": foreign}}, None
+            answer = {"error": {"message": reply.text[:500]}}
         after = reply.headers.get("Retry-After", "")
         return reply.status_code, answer, float(after) if after.isdigit() else None
 

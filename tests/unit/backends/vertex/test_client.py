@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -12,9 +12,11 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError, TransportError
 
 from mlengine import __version__
+from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError, StorageForbiddenError, StorageUnavailableError
+from mlengine.core.job import JobHandle
 from mlengine.storage.retries import errors
 
 
@@ -25,6 +27,7 @@ class Service(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.agents: list[str] = []
         self.status = 403
+        self.body: bytes | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,11 +35,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.agents.append(self.headers["User-Agent"])
-        body = json.dumps({"error": {"code": self.server.status, "message": "no"}}).encode()
+        body = self.server.body
+        if body is None:
+            body = json.dumps({"error": {"code": self.server.status, "message": "no"}}).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -121,3 +129,25 @@ def test_credentials_that_are_refused_are_an_error_at_once(error: RefreshError) 
     assert not caught.value.retryable
     with pytest.raises(StorageForbiddenError), errors("gs://bkt/x"):
         raise error
+
+
+NOT_FROM_THE_SERVICE = [b"<html>Sign in</html>", b"", b"null", b'"OK"', b"[]", b'{"customJobs": [{"na']
+
+
+@pytest.mark.parametrize("body", NOT_FROM_THE_SERVICE)
+def test_a_page_of_a_proxy_is_no_answer(service: Service, body: bytes) -> None:
+    service.status, service.body = 200, body
+    url = f"http://127.0.0.1:{service.server_port}"
+    client = RestClient(anonymous_credentials(), direct=True, deadline=0)
+    backend = VertexBackend(project="p", region="us-central1", endpoint=url, gcp_conn_id=None, client=client)
+    handle = JobHandle("vertex", "projects/p/locations/us-central1/customJobs/1", "j", 1, "gs://bkt/m/j")
+    calls: list[Callable[[], object]] = [
+        lambda: backend.find("a" * 40),  # an empty list would let a second job be submitted
+        lambda: backend.cancel(handle),
+        lambda: backend.describe([handle]),
+        lambda: backend.logs(handle, {"since": "2026-11-30T00:00:00Z", "window": []}),
+    ]
+    for call in calls:
+        with pytest.raises(BackendUnavailableError, match="not of the service"):
+            call()
+    assert client.create(f"{url}/v1/x", {}) is None
