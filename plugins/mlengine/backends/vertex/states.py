@@ -55,8 +55,10 @@ _STOCKOUT = re.compile(r"resources are insufficient|stockout|resource_?pool_?exh
 _NO_QUOTA = re.compile(r"\blimit(?: is|:|=)? *0(\.0+)?(?!\.?\d)", re.I)
 # The first pattern that matches the message decides. The patterns are taken from the service's messages.
 _CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
+    # First, as the quotas of Spot and flex-start are named "…_preemptible_…".
+    (re.compile(r"quota", re.I), FailureCause.QUOTA),
     (re.compile(r"preempt|spot vm|reclaimed", re.I), FailureCause.PREEMPTED),
-    (re.compile(rf"quota|{_STOCKOUT.pattern}", re.I), FailureCause.QUOTA),
+    (_STOCKOUT, FailureCause.QUOTA),
     (re.compile(r"timed? ?out|timeout|deadline|exceeded the maximum", re.I), FailureCause.DEADLINE),
     (re.compile(r"internal error", re.I), FailureCause.SERVICE),
 )

@@ -73,6 +73,13 @@ def test_an_unknown_state_is_not_terminal(caplog: pytest.LogCaptureFixture) -> N
             None,
             None,
         ),
+        (  # the quota of Spot and flex-start
+            8,
+            "The following quota metrics exceed quota limits: custom_model_training_preemptible_nvidia_l4_gpus",
+            FailureCause.QUOTA,
+            None,
+            None,
+        ),
         (13, "Internal error occurred for the current attempt.", FailureCause.SERVICE, None, None),
         (14, "", FailureCause.SERVICE, None, None),
         (4, "Job exceeded its timeout", FailureCause.DEADLINE, None, None),
