@@ -129,8 +129,39 @@ def test_a_package_that_needs_a_compiler_is_packaged_with_a_note(storage: Storag
     setup += "setup(name='t', version='1', packages=['trainer'], ext_modules=[Extension('fast', ['fast.c'])])\n"
     root = trainer(tmp_path / "t", {"setup.py": setup, "fast.c": "#include <no_such_header_here.h>\n"})
     packaged = package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
-    assert "this machine could not build a wheel of it" in "\n".join(packaged.notes)
+    notes = "\n".join(packaged.notes)
+    assert "this machine could not build a wheel of it" in notes
+    assert "fast.c" in notes, "the note has the compiler's error, not uv's"
     assert "fast.c" in contents(storage, packaged)
+
+
+NAMED_OTHERWISE = HATCHLING + PROJECT.format(name="my-app")
+DATA_FILES = """\
+from setuptools import setup
+setup(name="t", version="1", packages=["trainer"], data_files=[("data", ["vocab.txt"])])
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "message", "hint"),
+    [
+        ({"pyproject.toml": NAMED_OTHERWISE}, "Unable to determine which files", 'write packages = ["DIRECTORY"]'),
+        (
+            {"pyproject.toml": f"{NAMED_OTHERWISE}[tool.hatch.build.targets.wheel.force-include]\n'no' = 'no'\n"},
+            "Forced include not found",
+            "correct the problem",
+        ),
+        ({"setup.py": DATA_FILES}, r"can't copy 'vocab\.txt'", "correct the problem"),
+    ],
+)
+def test_a_wheel_that_no_machine_can_build_is_an_error(
+    storage: Storage, bucket: str, tmp_path: Path, files: dict[str, str], message: str, hint: str
+) -> None:
+    root = trainer(tmp_path / "t", files)
+    with pytest.raises(PackageError, match=f"(?s)cannot be installed: .*{message}") as caught:
+        package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
+    assert hint in caught.value.hint
+    assert storage.ls(bucket) == []
 
 
 def test_a_missing_pkg_resources_gives_a_useful_hint(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from mlengine.packaging.source_tree import SourceTree
 _LINES = 30  # lines of the builder's output at the end of an error message
 _NO_FILE = re.compile(r"(?:No such file or directory|\[Errno 2\][^'\"\n]*): ['\"]?([^'\"\n]+)['\"]?")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
+# Mistakes in a project that fail every build of its wheel, on any machine.
+_NO_PACKAGE = re.compile(r"Unable to determine which files to ship inside the wheel")  # hatchling
+_MISTAKE = re.compile(rf"{_NO_PACKAGE.pattern}|Forced include not found|can't copy '[^'\n]*': doesn't exist")
 _NO_REPOSITORY = re.compile(r"fatal: not a git repository")
 # The hint for builds from an sdist that run git.
 NO_GIT = (
@@ -65,11 +68,17 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
             f"but not in the sdist:\n{output}",
             hint=f"include it: {how_to_include(tree.root, lost)}",
         )
-    hint = _missing_module(built.output) or _missing_git(built.output) or "correct the problem that the build reports"
+    hint = _missing_module(built.output) or _missing_git(built.output) or _missing_package(built.output)
+    hint = hint or "correct the problem that the build reports"
     return PackageError(
         f"the sdist {sdist} of {tree.root} cannot be installed: building a wheel from it failed:\n{output}",
         hint=f"{hint}; to build again: uv build {tree.root}",
     )
+
+
+def fails_anywhere(output: str) -> bool:
+    """Whether the build of a wheel fails on any machine, not only on those without a compiler or headers."""
+    return _MISTAKE.search(output) is not None
 
 
 def how_to_include(root: Path, path: str) -> str:
@@ -100,6 +109,15 @@ def _missing_module(output: str) -> str:
     return (
         f"the build imports {module}: add the package that provides it to 'requires' of [build-system] in "
         "pyproject.toml"
+    )
+
+
+def _missing_package(output: str) -> str:
+    if not _NO_PACKAGE.search(output):
+        return ""
+    return (
+        "no directory has the project's name: write "
+        'packages = ["DIRECTORY"] in [tool.hatch.build.targets.wheel] of pyproject.toml'
     )
 
 

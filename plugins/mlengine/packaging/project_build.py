@@ -14,7 +14,7 @@ from pathlib import Path
 from mlengine.core.errors import PackageError
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, read_archive
-from mlengine.packaging.build_failure import NO_GIT, failure, sdist_failure
+from mlengine.packaging.build_failure import NO_GIT, fails_anywhere, failure, sdist_failure
 from mlengine.packaging.git_repository import GitError, NoRepository, Repository, find_repository
 from mlengine.packaging.project_copy import copy_project
 from mlengine.packaging.project_inputs import uses_git, version_variable
@@ -97,7 +97,7 @@ def _build_wheel(tree: SourceTree, sdist: Path, source: Path, work: Path) -> tup
         filename = built.archive.name
         return read_archive(built.archive.read_bytes(), filename, filename), ()
     packed = read_archive(sdist.read_bytes(), sdist.name, sdist.name).paths
-    if built.failed_hook == "build_wheel":
+    if built.failed_hook == "build_wheel" and not fails_anywhere(built.output):
         again = builder.build("wheel", source, work / "again", {})
         if again.archive is None:
             note = f"{sdist.name}: this machine could not build a wheel of it; the job's machine has to: "
@@ -132,5 +132,8 @@ def _shown(tree: SourceTree, repository: Repository | NoRepository, source: Path
 
 
 def _last_line(output: str) -> str:
+    """The last line of the build itself; the lines after it are uv's."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("hint:")]
+    end = next((number for number, line in enumerate(lines) if line.startswith("error: Failed to build")), None)
+    lines = lines[:end] or lines
     return lines[-1] if lines else "no output"
