@@ -13,7 +13,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.core.errors import EmulatorApiError, JobFileError
-from mlengine.core.job_file import parse
+from mlengine.core.job_file import parse, training_input
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.emulator import field_errors
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
@@ -102,19 +102,12 @@ def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
     if spec.package_uris:
         return ["python3", "-m", spec.module, *spec.args, *tail]
     owner = _CONFIGS[role] if spec.source.get(_CONFIGS[role]) else _CONFIGS[Role.CHIEF]
-    command = _container_words(spec, owner, "containerCommand")
+    command = training_input.container_command(spec.source, role)
     if not command:
         raise EmulatorApiError(
             f"The emulator does not run images, and {spec.pools[0].image_uri} contains the command.",
             status="FAILED_PRECONDITION",
             hint="set containerCommand, for example to [python3, -m, trainer.task]",
         )
-    return [*command, *(_container_words(spec, owner, "containerArgs") or spec.args), *tail]
-
-
-def _container_words(spec: TrainingSpec, owner: str, name: str) -> list[str]:
-    """A list of strings in a replica's configuration.
-
-    :param owner: the name of the configuration, for error messages.
-    """
-    return list((spec.source.get(owner) or {}).get(name, ()))
+    args = (spec.source.get(owner) or {}).get("containerArgs")
+    return [*command, *(args or spec.args), *tail]

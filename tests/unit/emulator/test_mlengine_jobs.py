@@ -83,6 +83,14 @@ def test_an_image_runs_its_command(names: tuple[str, str]) -> None:
     assert json.loads(submission.spec.args[0])["pools"]["chief"]["command"] == ["python3", "-m", "x", "--y"]
 
 
+def test_replicas_that_run_the_chiefs_image_run_its_command() -> None:
+    data = image(containerCommand=["python3", "-m", "x"])
+    worker = {"workerType": "standard", "workerCount": 1, "workerConfig": {"diskConfig": {"bootDiskSizeGb": 200}}}
+    read, spec = mlengine_jobs.read({**data, "trainingInput": {**data["trainingInput"], **worker}})
+    submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+    assert json.loads(submission.spec.args[0])["pools"]["worker"]["command"] == ["python3", "-m", "x"]
+
+
 @pytest.mark.parametrize("config", [{"containerCommand": 5}, {"containerCommand": "sh"}, {"containerCommand": [5]}])
 def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
     with pytest.raises(

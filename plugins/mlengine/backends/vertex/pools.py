@@ -19,7 +19,7 @@ from mlengine.backends.vertex.reservations import affinity
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.cluster import POOL_ROLES
 from mlengine.core.expansion import escape
-from mlengine.core.job_file import tiers, tpus, worker_pools
+from mlengine.core.job_file import tiers, tpus, training_input, worker_pools
 from mlengine.core.job_file.located import camel
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
@@ -109,7 +109,7 @@ def _written_pool(pool: Pool, spec: TrainingSpec) -> dict[str, Any]:
     config = spec.source.get(_CONFIGS[pool.role]) or spec.source.get(_CONFIGS[Role.CHIEF]) or {}
     # The chief's arguments are taken from the spec, as they may have been replaced.
     args = None if config == spec.source.get(_CONFIGS[Role.CHIEF]) else config.get("containerArgs")
-    container = {"command": config.get("containerCommand"), "args": args}
+    container = {"command": training_input.container_command(spec.source, pool.role), "args": args}
     return without_empty({"diskSpec": config.get("diskConfig"), "containerSpec": without_empty(container)})
 
 

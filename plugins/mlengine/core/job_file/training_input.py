@@ -78,6 +78,18 @@ def plain(fields: Mapping[str, Located]) -> dict[str, Any]:
     return {readers[name][0]: readers[name][1](item) for name, item in fields.items() if name in readers}
 
 
+def container_command(source: Mapping[str, Any], role: Role) -> list[str]:
+    """The command of a role's container. A role that runs the chief's image runs the chief's command, too.
+
+    :param source: the fields of a ``trainingInput``, in camelCase.
+    """
+    own, chief = (source.get(f"{PREFIXES[of]}Config") or {} for of in (role, Role.CHIEF))
+    command = own.get("containerCommand")
+    if not command and "imageUri" not in own:
+        command = chief.get("containerCommand")
+    return list(command or ())
+
+
 def tier(field: Located) -> str:
     name = field.text()
     if name not in TIER_NAMES:

@@ -193,6 +193,28 @@ def test_a_custom_image_runs_its_own_command() -> None:
     assert chief["diskSpec"] == {"bootDiskSizeGb": 200}
 
 
+def test_replicas_that_run_the_chiefs_image_run_its_command() -> None:
+    text = """
+    trainingInput:
+      scaleTier: CUSTOM
+      masterType: n1-standard-4
+      masterConfig: {imageUri: docker.example/me/mine:1, containerCommand: [python3], containerArgs: [-m, x]}
+      workerType: n1-standard-8
+      workerCount: 2
+      workerConfig: {acceleratorConfig: {type: NVIDIA_TESLA_T4, count: 1}, diskConfig: {bootDiskSizeGb: 200}}
+      parameterServerType: n1-standard-4
+      parameterServerCount: 1
+      parameterServerConfig: {imageUri: docker.example/me/servers:1}
+    """
+    body = submit(parse.load(text))
+    worker, server = pool(body, 1)["containerSpec"], pool(body, 2)["containerSpec"]
+    assert worker["imageUri"] == "docker.example/me/mine:1"
+    assert worker["command"] == ["python3"]
+    assert worker["args"][:2] == ["-m", "x"]
+    assert server["imageUri"] == "docker.example/me/servers:1"
+    assert "command" not in server
+
+
 @pytest.mark.parametrize(("name", "expected"), [("", []), ("--out", ["--out", "gs://bkt/mnist/mnist_1"])])
 def test_a_trainer_without_the_argument_for_the_job_dir_does_not_get_it(name: str, expected: list[str]) -> None:
     spec = replace(parse.load(CUSTOM), job_dir_arg=name)
