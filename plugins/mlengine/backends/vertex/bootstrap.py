@@ -11,6 +11,7 @@ as the trainer replaces this process.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -65,7 +66,7 @@ def get(url: str, headers: dict[str, str]) -> bytes:
             if error.code not in (408, 429, 500, 502, 503, 504):
                 say(f"{url} {reason}; may this job's service account read the bucket?")
                 sys.exit(1)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter: a connection that ended within an answer
             reason = str(error)
         say(f"{url}: {reason}")
         time.sleep(pause)
@@ -157,7 +158,7 @@ def note(plan: dict[str, Any]) -> None:
         request = urllib.request.Request(url, data, {"Content-Type": "text/plain"})  # noqa: S310 - only our own http(s) URLs
         add(request, headers)
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
-    except (OSError, subprocess.SubprocessError, KeyError, SystemExit) as error:
+    except (OSError, http.client.HTTPException, subprocess.SubprocessError, KeyError, SystemExit) as error:
         say(f"what is installed could not be noted: {error}")
 
 

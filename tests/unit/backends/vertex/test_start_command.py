@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,4 +133,35 @@ def test_a_redirect_does_not_get_the_token(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(bootstrap, "place", lambda: (url, {"Authorization": "Bearer secret"}))
         bootstrap.note({"job_dir": "gs://bucket/model/job", "image": "python:3.12"})
         assert [token for _, token in seen] == ["Bearer secret"]
+        server.shutdown()
+
+
+def test_a_connection_that_ends_within_an_answer_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [9, 3]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(sizes.pop(0)))
+            self.end_headers()
+            self.wfile.write(b"abc")
+
+        def do_POST(self) -> None:
+            self.wfile.write(b"no HTTP\r\n\r\n")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert bootstrap.get(f"{url}/x", {}) == b"abc"
+        assert "IncompleteRead" in capsys.readouterr().err
+        monkeypatch.setattr(bootstrap, "place", lambda: (url, {}))
+        bootstrap.note({"job_dir": "gs://bucket/model/job", "image": "python:3.12"})
+        assert "what is installed could not be noted" in capsys.readouterr().err
         server.shutdown()
