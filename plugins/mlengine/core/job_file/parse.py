@@ -114,21 +114,29 @@ def override(
 
     :param scale_tier: the tier whose cluster to use. Each role keeps its image. ``CUSTOM`` keeps the whole cluster, so
         that ``counts`` can change it.
-    :param counts: the number of replicas of each role, which makes a tier CUSTOM. A new role gets the chief's machine
-        type and image.
+    :param counts: the number of replicas of each role, which makes a tier CUSTOM. A new role gets the machine type and
+        the image that the file has for it, or else the chief's.
     :raises JobFileError: a value is not valid in a job file either, or the resulting spec has no module
         (:func:`check`).
     """
     given: dict[str, Any] = {"args": args, "pythonModule": module, "region": region, "packageUris": package_uris}
     given = {key: item if isinstance(item, str) else list(item) for key, item in given.items() if item is not None}
     changed = replace(spec, **training_input.plain(from_python(given, "override").fields(training_input.PLAIN)))
+    idle = () if scale_tier is None and counts is None else _idle_pools(spec)
     if scale_tier is not None:
         tier = training_input.tier(from_python(scale_tier, "override", "scaleTier"))
         changed = replace(
-            changed, scale_tier=tier, pools=spec.pools if tier == CUSTOM else _tier_pools(tier, spec.pools)
+            changed,
+            scale_tier=tier,
+            pools=spec.pools if tier == CUSTOM else _tier_pools(tier, (*spec.pools, *idle)),
         )
+        if tier != CUSTOM:  # the tier's machines, with the images of the file
+            like = replace(changed.pools[0], count=0, accelerator_type=None, accelerator_count=0)
+            idle = tuple(replace(like, role=pool.role, image_uri=pool.image_uri) for pool in idle)
     if counts is not None:
-        changed = replace(changed.with_counts(counts), scale_tier=changed.scale_tier and CUSTOM)
+        known = {pool.role for pool in changed.pools}
+        pools = (*changed.pools, *(pool for pool in idle if pool.role not in known))
+        changed = replace(replace(changed, pools=pools).with_counts(counts), scale_tier=changed.scale_tier and CUSTOM)
     check(changed)
     if worker_pools.is_vertex(spec.source):
         return changed
@@ -155,6 +163,13 @@ def _read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
     if "ray" in fields:
         spec = replace(spec, ray=ray_section.read(fields["ray"]))
     return replace(spec, labels=jobfields.labels(fields["labels"])) if "labels" in fields else spec
+
+
+def _idle_pools(spec: TrainingSpec) -> tuple[Pool, ...]:
+    """The pools that the job file describes, but to which it gives no replicas."""
+    if worker_pools.is_vertex(spec.source):
+        return worker_pools.idle_pools(spec.source)
+    return training_input.idle_pools(spec.source, spec.pools[0])
 
 
 def _tier_pools(tier: str, pools: Sequence[Pool]) -> tuple[Pool, ...]:

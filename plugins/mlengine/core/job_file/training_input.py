@@ -9,7 +9,7 @@ from typing import Any
 
 from mlengine.core import limits
 from mlengine.core.job_file import fields as jobfields
-from mlengine.core.job_file.located import Located, camel, did_you_mean
+from mlengine.core.job_file.located import Located, camel, did_you_mean, from_python
 from mlengine.core.job_file.merge import PREFIXES, SHAPE, merge
 from mlengine.core.job_file.tiers import CUSTOM, TIER_NAMES, TIERS
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -133,6 +133,23 @@ def _custom_pools(fields: Mapping[str, Located]) -> tuple[Pool, ...]:
         if count:
             pools.append(Pool(role, count, machine, **config))
     return _with_chiefs_image(pools)
+
+
+def idle_pools(source: Mapping[str, Any], chief: Pool) -> tuple[Pool, ...]:
+    """The pools that a job file describes, but to which it gives no replicas.
+
+    :param source: the fields of a ``trainingInput``, in camelCase.
+    :param chief: the pool whose machine type and image a pool without its own has.
+    """
+    fields = from_python(source, "job file").fields(FIELDS)
+    pools = []
+    for role, prefix in PREFIXES.items():
+        kind, count, config = (fields.get(f"{prefix}{what}") for what in ("Type", "Count", "Config"))
+        described = kind is not None or config is not None
+        if described and role is not Role.CHIEF and not (count and count.integer(limits.replica_count)):
+            machine = jobfields.machine_type(kind) if kind else chief.machine_type
+            pools.append(Pool(role, 0, machine, **_config(config)))
+    return _with_chiefs_image((chief, *pools))[1:]
 
 
 def _with_chiefs_image(pools: Sequence[Pool]) -> tuple[Pool, ...]:

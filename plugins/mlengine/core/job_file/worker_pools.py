@@ -13,7 +13,7 @@ from typing import Any
 from mlengine.core import limits
 from mlengine.core.job_file import fields as jobfields
 from mlengine.core.job_file import ray_section
-from mlengine.core.job_file.located import Located
+from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 _MARKS = frozenset({"workerPoolSpecs", "worker_pool_specs", "jobSpec", "job_spec"})
@@ -87,6 +87,18 @@ def read(root: Located) -> TrainingSpec:
         ray=ray_section.read(outer["ray"]) if "ray" in outer else {},
         **_limits(fields.get("scheduling")),
     )
+
+
+def idle_pools(source: Mapping[str, Any]) -> tuple[Pool, ...]:
+    """The pools that a job file describes, but to which it gives no replicas.
+
+    :param source: the job file, which has been read before.
+    """
+    fields = from_python(source, "job file").fields((*_JOB, *_SPEC))
+    specs = (fields["jobSpec"].fields(_SPEC) if "jobSpec" in fields else fields)["workerPoolSpecs"]
+    written = [(role, item) for role, item in zip(_ROLES, specs.items(), strict=False) if item.value]
+    pools = [_pool(role, item, item.fields(_POOL)) for role, item in written]
+    return tuple(pool for pool in pools if not pool.count)
 
 
 def _pools(field: Located, commands: dict[str, dict[str, tuple[Located, Any]]]) -> tuple[Pool, ...]:

@@ -418,6 +418,40 @@ def test_given_counts_make_a_tier_custom() -> None:
     assert parse.load({"trainingInput": dict(small.source)}).pools == small.pools
 
 
+IDLE = """
+trainingInput:
+  scaleTier: CUSTOM
+  masterType: n1-standard-4
+  masterConfig: {imageUri: example/chief}
+  workerType: n1-highmem-8
+  workerCount: 0
+  workerConfig: {imageUri: example/worker, acceleratorConfig: {type: NVIDIA_TESLA_T4, count: 1}}
+"""
+IDLE_POOLS = """
+job_spec:
+  worker_pool_specs:
+  - {machineSpec: {machineType: n1-standard-4}, replicaCount: 1, containerSpec: {imageUri: example/chief}}
+  - machineSpec: {machineType: n1-highmem-8, acceleratorType: NVIDIA_TESLA_T4, acceleratorCount: 1}
+    replicaCount: 0
+    containerSpec: {imageUri: example/worker}
+"""
+
+
+@pytest.mark.parametrize("text", [IDLE, IDLE.replace("  workerCount: 0\n", ""), IDLE_POOLS])
+def test_a_role_without_replicas_keeps_its_machine_when_it_gets_some(text: str) -> None:
+    spec = parse.load(text)
+    assert [pool.role for pool in spec.pools] == [Role.CHIEF]
+    changed = parse.override(spec, counts={Role.WORKER: 3, Role.PS: 1})
+    worker = Pool(Role.WORKER, 3, "n1-highmem-8", "NVIDIA_TESLA_T4", 1, "example/worker")
+    assert changed.pools == (spec.pools[0], worker, Pool(Role.PS, 1, "n1-standard-4", image_uri="example/chief"))
+    assert parse.override(spec, counts={Role.PS: 0}).pools == spec.pools
+
+
+def test_a_tier_has_its_own_machines_for_a_role_without_replicas() -> None:
+    changed = parse.override(parse.load(IDLE), scale_tier="BASIC", counts={Role.WORKER: 1})
+    assert changed.pools[1] == Pool(Role.WORKER, 1, "n1-standard-4", image_uri="example/worker")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
