@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import posixpath
 import urllib.parse
@@ -107,14 +108,17 @@ def _download(item: dict[str, Any], name: str, scratch: Path) -> None:
     if not target.is_relative_to(scratch.resolve()):
         raise DatasetError(f"{name!r} leaves the directory")
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, target.open("wb") as sink:  # noqa: S310
             while chunk := answer.read(1 << 20):
                 digest.update(chunk)
-                sink.write(chunk)
-    except OSError as error:
+                size += sink.write(chunk)
+            length = answer.headers.get("Content-Length")
+    except (OSError, http.client.HTTPException) as error:
         raise DatasetError(f"{url} cannot be downloaded: {error}") from error
+    if length is not None and int(length) != size:  # the connection ended within the file, which urllib does not report
+        raise DatasetError(f"{url} cannot be downloaded: {size} of {length} bytes were received", hint="try again")
     expected = item.get("sha256")
     if expected and digest.hexdigest() != expected:
         raise DatasetError(f"{url} has sha256 {digest.hexdigest()[:12]}…, {str(expected)[:12]}… in the metadata")
