@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,17 @@ def test_a_package_file_name_without_a_version_is_accepted(
         check_module_in_packages("hello.mian", [uri], storage)
     storage.write(f"{bucket}/old/hello.tgz", b"")
     check_module_in_packages("hello.main", [f"{bucket}/old/hello.tgz"], storage)
+
+
+def test_a_wheel_of_another_system_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    wheel = tmp_path / "hello-1.0-cp311-cp311-macosx_14_0_arm64.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hello/main.py", "")
+        archive.writestr("hello-1.0.dist-info/METADATA", "Name: hello\nVersion: 1.0\n")
+    uri = f"{bucket}/{wheel.name}"
+    storage.write(uri, wheel.read_bytes())
+    with pytest.raises(PackageError, match="jobs run on Linux"):
+        check_module_in_packages("hello.main", [uri], storage)
+    for source in (wheel, uri):
+        with pytest.raises(PackageError, match="jobs run on Linux"):
+            package_trainer(source, storage=storage, staging=bucket, module="hello.main")

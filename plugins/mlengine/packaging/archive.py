@@ -1,7 +1,7 @@
 """Lists the content of an sdist or a wheel without unpacking it, and refuses unsafe archives.
 
-This module reads the names, types and sizes of members, and the metadata. It does not check that the package can be
-installed.
+This module reads the names, types and sizes of members, and the metadata. Except for the platform of a wheel, it does
+not check that the package can be installed.
 """
 
 from __future__ import annotations
@@ -97,6 +97,22 @@ def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = Fal
             hint="build it with uv build --sdist, or give the directory itself",
         )
     return Archive(filename, name, version, inner, requirements)
+
+
+def check_tags(filename: str, where: str) -> None:
+    """Check that a wheel is for Python 3 on Linux. Which version of Python 3 runs the job is not known here.
+
+    :raises PackageError: no job can install the wheel.
+    """
+    if not filename.endswith(".whl") or _WHEEL.fullmatch(filename.removesuffix(".whl")) is None:
+        return
+    pythons, _, platforms = filename.removesuffix(".whl").rsplit("-", 3)[1:]
+    if all(re.match(r"[a-z]+2", python) for python in pythons.split(".")):
+        raise PackageError(f"{where} is a wheel for Python 2", hint="build it with Python 3, or give the sdist")
+    if not any(platform == "any" or "linux" in platform for platform in platforms.split(".")):
+        raise PackageError(
+            f"{where} is a wheel for {platforms}, and jobs run on Linux", hint="build it on Linux, or give the sdist"
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from mlengine.core.errors import ObjectMissingError, PackageError
-from mlengine.packaging.archive import SUFFIXES, read_archive
+from mlengine.packaging.archive import SUFFIXES, check_tags, read_archive
 from mlengine.packaging.pyproject import normalized
 from mlengine.storage.client import Storage
 
@@ -41,7 +41,9 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
         if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
             log.warning("%s is too large or of an unsupported type: module %s is not checked", uri, module)
             return
-        archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri, any_name=True)
+        filename = uri.rsplit("/", 1)[1]
+        archive = read_archive(storage.read(uri), filename, uri, any_name=True)
+        check_tags(filename, uri)
         paths |= archive.paths
         requirements += archive.requirements
     if uris:

@@ -25,7 +25,7 @@ from mlengine.core.errors import (
 from mlengine.core.layout import package_uri
 from mlengine.core.xcoms import PackageXCom
 from mlengine.packaging import constraint_check, package_build, project_build
-from mlengine.packaging.archive import name_and_version, read_archive
+from mlengine.packaging.archive import check_tags, name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of, table
@@ -248,6 +248,7 @@ class _Publisher:
                     raise
                 return PackagedTrainer(name, version, "", (where,), True, notes=(f"not checked: {error.message}",))
         archive = read_archive(data, filename, where)
+        check_tags(filename, where)
         if module is not None:
             check_module(module, archive.paths, where, archive.requirements, installed=archive.is_wheel)
         digest = hashlib.sha256(data).hexdigest()[:40]

@@ -1,4 +1,4 @@
-"""Checks ``Requires-Python`` of packages.
+"""Checks ``Requires-Python`` of packages, and the tags of wheels.
 
 uv checks only the lower bound, and pip checks both. A package that is refused in the cloud must not be installed here.
 ``Requires-Python`` of dependencies is checked once they are installed.
@@ -6,6 +6,7 @@ uv checks only the lower bound, and pip checks both. A package that is refused i
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tomllib
 import zipfile
@@ -46,6 +47,26 @@ def accepts(wanted: str, *versions: str) -> bool:
     except InvalidSpecifier:
         return True
     return any(specifiers.contains(version, prereleases=True) for version in versions)
+
+
+def wheel_accepts(filename: str, version: str) -> bool:
+    """Whether a wheel is for this version of CPython, such as ``3.11``, by its file name.
+
+    An sdist is for all, and so is a file whose name is not that of a wheel: the installer refuses it.
+    """
+    tags = filename.rsplit("-", 3)
+    if not filename.endswith(".whl") or len(tags) < 4:
+        return True
+    pythons, abis = tags[1:3]
+    minor = int(version.split(".")[1])
+    for tag in pythons.split("."):
+        found = re.fullmatch(r"(py|cp)3(\d*)", tag)
+        if found is None:
+            continue
+        least = int(found[2] or 0)
+        if least == minor or (least < minor and (found[1] == "py" or "abi3" in abis.split("."))):
+            return True
+    return False
 
 
 def excluded(folder: Path, version: str) -> list[str]:

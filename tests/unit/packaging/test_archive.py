@@ -11,7 +11,7 @@ import pytest
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging import constraint_check
-from mlengine.packaging.archive import name_and_version, read_archive
+from mlengine.packaging.archive import check_tags, name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.source_tree import SourceTree
 from mlengine.packaging.wheel_check import check_wheel
@@ -193,3 +193,26 @@ def test_an_archive_with_too_many_files_is_refused(monkeypatch: pytest.MonkeyPat
     for data, name in ((tar({**SDIST, **many}), "t-1.0.tar.gz"), (zipped({**SDIST, **many}), "t-1.0.zip")):
         with pytest.raises(PackageError, match="100 files"):
             read_archive(data, name, "x")
+
+
+@pytest.mark.parametrize(
+    ("tags", "problem"),
+    [
+        ("py3-none-any", ""),
+        ("py2.py3-none-any", ""),
+        ("cp312-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", ""),
+        ("cp311-cp311-linux_x86_64", ""),
+        ("cp311-cp311-musllinux_1_2_aarch64", ""),
+        ("py2-none-any", "is a wheel for Python 2"),
+        ("cp27-cp27mu-manylinux1_x86_64", "is a wheel for Python 2"),
+        ("cp311-cp311-macosx_14_0_arm64", "is a wheel for macosx_14_0_arm64, and jobs run on Linux"),
+        ("cp311-cp311-win_amd64", "is a wheel for win_amd64, and jobs run on Linux"),
+    ],
+)
+def test_a_wheel_that_no_job_can_install_is_refused(tags: str, problem: str) -> None:
+    if not problem:
+        check_tags(f"t-1.0-{tags}.whl", "x")
+        return
+    with pytest.raises(PackageError, match=f"x {problem}") as caught:
+        check_tags(f"t-1.0-{tags}.whl", "x")
+    assert "give the sdist" in caught.value.hint

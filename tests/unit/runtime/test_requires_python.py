@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.runtime.requires_python import accepts, excluded, required
+from mlengine.runtime.requires_python import accepts, excluded, required, wheel_accepts
 
 
 def metadata(requires: str | None) -> str:
@@ -85,3 +85,24 @@ def test_installed_packages_for_another_python_are_named(tmp_path: Path) -> None
         (folder / "METADATA").write_text(metadata(requires).replace("Name: t", f"Name: {name}"))
     import_module("importlib_metadata")  # replaces the standard library's finder
     assert excluded(tmp_path, "3.11.7") == ["old 1.0 (>=3.7,<3.11)"]
+
+
+@pytest.mark.parametrize(
+    ("filename", "accepted"),
+    [
+        ("t-1.0.tar.gz", True),
+        ("t.whl", True),
+        ("t-1.0-py3-none-any.whl", True),
+        ("t-1.0-1-py2.py3-none-any.whl", True),
+        ("t-1.0-py39-none-any.whl", True),
+        ("t-1.0-py312-none-any.whl", False),
+        ("t-1.0-cp311-cp311-linux_x86_64.whl", True),
+        ("t-1.0-cp38-cp38-linux_x86_64.whl", False),
+        ("t-1.0-cp38-abi3-linux_x86_64.whl", True),
+        ("t-1.0-cp313-abi3-linux_x86_64.whl", False),
+        ("t-1.0-pp311-pypy311_pp73-linux_x86_64.whl", False),
+    ],
+)
+def test_a_wheel_is_for_the_versions_in_its_name(filename: str, accepted: bool) -> None:
+    assert wheel_accepts(filename, "3.11") is accepted
+    assert wheel_accepts(filename, "3.11.9") is accepted

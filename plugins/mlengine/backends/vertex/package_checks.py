@@ -1,8 +1,8 @@
 """Checks the metadata of a job's packages before submission.
 
-* ``Requires-Python``, if the image's Python is known: that of a plain ``python:3.11…`` image, by its tag. The
-  requirements of a package's dependencies are known only to the package index, so errors in them appear when the
-  container installs the dependencies.
+* ``Requires-Python`` and the tags of wheels, if the image's Python is known: that of a plain ``python:3.11…`` image, by
+  its tag. The requirements of a package's dependencies are known only to the package index, so errors in them appear
+  when the container installs the dependencies.
 * ``constraints.txt``: a line that the start command would refuse is refused here.
 * requirements, if the machine has accelerators: see :mod:`mlengine.backends.vertex.framework_checks`.
 """
@@ -20,7 +20,7 @@ from mlengine.core.errors import BackendError, ObjectMissingError, StorageError
 from mlengine.runtime import constraints
 from mlengine.runtime.constraint_lines import ConstraintsError, File
 from mlengine.runtime.dependencies import declared
-from mlengine.runtime.requires_python import UnreadableArchiveError, accepts, required
+from mlengine.runtime.requires_python import UnreadableArchiveError, accepts, required, wheel_accepts
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,13 @@ def _check_python(job_id: str, packages: Sequence[Package], versions: Sequence[s
                     f"job {job_id}: {package.filename} requires Python {wanted}, and the image has {version}",
                     hint="set pythonVersion in the job file or image_uri in the vertex settings to one that does, "
                     "or change requires-python",
+                )
+            if not wheel_accepts(package.filename, version):
+                raise BackendError(
+                    f"job {job_id}: {package.filename} is a wheel for other versions of Python, and the image has "
+                    f"{version}",
+                    hint="set pythonVersion in the job file or image_uri in the vertex settings to one that does, "
+                    "or package the sdist",
                 )
 
 

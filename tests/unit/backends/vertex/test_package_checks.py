@@ -55,6 +55,14 @@ def body(image: str) -> dict[str, Any]:
     return {"jobSpec": {"workerPoolSpecs": [{**MACHINE, "containerSpec": {"imageUri": image}}, {}]}}
 
 
+def test_a_wheel_for_another_python_is_refused() -> None:
+    uri = "gs://bkt/t-1.0-cp38-cp38-linux_x86_64.whl"
+    with pytest.raises(BackendError, match=r"cp38.*\.whl is a wheel for other versions.*image has 3\.11") as caught:
+        package_checks.check("j", body("python:3.11-slim"), [uri], Objects({uri: wheel(None)}))
+    assert "package the sdist" in caught.value.hint
+    package_checks.check("j", body("example/mine:1"), [uri], Objects({uri: wheel(None)}))
+
+
 @pytest.mark.parametrize(("data", "uri"), [(sdist(">=3.12"), SDIST), (wheel(">=3.12"), WHEEL)])
 def test_a_package_that_the_image_cannot_install_is_refused(data: bytes, uri: str) -> None:
     with pytest.raises(BackendError, match=r"requires Python >=3\.12, and the image has 3\.11") as caught:
