@@ -86,7 +86,7 @@ class RestClient:
 
         :param retry: whether to repeat the request until the deadline; ``False`` if requests are counted, and the
             caller repeats them.
-        :return: the response; ``None`` for a 404 with ``missing_ok``.
+        :return: the response; ``None`` for a 404 of the service with ``missing_ok``.
         :raises BackendError: the request was rejected.
         :raises BackendThrottledError: the last response says that a quota is exceeded.
         :raises BackendUnavailableError: there was no successful response until the deadline.
@@ -97,7 +97,7 @@ class RestClient:
             status, answer, retry_after = self._send(method, url, params, body)
             if status is not None and status < 300:
                 return answer
-            if status == 404 and missing_ok:
+            if status == 404 and missing_ok and _of_service(answer):
                 return None
             if status is not None and status not in _AGAIN:
                 raise _refusal(method, url, status, answer)
@@ -218,6 +218,12 @@ def _jitter(pause: float, retry_after: float | None) -> float:
     return (retry_after or pause) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
 
 
+def _of_service(answer: Mapping[str, Any]) -> bool:
+    """Whether an error is the service's. A proxy, or a server of another name, also answers 404."""
+    error = answer.get("error")
+    return isinstance(error, Mapping) and "code" in error
+
+
 def _words(status: int | None, answer: Mapping[str, Any]) -> str:
     error = answer.get("error")
     message = error.get("message", "") if isinstance(error, Mapping) else str(error or "")
@@ -229,7 +235,7 @@ _HINTS = {
     401: "check the connection's key; its token was refused",
     403: "grant the connection's account roles/aiplatform.user, and roles/iam.serviceAccountUser on the job's "
     "service_account (act-as); enable the API in the project",
-    404: "check project and region, and that the API is enabled",
+    404: "check project, region and endpoint, and that the API is enabled",
 }
 
 

@@ -16,7 +16,7 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError, StorageForbiddenError, StorageUnavailableError
-from mlengine.core.job import JobHandle
+from mlengine.core.job import JobHandle, JobState
 from mlengine.storage.retries import errors
 
 
@@ -151,3 +151,19 @@ def test_a_page_of_a_proxy_is_no_answer(service: Service, body: bytes) -> None:
         with pytest.raises(BackendUnavailableError, match="not of the service"):
             call()
     assert client.create(f"{url}/v1/x", {}) is None
+
+
+def test_a_job_is_missing_only_if_the_service_says_so(service: Service) -> None:
+    service.status = 404
+    url = f"http://127.0.0.1:{service.server_port}"
+    client = RestClient(anonymous_credentials(), direct=True)
+    backend = VertexBackend(project="p", region="us-central1", endpoint=url, gcp_conn_id=None, client=client)
+    handle = JobHandle("vertex", "projects/p/locations/us-central1/customJobs/1", "j", 1, "gs://bkt/m/j")
+    assert backend.describe([handle])[0].state is JobState.FAILED
+    backend.cancel(handle)
+    service.body = b"<html>404 Not Found</html>"
+    calls: list[Callable[[], object]] = [lambda: backend.describe([handle]), lambda: backend.cancel(handle)]
+    for call in calls:
+        with pytest.raises(BackendError, match="404 Not Found") as caught:
+            call()
+        assert "endpoint" in caught.value.hint
