@@ -113,7 +113,7 @@ def test_default_args_reach_the_tasks() -> None:
     for made in (whole({"default_args": defaults}), whole(default_args=defaults)):
         seen = set()
         for name, task in tasks(made).items():
-            for argument in (arguments(type(task)) | {"retries", "retry_policy"}) & defaults.keys():
+            for argument in (arguments(type(task)) | {"retries"}) & defaults.keys():
                 assert getattr(task, argument) == defaults[argument], f"{name}.{argument}"
                 seen.add(argument)
         assert seen == defaults.keys()
@@ -209,6 +209,7 @@ def test_only_listed_arguments_have_no_option_of_the_group() -> None:
         ("publish", "published_by"),
         ("publish", "force_reason"),
         ("publish", "force_by"),
+        *((task, "retry_policy") for task in TASKS),
     }
     named = {"group_id", "model", "trainer", "job_file", "dataset", "publish", "task_args"}
     assert OPTIONS.keys() | named == arguments(RetrainingTaskGroup)

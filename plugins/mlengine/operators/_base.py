@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _LONGEST = 500  # the limit of a message that quotes a value, in characters
 _SECRET_OPTIONS = frozenset({"token", "headers", "env", "raw"})
 
 
+@dataclass(frozen=True)
 class RetryByCause(RetryPolicy):
     """Fails the task without a retry if a retry cannot help: an invalid job file, a missing bucket, a corrupt dataset.
 
@@ -54,6 +56,9 @@ class RetryByCause(RetryPolicy):
         return RetryDecision.default()
 
 
+_RETRY_BY_CAUSE = RetryByCause()
+
+
 class MlengineOperator(TextRendering):
     """Base of the operators.
 
@@ -64,6 +69,7 @@ class MlengineOperator(TextRendering):
         and the application default credentials if ``None``.
     :param impersonation_chain: service account to impersonate, or a chain of them of which each may impersonate the
         next one, as in Google's operators.
+    :param retry_policy: decides whether a failed task is retried; by default :class:`RetryByCause`.
     """
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
@@ -75,11 +81,11 @@ class MlengineOperator(TextRendering):
         *,
         gcp_conn_id: str | None = "",
         impersonation_chain: str | Sequence[str] | None = None,
+        # Airflow takes a mapped task's retry policy from this signature, before it creates the operator.
+        retry_policy: RetryPolicy | None = _RETRY_BY_CAUSE,
         **kwargs: Any,
     ) -> None:
-        if "retry_policy" not in {**(kwargs.get("default_args") or {}), **kwargs}:
-            kwargs["retry_policy"] = RetryByCause()
-        super().__init__(**kwargs)
+        super().__init__(retry_policy=retry_policy, **kwargs)
         self.gcp_conn_id = gcp_conn_id
         self.impersonation_chain = impersonation_chain
 

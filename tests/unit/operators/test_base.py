@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, XComArg
+from airflow.serialization.serialized_objects import DagSerialization
 
 from mlengine.connections import CloudAccess, forget_connections
 from mlengine.core.errors import MlengineError, SettingError, XComMissingError
@@ -80,6 +81,25 @@ def test_without_default_args_the_cause_of_a_failure_decides_about_retries(stage
     with DAG("d", schedule=None, default_args={"retry_policy": None}):
         assert make(stage).retry_policy is None
     assert make(stage, retry_policy=None).retry_policy is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_mapped_tasks_have_the_same_retry_policy(stage: str) -> None:
+    operator: Any = NEEDED[stage][0]
+    needed = NEEDED[stage][1]
+
+    def mapped(**given: Any) -> Any:
+        return operator.partial(task_id=stage, **given).expand_kwargs([needed])
+
+    with DAG("d", schedule=None) as dag:
+        task = mapped()
+    assert isinstance(task.retry_policy, RetryByCause)
+    assert task.unmap(needed).retry_policy is task.retry_policy
+    assert DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task(stage).has_retry_policy
+    with DAG("d", schedule=None):
+        assert mapped(retry_policy=None).retry_policy is None
+    with DAG("d", schedule=None, default_args={"retry_policy": None}):
+        assert mapped().retry_policy is None
 
 
 @pytest.mark.parametrize("stage", STAGES)
