@@ -55,7 +55,10 @@ with settings.engine.begin() as connection:
     for task, operator in (("submit", "SubmitTrainingJobOperator"), ("wait", "TrainingJobSensor")):
         mine = {"dag_id": "d", "run_id": "old", "task_id": task, "map_index": -1}
         state = {"operator": operator, "state": "failed", "start_date": NOW, "max_tries": 2, "pool": "p"}
-        add(TaskInstance, id=uuid.uuid4(), **state, **mine)
+        add(TaskInstance, id=uuid.uuid4(), try_number=1, **state, **mine)
+        # Airflow sets the start date of a task that never ran, too.
+        never = {**mine, **state, "run_id": "new_1", "state": "upstream_failed"}
+        add(TaskInstance, id=uuid.uuid4(), try_number=0, **never)
         add(Rendered, rendered_fields={"backend": "vertex", "gcp_conn_id": "rendered"}, **mine)
         add(Stored, dag_run_id=run, key="mlengine_access", value=json.dumps(access), **mine)
     of_submit = {"dag_id": "d", "run_id": "old", "task_id": "submit", "map_index": -1, "dag_run_id": run}
@@ -71,11 +74,12 @@ for task in ("submit", "wait"):
 found.append([asdict(request) for request in job_cleanup._requests("d", "old", False)])
 with job_cleanup._session() as session:
     found.append([asdict(job_cleanup._wait_request(job_cleanup._fields(session, "d", "old")["wait", -1]))])
+found.append([asdict(request) for request in job_cleanup._requests("d", "new_1", False)])
 print(json.dumps(found))
 """
 
 
-def test_a_job_is_found_after_its_rendered_fields_were_deleted(tmp_path: Path) -> None:
+def test_a_job_is_found_after_its_rendered_fields_were_deleted_and_none_if_no_task_ran(tmp_path: Path) -> None:
     job_dir = "gs://bucket/m/j"
     handle = {"backend": "vertex", "name": "n", "job_id": "j", "attempt": 1, "job_dir": job_dir}
     access = {"gcp_conn_id": "training", "project_id": "p", "region": "r", "backend_options": {"endpoint": "e"}}
@@ -89,10 +93,11 @@ def test_a_job_is_found_after_its_rendered_fields_were_deleted(tmp_path: Path) -
     command = [sys.executable, "-c", _SCRIPT, json.dumps([kept, handle])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (before,), (after,), (wait,) = json.loads(done.stdout.splitlines()[-1])
+    (before,), (after,), (wait,), never_ran = json.loads(done.stdout.splitlines()[-1])
     assert (before["backend"], before["gcp_conn_id"]) == ("vertex", "rendered")
     for found in (after, wait):
         assert {name: found[name] for name in access} == access
         assert (found["backend"], found["job_dir"]) == ("vertex", job_dir)
     assert after["key"]
     assert after["owner"] == {"dag_id": "d", "run_id": "old"}
+    assert never_ran == []

@@ -129,11 +129,14 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
             TaskInstance.operator,
             TaskInstance.state,
             TaskInstance.start_date,
+            TaskInstance.try_number,
         )
         tasks = session.execute(select(*columns).where(*ours)).all()
-        submits = [task for task in tasks if task.operator == _SUBMIT and task.start_date is not None]
+        # A task that never ran has a start date too if it was skipped or an earlier task failed, but no tries.
+        begun = [task for task in tasks if task.start_date is not None and task.try_number > 0]
+        submits = [task for task in begun if task.operator == _SUBMIT]
         waits = [task for task in tasks if task.operator == _WAIT]
-        if not (submits or any(task.start_date for task in waits)) or (needs_wait and not waits):
+        if not begun or (needs_wait and not waits):
             return []
         if waits and all(task.state == "success" for task in waits):
             # A task that was marked successful has no result.
