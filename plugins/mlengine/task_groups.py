@@ -105,7 +105,8 @@ class RetrainingTaskGroup(TaskGroup):
     :param kwargs: arguments of :class:`~airflow.sdk.TaskGroup`: ``default_args``, ``tooltip``, ``prefix_group_id``, …
 
     :raises JobFileError: ``args`` is a string, not a list of strings.
-    :raises MlengineError: ``task_args`` names a task that the group does not have.
+    :raises MlengineError: ``task_args`` names a task that the group does not have; or an argument is invalid. Arguments
+        that are templates or outputs of other tasks are checked when their task runs.
     :raises RuntimeError: the group is created outside of a DAG.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.core.verdict import Check
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.validate import ValidateModelOperator
 from mlengine.task_groups import RetrainingTaskGroup
 from tests.support.operators import NEEDED
 
@@ -248,6 +250,51 @@ def test_the_group_works_like_other_task_groups() -> None:
 def test_arguments_that_are_one_string_are_refused() -> None:
     with pytest.raises(JobFileError, match="args must be a list of strings, not the string '--epochs 5'"):
         group(args="--epochs 5")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("replica_counts", {"wroker": 2}, r"retrain\.submit: replica_counts=.*'wroker'"),
+        ("labels", ["team"], r"retrain\.submit: labels is not a mapping"),
+        ("max_attempts", 0, r"retrain\.submit: max_attempts must be at least 1"),
+        ("force_retrain", "perhaps", r"retrain\.submit: force_retrain='perhaps'"),
+        ("poll_interval_seconds", 0, r"retrain\.wait: poll_interval_seconds must be at least"),
+        ("queued_timeout_seconds", timedelta(hours=1), r"retrain\.wait: queued_timeout_seconds must be a number"),
+        ("on_reject", "explode", r"retrain\.validate: invalid on_reject: 'explode'"),
+        ("thresholds", {"acuracy": 0.9}, r"retrain\.validate: unknown metric or threshold: acuracy"),
+        ("validation_level", "some", r"retrain\.validate: unknown validation_level: 'some'"),
+        ("prediction_task", "ranking", r"retrain\.validate: unknown prediction_task: 'ranking'"),
+        ("validation_memory_limit_gib", "much", r"retrain\.validate: memory_limit_gib='much'"),
+        ("on_not_published", "explode", r"retrain\.publish: invalid on_not_published: 'explode'"),
+    ],
+)
+def test_an_invalid_value_is_an_error_of_the_dag_file(option: str, value: Any, words: str) -> None:
+    """Otherwise, the task would fail after the training."""
+    with pytest.raises(MlengineError, match=words):
+        group(**{option: value})
+
+
+def test_templates_and_outputs_of_tasks_are_not_checked_in_the_dag_file() -> None:
+    template = "{{ params.any }}"
+    with DAG("any", params={"any": 1}) as dag:
+        made = make_task(task_id="make")(lambda: 1)()
+        for number, value in enumerate((template, made, dag.param("any"), None, "")):
+            names = ("labels", "max_attempts", "queued_timeout_seconds", "thresholds")
+            options: dict[str, Any] = dict.fromkeys(names, value)
+            nested: dict[str, Any] = {"replica_counts": {"worker": value}, "serving_signature": {"scale": value}}
+            RetrainingTaskGroup(f"g{number}", model="m", trainer="t", job_file="j.yaml", **options, **nested)
+    group({"jinja_environment_kwargs": {"variable_start_string": "<<"}}, on_reject="<< params.any >>")
+
+
+@pytest.mark.filterwarnings("ignore:.*was never mapped")
+def test_mapped_tasks_are_checked_in_the_dag_file_too() -> None:
+    with pytest.raises(MlengineError, match="task validate: invalid on_reject: 'explode'"), DAG("any"):
+        ValidateModelOperator.partial(task_id="validate", on_reject="explode")
+    with DAG("any"):
+        task: Any = ValidateModelOperator.partial(task_id="validate").expand(job=["a"], on_reject=["explode"])
+    # The task runs, and fails in its `execute`.
+    assert task.unmap({"job": "a", "on_reject": "explode"}).on_reject == "explode"
 
 
 def test_registries_as_one_string_are_refused() -> None:

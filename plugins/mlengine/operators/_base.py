@@ -10,16 +10,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import Context, RetryPolicy
+from airflow.sdk import DAG, Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
 from mlengine import settings
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
 from mlengine.core.job import ACCESS_KEY
-from mlengine.operators._rendering import TextRendering
+from mlengine.operators._rendering import TextRendering, is_template
 from mlengine.operators.lineage import tasks as lineage
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class MlengineOperator(TextRendering):
     """
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
+    # Functions that parse arguments, by the names of the arguments. See `check_literals`.
+    parsers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
     # Set by ``execute``: a function that returns what the task has read and written.
     _lineage: Callable[[], Lineage] | None = None
 
@@ -88,6 +90,31 @@ class MlengineOperator(TextRendering):
         super().__init__(retry_policy=retry_policy, **kwargs)
         self.gcp_conn_id = gcp_conn_id
         self.impersonation_chain = impersonation_chain
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """The first half of ``partial(…).expand(…)``, as for every operator."""
+        made = super().partial(**kwargs)
+        _check_literals(cls.parsers, made.kwargs, made.kwargs["task_id"], made.kwargs.get("dag"))
+        return made
+
+    def check_literals(self) -> None:
+        """Parse the arguments that are not templates, when the DAG file is parsed.
+
+        An invalid argument is then an error of the DAG file, and not of a task that runs after the training.
+
+        :raises MlengineError: an argument is invalid; the message names the task.
+        """
+        if not getattr(self, "_BaseOperator__from_mapped", False):  # the task runs, and parses the arguments itself
+            dag = self.dag if self.has_dag() else None  # type: ignore[no-untyped-call]
+            _check_literals(self.parsers, vars(self), self.task_id, dag)
+
+    def parsed(self, field: str) -> Any:
+        """The parsed value of an argument.
+
+        :raises MlengineError: the value is invalid.
+        """
+        return self.parsers[field](getattr(self, field))
 
     @property
     def access(self) -> CloudAccess:
@@ -158,6 +185,19 @@ class MlengineOperator(TextRendering):
             return path
         fileloc = getattr(self.dag, "fileloc", None) if self.has_dag() else None  # type: ignore[no-untyped-call]
         return Path(fileloc).parent / path if fileloc else Path(path)
+
+
+def _check_literals(
+    parsers: Mapping[str, Callable[[Any], Any]], values: Mapping[str, Any], task_id: str, dag: DAG | None
+) -> None:
+    if dag is not None and dag.jinja_environment_kwargs:
+        return  # the DAG's templates may have other delimiters
+    for name, parse in parsers.items():
+        if name in values and not is_template(values[name]):
+            try:
+                parse(values[name])
+            except MlengineError as error:
+                raise type(error)(f"task {task_id}: {error.message}", hint=error.hint) from error
 
 
 class BackendOperator(MlengineOperator):

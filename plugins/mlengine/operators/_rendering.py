@@ -59,6 +59,17 @@ class TextRendering(BaseOperator):
         return "".join(map(str, parts))
 
 
+def is_template(value: Any) -> bool:
+    """Whether rendering may change ``value``: a template, another task's output, or a container of one."""
+    if isinstance(value, str):
+        return any(start in value for start in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return any(map(is_template, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_template, value))
+    return hasattr(value, "resolve") or hasattr(value, "template_fields")  # as in Airflow's renderer
+
+
 def with_integers(context: Any, params: Any) -> Any:
     """The context, in which parameters that the DAG declares as integers are converted to integers.
 

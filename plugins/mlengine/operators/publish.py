@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -20,6 +20,12 @@ from mlengine.validation.job import job_dir_of
 from mlengine.validation.report import Report, load_report
 
 ON_NOT_PUBLISHED = ("skip", "fail", "continue")
+
+
+def _on_not_published(value: Any) -> str:
+    if value not in ON_NOT_PUBLISHED:
+        raise MlengineError(f"invalid on_not_published: {value!r}", hint=f"use one of {', '.join(ON_NOT_PUBLISHED)}")
+    return str(value)
 
 
 class PublishModelOperator(MlengineOperator):
@@ -57,6 +63,7 @@ class PublishModelOperator(MlengineOperator):
         "on_not_published",
         "bucket",
     )
+    parsers: ClassVar = {"on_not_published": _on_not_published}
     ui_color = "#d9ead3"
 
     def __init__(
@@ -77,12 +84,10 @@ class PublishModelOperator(MlengineOperator):
         self.force_by = force_by
         self.on_not_published = on_not_published
         self.bucket = bucket
+        self.check_literals()
 
     def execute(self, context: Context) -> PublicationXCom:
-        if self.on_not_published not in ON_NOT_PUBLISHED:
-            raise MlengineError(
-                f"invalid on_not_published: {self.on_not_published!r}", hint=f"use one of {', '.join(ON_NOT_PUBLISHED)}"
-            )
+        self.parsed("on_not_published")
         storage = self.access.storage()
         job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))
         report = load_report(storage, job_dir)

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
+from mlengine import settings
 from mlengine.backends import CapsCluster, TrainingBackend, find_attempts
 from mlengine.core.arguments import flag, mapping
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
@@ -85,6 +86,12 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         "max_attempts",
         "force_retrain",
     )
+    parsers: ClassVar = {
+        "replica_counts": lambda value: _counts(mapping("replica_counts", value)),
+        "labels": partial(mapping, "labels"),
+        "max_attempts": partial(settings.check, "max_attempts"),
+        "force_retrain": partial(flag, "force_retrain", default=False),
+    }
     template_fields_renderers = {"job_file": "yaml", "args": "json", "replica_counts": "json"}  # noqa: RUF012
     operator_extra_links = SUBMIT_LINKS
     ui_color = "#fce8b2"
@@ -127,6 +134,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self._key: JobKey | None = None
         self._spec: TrainingSpec | None = None
         self._killed = False
+        self.check_literals()
 
     def after_rendering(self) -> None:
         """Resolve the backend, so that the rendered fields contain it.
@@ -164,7 +172,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
                 **spec.labels,
-                **{str(name): str(value) for name, value in mapping("labels", self.labels).items()},
+                **{str(name): str(value) for name, value in self.parsed("labels").items()},
             },
             earlier=tuple(replace(earlier, run_uid=key.run_uid) for earlier in earlier_keys(context)),
             requested=requested,
@@ -202,7 +210,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
         """An accepted job with the same inputs, if there is one and it may be reused."""
         digest = intent.inputs.get("digest")
-        if not digest or flag("force_retrain", self.force_retrain, default=False):
+        if not digest or self.parsed("force_retrain"):
             return None
         from mlengine.validation import cache
 
@@ -287,7 +295,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             args=self._args(spec),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
-            counts=_counts(mapping("replica_counts", self.replica_counts)),
+            counts=self.parsed("replica_counts"),
             package_uris=(self.returned_or_none("package", "package_uris") or {}).get("package_uris"),
         )
 

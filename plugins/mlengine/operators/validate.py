@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -36,8 +36,13 @@ from mlengine.validation.validation import validate
 
 ON_REJECT = ("skip", "fail", "continue")
 
-
 _TIME_LIMIT_SECONDS = 600.0
+
+
+def _on_reject(value: Any) -> str:
+    if value not in ON_REJECT:
+        raise MlengineError(f"invalid on_reject: {value!r}", hint=f"use one of {', '.join(ON_REJECT)}")
+    return str(value)
 
 
 class ValidateModelOperator(BackendOperator):
@@ -101,6 +106,17 @@ class ValidateModelOperator(BackendOperator):
         "model",
         "bucket",
     )
+    parsers: ClassVar = {
+        "on_reject": _on_reject,
+        "time_limit_seconds": partial(positive, "time_limit_seconds"),
+        "memory_limit_gib": partial(positive, "memory_limit_gib"),
+        "validation_level": Scope.parse,
+        "thresholds": lambda value: Thresholds.from_json(mapping("thresholds", value)),
+        "serving_signature": lambda value: ServingSignature.from_json(mapping("serving_signature", value)),
+        "require_comparison": partial(flag, "require_comparison"),
+        "replace_report": partial(flag, "replace_report", default=False),
+        "prediction_task": lambda value: check_task(value or ""),
+    }
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
     template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
     ui_color = "#fff4ce"
@@ -145,6 +161,7 @@ class ValidateModelOperator(BackendOperator):
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_gib = memory_limit_gib
         self.report_url: str | None = None
+        self.check_literals()
 
     def execute(self, context: Context) -> ValidationXCom:
         rules = self._rules()
@@ -182,7 +199,7 @@ class ValidateModelOperator(BackendOperator):
             self._with_usage(finished),
             rules,
             local_environment(storage, finished.package_uris, env=finished.env),
-            replace_report=flag("replace_report", self.replace_report, default=False) or self._trained_by_this_run(),
+            replace_report=self.parsed("replace_report") or self._trained_by_this_run(),
         )
 
     def _trained_by_this_run(self) -> bool:
@@ -218,22 +235,20 @@ class ValidateModelOperator(BackendOperator):
 
         :raises MlengineError: an argument is invalid.
         """
-        if self.on_reject not in ON_REJECT:
-            raise MlengineError(f"invalid on_reject: {self.on_reject!r}", hint=f"use one of {', '.join(ON_REJECT)}")
-        seconds = positive("time_limit_seconds", self.time_limit_seconds)
-        memory = positive("memory_limit_gib", self.memory_limit_gib)
+        self.parsed("on_reject")
+        seconds, memory = self.parsed("time_limit_seconds"), self.parsed("memory_limit_gib")
         return Rules(
-            scope=Scope.parse(self.validation_level),
-            thresholds=Thresholds.from_json(mapping("thresholds", self.thresholds)),
-            expected=ServingSignature.from_json(mapping("serving_signature", self.serving_signature)),
+            scope=self.parsed("validation_level"),
+            thresholds=self.parsed("thresholds"),
+            expected=self.parsed("serving_signature"),
             limits=Limits(
                 seconds=_TIME_LIMIT_SECONDS if seconds is None else seconds,
                 memory_bytes=None if memory is None else int(memory * 1024**3),
             ),
             extra_checks=tuple(self.extra_checks),
-            require_comparison=flag("require_comparison", self.require_comparison),
+            require_comparison=self.parsed("require_comparison"),
             scorer=self.scorer or "",
-            task=check_task(self.prediction_task or ""),
+            task=self.parsed("prediction_task"),
         )
 
     def _log(self, report: Report) -> None:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
@@ -114,6 +114,17 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         "retry_backoff_seconds",
         "job",
     )
+    parsers: ClassVar = {
+        name: partial(settings.check, name)
+        for name in (
+            "poll_interval_seconds",
+            "progress_interval_seconds",
+            "queued_timeout_seconds",
+            "running_timeout_seconds",
+            "max_attempts",
+            "retry_backoff_seconds",
+        )
+    }
     operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
@@ -156,6 +167,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         given = {**(kwargs.get("default_args") or {}), **kwargs}
         self._own_timeout = given.get("timeout") is not None
         self._own_poke_interval = given.get("poke_interval") is not None
+        self.check_literals()
 
     def execute(self, context: Context) -> Any:
         job = self.returned("job", *_HANDLE)

@@ -28,7 +28,7 @@ from mlengine.settings.airflow_cfg import config_file, expand, option
 from mlengine.settings.definitions import SETTINGS, Setting
 from mlengine.settings.secret_sources import of_backend, of_command
 
-__all__ = ["SETTINGS", "Found", "Setting", "find", "get", "get_float", "get_int", "is_given"]
+__all__ = ["SETTINGS", "Found", "Setting", "check", "find", "get", "get_float", "get_int", "is_given"]
 
 _FETCH: Mapping[str, Callable[[str, str], str]] = {"_CMD": of_command, "_SECRET": of_backend}
 
@@ -92,6 +92,16 @@ def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = No
 def is_given(argument: object) -> bool:
     """Whether an argument has a value. A template renders a missing value as the string ``None``."""
     return argument not in (None, "", "None")
+
+
+def check(name: str, argument: object) -> None:
+    """Check an argument for a number, without reading the configuration.
+
+    :raises SettingError: the argument has a value that is not such a number, or is below the minimum.
+    """
+    if is_given(argument):
+        read = get_int if SETTINGS[name].kind == "integer" else get_float
+        read(name, argument)
 
 
 def get_float(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> float:
