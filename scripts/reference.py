@@ -47,7 +47,8 @@ A secret (`ray_token`, `ray_headers`) may also be the output of a command, `AIRF
 in Airflow's secrets backend, `AIRFLOW__MLENGINE__<NAME>_SECRET`; in `airflow.cfg`, `<name>_cmd` and `<name>_secret`.
 
 The command line reads the same `airflow.cfg` as Airflow (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An
-empty value means that the setting is not set. Durations are in seconds.
+empty value means that the setting is not set. Airflow writes the defaults of all settings into a new `airflow.cfg`; a
+default in this file also means that the setting is not set. Durations are in seconds.
 """
 _OPERATORS_HEAD = """Strings are templates. Operators also take the arguments of Airflow's `BaseOperator`, and the
 sensor those of `BaseSensorOperator`. Numbers and dates that a template renders are strings, also in a DAG with

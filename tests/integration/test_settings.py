@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_a_setting_does_not_depend_on_whether_airflow_is_imported(tmp_path: Path
     assert outside["found"]["local_state_dir"] == str(tmp_path / "state")
     assert (outside["local"]["max_restarts"], outside["local"]["max_workers"]) == (7, 9)
     assert outside["found"]["backend"] == "local"
+
+
+_NEW_FILE = """
+import json
+from airflow.configuration import write_default_airflow_configuration_if_needed
+write_default_airflow_configuration_if_needed()
+from mlengine import settings
+print(json.dumps([name for name in settings.SETTINGS if not settings.find(name).is_default]))
+"""
+
+
+def test_defaults_that_airflow_writes_into_a_new_file_count_as_defaults(tmp_path: Path) -> None:
+    """Otherwise, a wait in a worker would poll every 5 s in each new installation."""
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONFIG": str(tmp_path / "airflow.cfg")}
+    env = {name: value for name, value in env.items() if not name.startswith("AIRFLOW__MLENGINE__")}
+    command = [sys.executable, "-c", _NEW_FILE]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "\npoll_interval_seconds = 5\n" in (tmp_path / "airflow.cfg").read_text()
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def test_the_command_line_reads_airflows_configuration(tmp_path: Path) -> None:

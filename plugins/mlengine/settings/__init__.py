@@ -35,7 +35,11 @@ _FETCH: Mapping[str, Callable[[str, str], str]] = {"_CMD": of_command, "_SECRET"
 
 @dataclass(frozen=True)
 class Found:
-    """A setting's value, and a phrase for messages that says where it was found."""
+    """A setting's value, and a phrase for messages that says where it was found.
+
+    :param is_default: whether no user has chosen the value. Airflow writes the defaults of all settings into a new
+        ``airflow.cfg``, so a default in this file is not a choice.
+    """
 
     value: str
     source: str
@@ -60,7 +64,8 @@ def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = N
             return Found(text, f"the connection's extra {key!r}")
     configured, source = _configured(setting)
     if configured:
-        return Found(configured, source)
+        in_file = setting.variable not in os.environ
+        return Found(configured, source, is_default=in_file and configured == setting.default)
     return Found(setting.default, f"the default of {name}", is_default=True)
 
 
