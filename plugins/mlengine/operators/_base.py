@@ -113,7 +113,9 @@ class MlengineOperator(TextRendering):
         """The parsed value of an argument.
 
         :raises MlengineError: the value is invalid.
+        :raises XComMissingError: see :meth:`given`.
         """
+        self.given(field)
         return self.parsers[field](getattr(self, field))
 
     @property
@@ -133,18 +135,16 @@ class MlengineOperator(TextRendering):
         return self._lineage() if self._lineage else lineage.no_lineage()
 
     def given(self, field: str) -> Any:
-        """The value of an argument that may be an earlier task's output; ``None`` if it was not given.
+        """The value of an argument that may be or contain an earlier task's output; ``None`` if it was not given.
 
-        :raises XComMissingError: the argument is a task's output, and that task returned nothing.
+        :raises XComMissingError: the argument is or contains a task's output, and that task returned nothing.
         """
-        value = getattr(self, field)
-        if settings.is_given(value):
-            return value
         if tasks := self._missing_xcoms.get(field):
             raise XComMissingError(
                 f"{self.task_id} has no {field}: {', '.join(map(repr, tasks))} returned nothing", hint=_CLEAR
             )
-        return None
+        value = getattr(self, field)
+        return value if settings.is_given(value) else None
 
     def returned(self, field: str, *keys: str) -> dict[str, Any]:
         """The output of an earlier task.

@@ -23,14 +23,14 @@ class TextRendering(BaseOperator):
     renders a single string.
     """
 
-    # For each field whose XCom is missing, the tasks that should have returned it.
+    # For each field with a missing XCom, the tasks that should have returned it.
     _missing_xcoms: Mapping[str, tuple[str, ...]] = {}
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         fields = tuple(template_fields)
-        sources = {name: _sources(getattr(parent, name, None)) for name in fields}
+        templates = {name: getattr(parent, name, None) for name in fields}
         super()._do_render_template_fields(parent, fields, with_integers(context, self.params), jinja_env, seen_oids)
         if parent is not self:
             return
@@ -39,9 +39,8 @@ class TextRendering(BaseOperator):
             # XComs of other tasks, and values that a task is mapped over, are not templates.
             if isinstance(value, int | float) and not isinstance(value, bool):
                 setattr(self, name, str(value))
-        self._missing_xcoms = {
-            name: tasks for name, tasks in sources.items() if tasks and getattr(self, name, None) is None
-        }
+        missing = {name: _missing(template, getattr(self, name, None)) for name, template in templates.items()}
+        self._missing_xcoms = {name: tuple(sorted(tasks)) for name, tasks in missing.items() if tasks}
         self.after_rendering()
 
     def after_rendering(self) -> None:
@@ -107,6 +106,15 @@ def _by_schema(value: Any, schema: Any) -> Any:
     return value
 
 
-def _sources(value: Any) -> tuple[str, ...]:
-    """The tasks whose XComs a field refers to."""
-    return tuple(sorted({operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}))
+def _missing(template: Any, value: Any) -> set[str]:
+    """The tasks whose XComs are missing in a rendered field, at any depth.
+
+    :param template: the field before it was rendered. A task that is mapped over may have returned ``None`` as a value.
+    """
+    if isinstance(template, XComArg):
+        return set() if value is not None else {operator.task_id for operator, _ in template.iter_references()}
+    if isinstance(template, Mapping) and isinstance(value, Mapping):
+        return {task for name, one in template.items() for task in _missing(one, value.get(name))}
+    if isinstance(template, list | tuple) and isinstance(value, list | tuple):
+        return {task for pair in zip(template, value, strict=False) for task in _missing(*pair)}
+    return set()

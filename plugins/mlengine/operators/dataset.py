@@ -86,8 +86,8 @@ class ResolveDatasetOperator(MlengineOperator):
         """The manifest of the run's version, and the reason for the choice."""
         from mlengine.datasets.catalog import load_manifest, read_manifest, resolve
 
-        if self.version:
-            return load_manifest(storage, bucket, self.dataset, self.version), "chosen in the form"
+        if version := self.given("version"):
+            return load_manifest(storage, bucket, self.dataset, version), "chosen in the form"
         date_of_key = named_date(self.partition_key) if self.partition_key else None
         if self.partition_key:
             why = "named by the partition key"

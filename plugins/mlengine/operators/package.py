@@ -65,8 +65,8 @@ class PackageTrainerOperator(MlengineOperator):
             [self.relative_to_dag(source) for source in sources],
             storage=self.access.storage(),
             staging=self.access.bucket(self.bucket),
-            module=self.module or None,
-            requirements=items("requirements", self.requirements or ()),
+            module=self.given("module"),
+            requirements=items("requirements", self.given("requirements") or ()),
         )
         self._log_package(packaged)
         result = packaged.to_json()

@@ -275,7 +275,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
 
     def _args(self, spec: TrainingSpec) -> list[str]:
         """The user's arguments, or else the job file's, followed by the dataset's URI."""
-        args = [str(arg) for arg in (spec.args if self.args is None else self.args)]
+        own = self.given("args")
+        args = [str(arg) for arg in (spec.args if own is None else own)]
         dataset = self.returned_or_none("dataset", "uri")
         return [*args, self.dataset_arg, str(dataset["uri"])] if self.dataset_arg and dataset else args
 
@@ -293,8 +294,8 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         return parse.override(
             spec,
             args=self._args(spec),
-            module=self.module or None,
-            scale_tier=self.scale_tier or None,
+            module=self.given("module"),
+            scale_tier=self.given("scale_tier"),
             counts=self.parsed("replica_counts"),
             package_uris=(self.returned_or_none("package", "package_uris") or {}).get("package_uris"),
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, XComArg
+from airflow.sdk import DAG, XComArg, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 
 from mlengine.connections import CloudAccess, forget_connections
 from mlengine.core.errors import MlengineError, SettingError, XComMissingError
+from mlengine.core.thresholds import Thresholds
 from mlengine.operators._base import BackendOperator, RetryByCause
 from mlengine.operators.prepare import PrepareJobDirOperator
 from tests.support.operators import JOB, NEEDED, context, make, render
@@ -26,6 +27,16 @@ OUTPUTS = [
     ("validate", "job"),
     ("validate", "dataset"),
     ("validate", "package_uris"),
+    ("validate", "thresholds"),
+    ("validate", "serving_signature"),
+    ("submit", "args"),
+    ("submit", "module"),
+    ("submit", "scale_tier"),
+    ("submit", "replica_counts"),
+    ("submit", "labels"),
+    ("dataset", "version"),
+    ("package", "module"),
+    ("package", "requirements"),
     ("publish", "job"),
     ("register", "job"),
 ]
@@ -170,7 +181,9 @@ def test_a_missing_output_is_named_with_its_task(stage: str, field: str) -> None
     with DAG("d", schedule=None):
         upstream = PrepareJobDirOperator(task_id="upstream", model="m")
         given: dict[str, Any] = {"job_file": {"trainingInput": {"pythonModule": "t"}}} if stage == "submit" else {}
-        if field != "job":
+        if stage in {"dataset", "package"}:
+            given["bucket"] = "gs://bkt"
+        elif field != "job":
             given["job"] = {"model": "m", "job_dir": JOB} if stage == "submit" else JOB
         operator = make(stage, gcp_conn_id=None, **{**given, field: upstream.output})
     values = context(operator.dag, {})
@@ -180,6 +193,32 @@ def test_a_missing_output_is_named_with_its_task(stage: str, field: str) -> None
     assert f"{stage} has no {field}: 'upstream' returned nothing" in error.value.message
     assert "clear the task" in error.value.hint
     assert not error.value.retryable
+
+
+def test_a_missing_output_in_a_list_or_mapping_is_named_with_its_task() -> None:
+    """Otherwise, a training would get the argument ``None``, and a threshold would be disabled."""
+    with DAG("d", schedule=None):
+        upstream = PrepareJobDirOperator(task_id="upstream", model="m").output
+        submit = make("submit", gcp_conn_id=None, job={"model": "m", "job_dir": JOB}, args=["--epochs", upstream])
+        submit.job_file = {"trainingInput": {"pythonModule": "t"}}
+        validate = make("validate", gcp_conn_id=None, thresholds={"slices": [{"by": "x", "min": upstream}]})
+    for operator, field in ((submit, "args"), (validate, "thresholds")):
+        with pytest.raises(XComMissingError, match=f"has no {field}: 'upstream' returned nothing"):
+            render(operator, params={}).execute(context(operator.dag, {}))
+
+
+def test_a_missing_value_of_a_mapped_group_is_not_a_missing_output() -> None:
+    @task_group
+    def tenant(thresholds: Any) -> None:
+        make("validate", thresholds=thresholds)
+
+    with DAG("d", schedule=None) as dag:
+        tenants = PrepareJobDirOperator(task_id="tenants", model="m").output
+        tenant.expand_kwargs(tenants)
+    values = context(dag, {}, {"tenants": [{"thresholds": None}]}, map_index=0)
+    operator: Any = dag.get_task("tenant.validate")
+    operator.render_template_fields(values, dag.get_template_env())
+    assert operator.parsed("thresholds") == Thresholds()
 
 
 @pytest.mark.parametrize("stage", ["submit", "wait", "validate", "publish", "register"])
