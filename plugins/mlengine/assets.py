@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import Asset, AssetAlias
 
+from mlengine.core.dataset import check_dataset_name
 from mlengine.core.layout import CHAMPIONS_ALIAS, champion_asset_name, check_model_name, dataset_asset_name
 
 
@@ -13,8 +14,10 @@ def dataset_asset(name: str) -> Asset:
     The asset does not depend on the bucket of the data, which a DAG file does not know. It has a name but no URI: for
     a URI with a scheme, Airflow 3.3 imports every provider that handles a scheme when it parses the DAG file,
     including Google's storage client.
+
+    :raises DatasetError: ``name`` is not a valid dataset name, so there will be no event.
     """
-    return Asset(name=dataset_asset_name(name))
+    return Asset(name=dataset_asset_name(check_dataset_name(name)))
 
 
 def champion_asset(model: str) -> Asset:

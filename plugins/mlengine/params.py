@@ -13,6 +13,7 @@ from typing import Any
 from airflow.sdk import Param
 
 from mlengine import backends
+from mlengine.core.dataset import check_dataset_name
 from mlengine.core.errors import MlengineError
 from mlengine.core.job_file.tiers import TIERS
 from mlengine.core.spec import Role
@@ -30,8 +31,9 @@ def dataset_version(dataset: str, section: str = "") -> Param:
 
     :param dataset: the dataset's name.
     :param section: heading under which the form shows the field.
+    :raises DatasetError: ``dataset`` is not a valid dataset name.
     """
-    suggestions = known_versions(dataset)
+    suggestions = known_versions(check_dataset_name(dataset))
     return Param(
         None,
         type=["null", "string"],

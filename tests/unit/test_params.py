@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
 from mlengine import backends, params
-from mlengine.core.errors import MlengineError
+from mlengine.assets import dataset_asset
+from mlengine.core.errors import DatasetError, MlengineError
 from mlengine.core.job_file.tiers import TIERS
 from mlengine.datasets.version_hints import note_versions
 
@@ -39,6 +41,13 @@ def test_a_registered_backend_can_be_chosen() -> None:
     assert params.backend().resolve("moon") == "moon"
     with pytest.raises(ParamValidationError, match="mars"):
         params.backend().resolve("mars")
+
+
+@pytest.mark.parametrize("make", [params.dataset_version, dataset_asset])
+def test_an_invalid_dataset_name_is_refused(make: Callable[[str], object]) -> None:
+    """A DAG whose schedule is the asset of a dataset that cannot exist would never run."""
+    with pytest.raises(DatasetError, match="invalid dataset name: 'MNIST'"):
+        make("MNIST")
 
 
 def test_known_versions_are_suggested_and_others_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

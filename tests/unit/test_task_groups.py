@@ -26,7 +26,8 @@ TASKS = tuple(NEEDED)
 
 def group(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingTaskGroup:
     with DAG("any", schedule=None, **(dag_args or {})):
-        return RetrainingTaskGroup(model="m", trainer="trainer", job_file={"trainingInput": {}}, **options)
+        given: dict[str, Any] = {"model": "m", "trainer": "trainer", "job_file": {"trainingInput": {}}, **options}
+        return RetrainingTaskGroup(**given)
 
 
 def whole(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingTaskGroup:
@@ -255,6 +256,8 @@ def test_arguments_that_are_one_string_are_refused() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
+        ("model", "My model", r"retrain\.prepare: not a model name: 'My model'"),
+        ("dataset", "My data", r"retrain\.dataset: invalid dataset name: 'My data'"),
         ("replica_counts", {"wroker": 2}, r"retrain\.submit: replica_counts=.*'wroker'"),
         ("labels", ["team"], r"retrain\.submit: labels is not a mapping"),
         ("max_attempts", 0, r"retrain\.submit: max_attempts must be at least 1"),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, tzinfo
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlengine.core.dataset import check_dataset_name
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
 from mlengine.core.plural import number_of
@@ -52,6 +53,7 @@ class ResolveDatasetOperator(MlengineOperator):
         "at",
         "bucket",
     )
+    parsers: ClassVar = {"dataset": lambda value: check_dataset_name(str(value))}
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -70,6 +72,7 @@ class ResolveDatasetOperator(MlengineOperator):
         self.partition_key = partition_key
         self.at = at
         self.bucket = bucket
+        self.check_literals()
 
     def execute(self, context: Context) -> DatasetXCom:
         storage, bucket = self.access.storage(), self.access.bucket(self.bucket)

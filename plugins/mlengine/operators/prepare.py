@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import Context
 
 from mlengine.core.errors import XComMissingError
 from mlengine.core.job import make_job_id
-from mlengine.core.layout import JobDir
+from mlengine.core.layout import JobDir, check_model_name
 from mlengine.core.xcoms import JobDirXCom
 from mlengine.jobs.job_dir import prepare_clean
 from mlengine.operators._base import MlengineOperator
@@ -33,6 +33,7 @@ class PrepareJobDirOperator(MlengineOperator):
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "model", "job_id_hint", "bucket")
+    parsers: ClassVar = {"model": lambda value: check_model_name(str(value))}
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -47,6 +48,7 @@ class PrepareJobDirOperator(MlengineOperator):
         self.model = model
         self.job_id_hint = job_id_hint
         self.bucket = bucket
+        self.check_literals()
 
     def execute(self, context: Context) -> JobDirXCom:
         if self.job_id_hint in {None, "None"}:  # the template of a dataset version that no task returned
