@@ -10,7 +10,7 @@ For a DAG without our operators, this takes one query a run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -38,10 +38,13 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001
 def note_of_groups(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """The note about a run, as :func:`note_of` returns it, with a line for each task group if several have results.
 
+    The instances of a mapped group are groups: ``tenant.retrain[0]``.
+
     :param results: by task group, then as for :func:`note_of`. Results of tasks without a group belong to all groups.
     """
     shared = results.get("", {})
-    groups = {name: {**shared, **own} for name, own in sorted(results.items()) if name} or {"": dict(shared)}
+    ordered = sorted(results.items(), key=lambda pair: pair[0].partition("[")[0])  # instances keep their order
+    groups = {name: {**shared, **own} for name, own in ordered if name} or {"": dict(shared)}
     notes = {name: note for name, own in groups.items() if (note := note_of(own))}
     if len(notes) == 1:
         return next(iter(notes.values()))
@@ -84,7 +87,7 @@ def _note(dag_run: Any) -> None:
 
 
 def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """The results of the tasks that the note is about, by task group and operator. Of mapped tasks, it is the first."""
+    """The results of the tasks that the note is about, by task group and operator, as :func:`by_group` returns them."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -93,7 +96,7 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
     # A new session, for the reason given in mlengine.listeners.job_cleanup. It only reads.
     with create_session(scoped=False) as session:
         rows = session.execute(
-            select(TaskInstance.task_id, TaskInstance.operator, XComModel.value)
+            select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.operator, XComModel.value)
             .join(
                 XComModel,
                 (XComModel.dag_id == TaskInstance.dag_id)
@@ -107,14 +110,28 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, dict[str, Any]]]:
                 TaskInstance.operator.in_([_DATASET, _SUBMIT, _VALIDATE, _PUBLISH]),
                 XComModel.key == "return_value",
             )
-            .order_by(TaskInstance.map_index.desc())
+            .order_by(TaskInstance.map_index)
         ).all()
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for task_id, operator, stored in rows:
-        value = XComModel.deserialize_value(_Stored(stored))
+    return by_group((*row[:3], XComModel.deserialize_value(_Stored(row[3]))) for row in rows)
+
+
+def by_group(rows: Iterable[tuple[str, int, str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results of tasks by task group and operator.
+
+    Each instance of a mapped group is a group, and also has the results of the group's tasks that are not mapped.
+
+    :param rows: task id, map index (-1 if the task is not mapped), operator and result of each task.
+    """
+    found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for task_id, map_index, operator, value in rows:
         if isinstance(value, dict):
-            found.setdefault(task_id.rpartition(".")[0], {})[operator] = value
-    return found
+            found.setdefault((task_id.rpartition(".")[0], map_index), {})[operator] = value
+    mapped = {group for group, index in found if index >= 0}
+    groups = {group: own for (group, index), own in found.items() if index < 0 and (not group or group not in mapped)}
+    for (group, index), own in found.items():
+        if index >= 0:
+            groups[f"{group}[{index}]"] = {**found.get((group, -1), {}), **own}
+    return groups
 
 
 class _Stored:

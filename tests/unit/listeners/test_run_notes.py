@@ -71,6 +71,24 @@ def test_each_task_group_has_a_line() -> None:
     assert run_notes.note_of_groups({}) == ""
 
 
+def test_each_instance_of_a_mapped_group_has_a_line() -> None:
+    verdicts = [{"verdict": "accepted"}, {"verdict": "rejected", "reasons": ["Too slow."]}, *[{"verdict": "first"}] * 9]
+    rows: list[tuple[str, int, str, Any]] = [
+        ("all.retrain.dataset", -1, "ResolveDatasetOperator", DATASET),
+        ("all.retrain.submit", -1, "SubmitTrainingJobOperator", None),
+        ("other.dataset", -1, "ResolveDatasetOperator", {"dataset": "other", "version": "v1"}),
+        *(("all.retrain.validate", index, "ValidateModelOperator", one) for index, one in enumerate(verdicts)),
+    ]
+    assert run_notes.note_of_groups(run_notes.by_group(rows)).splitlines() == [
+        "all.retrain[0]: mnist 2026-11-01 · accepted",
+        "all.retrain[1]: mnist 2026-11-01 · rejected · Too slow.",
+        *(f"all.retrain[{index}]: mnist 2026-11-01 · first" for index in range(2, 11)),
+        "other: other v1",
+    ]
+    alone = [("dataset", -1, "ResolveDatasetOperator", DATASET), ("validate", 0, "ValidateModelOperator", verdicts[0])]
+    assert run_notes.note_of_groups(run_notes.by_group(alone)) == "mnist 2026-11-01 · accepted"
+
+
 def test_the_note_fits_airflows_limit() -> None:
     assert len(run_notes.note_of({"PublishModelOperator": {"reason": "x" * 5000}})) <= 1000
 
