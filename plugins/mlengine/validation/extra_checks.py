@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 ExtraCheck = Callable[[Path, Mapping[str, Any]], Check]
 
 _NAME_LENGTH = 100
+# Airflow's prefix of the name of a DAG file's module. A DAG bundle with versions has another path for each version.
+_DAG_FILE = re.compile(r"^unusual_prefix_[0-9a-f]{40}_")
 
 
 class _NoDigestError(Exception):
@@ -159,4 +161,6 @@ def _filled(cell: types.CellType) -> bool:
 
 
 def _path(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+    """The qualified name of a class, function or module, without the hash of a DAG file's path."""
+    module = _DAG_FILE.sub("", str(getattr(value, "__module__", "")))
+    return f"{module}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"

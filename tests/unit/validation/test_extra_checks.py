@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from airflow.utils.file import get_unique_dag_module_name
 
 from mlengine.core.verdict import Check
 from mlengine.validation.extra_checks import check_digest, check_name, run_check
@@ -107,6 +110,38 @@ def test_the_digest_covers_helpers_of_the_same_module(monkeypatch: pytest.Monkey
     assert defaults is not None
     monkeypatch.setitem(defaults, "language", "de")
     assert check_digest(uses_a_helper) != before
+
+
+_DAG_FILE = """
+from dataclasses import dataclass
+from enum import Enum
+
+Unit = Enum("Unit", ["BYTES", "ROWS"])
+
+@dataclass
+class Smaller:
+    limit: int
+    unit: Unit
+    def __call__(self, model, figures):
+        return None
+
+def small(model, figures):
+    return Smaller(5, Unit.ROWS)(model, figures)
+"""
+
+
+def test_the_digest_does_not_depend_on_the_path_of_the_dag_file(tmp_path: Path) -> None:
+    """In a DAG bundle with versions, each version has another path, and the names of modules contain its hash."""
+    digests = []
+    for version in ("v1", "v2"):
+        name = get_unique_dag_module_name(str(tmp_path / version / "retrain.py"))
+        module: dict[str, Any] = {"__name__": name}
+        sys.modules[name] = ModuleType(name)  # the decorator of a dataclass looks its module up
+        exec(_DAG_FILE, module)
+        del sys.modules[name]
+        digests.append([check_digest(module["small"]), check_digest(module["Smaller"](5, module["Unit"].ROWS))])
+    assert digests[0] == digests[1]
+    assert all(digests[0])
 
 
 @pytest.mark.parametrize("check", [holding(threading.Lock()), functools.partial(has_words, least=object())])
