@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from mlengine.links.job import JOB_LINKS
+from mlengine.links.page import page_path
 from mlengine.links.report import ReportLink
 from mlengine.listeners import installation, job_cleanup, preload, run_notes, trigger_logs
 from mlengine.timetables import DatasetVersionTimetable
@@ -25,14 +26,14 @@ class MlenginePlugin(AirflowPlugin):
     external_views = [  # noqa: RUF012
         {
             "name": "Models & jobs",
-            "href": f"{PREFIX}/page",
+            "href": page_path(),  # Airflow does not add the path of its base URL
             "destination": "nav",
             "category": "browse",
             "url_route": "mlengine",
         },
         {
             "name": "Training job",
-            "href": PREFIX + "/page?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "href": page_path() + "?dag_id={DAG_ID}&run_id={RUN_ID}",
             "destination": "dag_run",
             "url_route": "mlengine-run",
         },

@@ -28,7 +28,7 @@ def job_dir_of(operator: Any) -> JobDir | None:
 def job_page(job_dir: JobDir) -> str:
     """The URL of the job's page. It contains no host, so that it works under each host name of the API server."""
     model = job_dir.uri.rsplit("/", 2)[1]
-    return f"{_root()}{PREFIX}/page?job={quote(model)}/{quote(job_dir.job_id)}"
+    return f"{page_path()}?job={quote(model)}/{quote(job_dir.job_id)}"
 
 
 def tensorboard(job_dir: JobDir) -> str:
@@ -50,8 +50,9 @@ def folder(uri: str) -> str:
     return f"{_CONSOLE}{quote(bucket)}/{quote(path)}"
 
 
-def _root() -> str:
-    """The path prefix of this Airflow's base URL; empty if it has none."""
+def page_path() -> str:
+    """The path of the page. It begins with the path of Airflow's base URL, under which a proxy may serve Airflow."""
     from airflow.sdk.configuration import conf
 
-    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    root = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    return f"{root}{PREFIX}/page"
