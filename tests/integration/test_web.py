@@ -448,6 +448,19 @@ def test_a_damaged_champion_does_not_hide_the_other_models(
     assert ("error" in found["other"]) is (change != {"dataset": {"version": 1}})
 
 
+def test_an_invalid_report_does_not_hide_the_model(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    """The newest job's own code has changed its report."""
+    champion(sample_jobs, "mnist_a", 0.97, "2026-09-01", NOW - 2 * DAY)
+    job_dir = sample_jobs.job("mnist_b", began=NOW - DAY)
+    report = json.loads(sample_jobs.storage.read(job_dir.report))
+    report["baseline"] = {"metrics": {"accuracy": "x"}}
+    sample_jobs.storage.write(job_dir.report, json.dumps(report).encode())
+    shown = visit().get("api/models/mnist")
+    assert shown.status_code == 200
+    assert shown.json()["champion"]["job_id"] == "mnist_a"
+    assert shown.json()["comparison"] is None
+
+
 def test_a_model_page_shows_metrics_other_than_accuracy(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,9 +14,11 @@ from mlengine.core.versions import version_key
 from mlengine.job_index.reading import INVALID
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
-from mlengine.validation.report import load_report
+from mlengine.validation.report import Report, load_report
 from mlengine.validation.report_tables import higher_is_better, metrics
 from mlengine.web.champions import Champions, Pointer
+
+log = logging.getLogger(__name__)
 
 HISTORY = 100
 POINTS = 500
@@ -90,13 +93,22 @@ def _champion(found: Pointer) -> dict[str, Any] | None:
 
 
 def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
-    """The newest validated job, and the champion with which its validation compared it."""
+    """The newest validated job, and the champion with which its validation compared it.
+
+    ``None`` if there is no report, or if it is invalid.
+    """
+    job_dir = JobDir.of(bucket, newest.model, newest.job_id)
     try:
-        report = load_report(storage, JobDir.of(bucket, newest.model, newest.job_id))
+        return _compared(load_report(storage, job_dir))
     except MlengineError as error:
         if error.retryable:
             raise
-        return None
+    except INVALID as error:  # a trainer may have written the file
+        log.warning("%s is invalid: %r", job_dir.report, error)
+    return None
+
+
+def _compared(report: Report) -> dict[str, Any]:
     return {
         "job_id": report.job_id,
         "verdict": report.verdict.decision.value,
