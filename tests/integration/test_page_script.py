@@ -51,3 +51,8 @@ def test_a_champion_that_was_validated_again_is_not_shown_as_its_own_challenger(
     assert "Challenger" not in shown["text"]
     assert "The champion itself was validated again." in shown["text"]
     assert shown["columns"] == ["", "Champion: m_a"]
+
+
+def test_labels_of_an_axis_differ(seen: dict[str, Any]) -> None:
+    assert seen["axis_labels"]["near"] == ["0.9876", "0.987625", "0.98765", "0.987675", "0.9877"]
+    assert len(set(seen["axis_labels"]["equal"])) == 5

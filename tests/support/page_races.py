@@ -199,6 +199,23 @@ def champion_again(browser: Any, order: Order) -> dict[str, Any]:
     return {"text": section.inner_text(), "columns": section.get_by_role("columnheader").all_inner_texts()}
 
 
+def axis_labels(browser: Any, order: Order) -> dict[str, Any]:
+    """The values of a metric differ in the fifth digit, or only by rounding errors."""
+    values = {"near": [0.98761, 0.98769], "equal": [1.0, 0.9999999999999999]}
+    labels = {}
+    for name, pair in values.items():
+        plots = {"auc": {"auc": list(enumerate(pair))}}
+
+        def answer(route: Any, name: str, plots: Any = plots) -> None:
+            reply(route, log("a line") if name.endswith("/logs") else job(row("j"), curves=plots))
+
+        page = Stub(browser, order["static"], answer).page
+        page.goto(f"{PAGE}#/job/m/j")
+        plot = page.get_by_role("img", name="auc over steps")
+        labels[name] = plot.locator("text[x='48']").all_text_contents()
+    return labels
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -214,7 +231,7 @@ def log(text: str) -> dict[str, Any]:
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again)
+    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, axis_labels)
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from mlengine.storage.client import Storage
 MAX_POINTS = 2000
 MAX_SERIES = 24
 _LONGEST_NAME = 60
+_LARGEST = 1e300  # the axes of a plot exceed its values, and must be finite, too
 # Series whose names differ only in these prefixes share a plot.
 _PREFIXES = ("train_", "test_", "val_", "eval_", "heldout_")
 # Numbers of a line that are not measurements.
@@ -55,6 +55,8 @@ def read_curves(storage: Storage, job_dir: JobDir) -> Curves:
 def parse_curves(text: str) -> Curves:
     """Parse ``metrics.jsonl``: each number of a line, except its step, is a point of the series of its name.
 
+    Larger numbers than :data:`_LARGEST`, and names that cannot be encoded, are skipped.
+
     A series with more than :data:`MAX_POINTS` points is thinned evenly. If there are more than :data:`MAX_SERIES`
     series, the first ones are kept.
     """
@@ -68,7 +70,7 @@ def parse_curves(text: str) -> Curves:
             continue
         for name, value in row.items():
             known = name in points or len(points) < MAX_SERIES
-            if name not in _NO_SERIES and known and len(name) <= _LONGEST_NAME and _finite(value):
+            if name not in _NO_SERIES and known and _is_name(name) and _finite(value):
                 points.setdefault(name, []).append((float(row["step"]), float(value)))
     return Curves({name: tuple(_thin(found)) for name, found in points.items()})
 
@@ -80,4 +82,10 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # The comparison is also false for NaN.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def _is_name(name: str) -> bool:
+    """Whether the page and the report can show the name: it is short, and without lone surrogates."""
+    return len(name) <= _LONGEST_NAME and name == name.encode(errors="replace").decode()

@@ -12,6 +12,8 @@ from mlengine.core.plural import number_of
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
 _COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
+_EQUAL = 1e-6  # values with a smaller relative difference are drawn as equal
+_SMALLEST = 1e-200  # smaller values are drawn as equal
 _CHARACTER, _MARK = 6.5, 26  # widths in pixels: of a character, and of the rest of an entry of the key
 
 Points = Sequence[tuple[float, float]]
@@ -156,9 +158,12 @@ def diagonal(frame: Frame) -> str:
 
 
 def round_span(values: Sequence[float]) -> Span:
-    """A span around all values that begins and ends with a tick."""
+    """A span around all values that begins and ends with a tick.
+
+    Values that differ only by rounding errors are drawn as equal.
+    """
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if high <= low:
+    if high - low <= _EQUAL * max(abs(low), abs(high), _SMALLEST):
         margin = abs(low) * 0.01 or 0.5
         low, high = low - margin, high + margin
     step = _step(low, high)
@@ -188,10 +193,11 @@ def _dot(frame: Frame, point: tuple[float, float], colour: str, text: str = "") 
 def _written(value: float, span: Span) -> str:
     """A tick as a short number: ``0.25``, ``12.5k``, ``3M``."""
     largest = max(abs(span[0]), abs(span[1]))
+    digits = max(4, math.floor(math.log10(largest)) - math.floor(math.log10(_step(*span))) + 2)
     for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if largest >= 10 * unit and value:
-            return f"{value / unit:.4g}{sign}"
-    return f"{value:.4g}"
+            return f"{value / unit:.{digits}g}{sign}"
+    return f"{value:.{digits}g}"
 
 
 def _plain(name: str) -> str:

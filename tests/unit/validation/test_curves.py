@@ -26,6 +26,12 @@ def test_numbers_become_curves_and_other_lines_are_skipped() -> None:
     assert not parse_curves("")
 
 
+def test_values_and_names_that_cannot_be_shown_are_skipped() -> None:
+    lines = [f'{{"step": 1, "loss": {"9" * digits}}}' for digits in (400, 302)]
+    lines += [r'{"step": 1, "lo\ud800ss": 1}', '{"step": 1, "loss": NaN}', '{"step": 1, "\u00e9 \U0001f600": 1e300}']
+    assert parse_curves("\n".join(lines)).series == {"\u00e9 \U0001f600": ((1.0, 1e300),)}
+
+
 def test_long_series_are_thinned_and_many_are_cut() -> None:
     many = "\n".join(f'{{"step": {step}, "train_loss": 1}}' for step in range(9999))
     thinned = parse_curves(many).series["train_loss"]

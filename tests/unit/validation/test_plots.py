@@ -64,5 +64,24 @@ def test_ticks_of_large_numbers_are_short() -> None:
     assert all(len(text) <= 7 for text in shown)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 0.9999999999999999],
+        [123456.78, 123456.78000000001],
+        [0.0, 5e-324],
+        [-1e300, 1e300],
+        [0.98761, 0.98769],
+        [2_000_001.0, 2_000_009.0],
+    ],
+)
+def test_values_of_any_size_and_distance_can_be_drawn(values: list[float]) -> None:
+    frame = Frame("auc", (0.0, 1.0), round_span(values))
+    svg = lines(frame, {"auc": tuple(enumerate(values))})
+    labels = re.findall(r'<text x="54"[^>]*>([^<]+)<', svg)
+    assert len(labels) == len(set(labels)) > 2
+    assert not re.search(r"\b(nan|inf)\b", svg)
+
+
 def test_titles_are_escaped() -> None:
     assert "<b>" not in lines(Frame("<b>", (0, 1), (0, 1), "<b>", "<b>"), {"<b>": ((0, 0),), "a": ((1, 1),)})

@@ -24,10 +24,10 @@ function fill(node, attributes, children) {
 const COLORS = ["a", "b", "c", "d", "e"];
 const W = 520, H = 240, LEFT = 54, RIGHT = 14, TOP = 28, BOTTOM = 34;
 
-/** A range around the values whose four parts begin at round numbers. */
+/** A range around the values whose four parts begin at round numbers. Values that differ only by rounding errors are drawn as equal. */
 function niceRange(values) {
   let low = Math.min(...values), high = Math.max(...values);
-  if (!(high > low)) { const margin = 0.01 * Math.abs(high) || 0.5; low -= margin; high += margin; }
+  if (!(high - low > 1e-6 * Math.max(Math.abs(low), Math.abs(high), 1e-200))) { const margin = 0.01 * Math.abs(high) || 0.5; low -= margin; high += margin; }
   const size = 10 ** Math.floor(Math.log10((high - low) / 4));
   for (const factor of [1, 2, 2.5, 5, 10, 20]) {
     const step = size * factor, start = Math.floor(low / step) * step;
@@ -37,7 +37,13 @@ function niceRange(values) {
 }
 
 const scale = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
-const short = (value) => String(Number(value.toPrecision(4)));
+const short = (value, digits = 4) => String(Number(value.toPrecision(digits)));
+
+/** The label of a value on an axis, with as many digits as distinguish it from the other labels. */
+function tick(value, [low, high]) {
+  const digits = Math.floor(Math.log10(Math.max(Math.abs(low), Math.abs(high)))) - Math.floor(Math.log10((high - low) / 4)) + 2;
+  return short(Math.abs(value) < (high - low) * 1e-9 ? 0 : value, Math.min(Math.max(digits, 4), 12));
+}
 
 /** A value of a metric: four significant digits, and no exponent for large numbers. */
 export function number(value) {
@@ -45,12 +51,12 @@ export function number(value) {
   return Math.abs(value) >= 1e4 && Math.abs(value) < 1e15 ? Math.round(value).toLocaleString("en-US") : short(value);
 }
 
-function frame(title, ys, text) {
+function frame(title, ys) {
   const parts = [svg("text", { x: LEFT, y: 15 }, title)];
   for (let i = 0; i < 5; i++) {
     const value = ys[0] + ((ys[1] - ys[0]) * i) / 4, y = scale(value, ys, H - BOTTOM, TOP);
     parts.push(svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y, y2: y }));
-    parts.push(svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, text(value)));
+    parts.push(svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, tick(value, ys)));
   }
   return parts;
 }
@@ -61,10 +67,10 @@ export function lines(title, series) {
   const all = named.flatMap(([, points]) => points);
   if (!all.length) return null;
   const xs = niceRange([0, ...all.map((point) => point[0])]), ys = niceRange(all.map((point) => point[1]));
-  const body = frame(title, ys, short);
+  const body = frame(title, ys);
   for (let i = 0; i < 5; i++) {
     const value = xs[0] + ((xs[1] - xs[0]) * i) / 4;
-    body.push(svg("text", { x: scale(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, short(value)));
+    body.push(svg("text", { x: scale(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, tick(value, xs)));
   }
   body.push(...key(named.length > 1 ? named.map(([name]) => name.replaceAll("_", " ")) : []));
   named.forEach(([, points], index) => {
@@ -106,7 +112,7 @@ export function versions(metric, points, names, link) {
   const ys = niceRange(points.map((point) => point.metric_value));
   const [at, labels] = versionAxis(names);
   const x = (point) => at(point.dataset || NO_DATASET), y = (point) => scale(point.metric_value, ys, H - BOTTOM, TOP);
-  const body = [...frame(`${metric} on the held-out rows`, ys, short), ...labels];
+  const body = [...frame(`${metric} on the held-out rows`, ys), ...labels];
   const champions = points.filter((point) => point.champion);
   body.push(svg("polyline", { class: "champions", points: champions.map((point) => `${x(point)},${y(point)}`).join(" ") }));
   // Champions are drawn last, on top of other dots at the same place.
@@ -123,7 +129,7 @@ export function driftPlot(found, columns, names) {
   const [at, labels] = versionAxis(names);
   const values = columns.flatMap((column) => column.values).filter((value) => value !== null);
   const ys = niceRange([0, 0.25, ...values]), y = (value) => scale(value, ys, H - BOTTOM, TOP);
-  const body = [...frame("drift (PSI)", ys, short), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
+  const body = [...frame("drift (PSI)", ys), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
   for (const limit of [0.1, 0.25]) body.push(svg("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(limit), y2: y(limit) }));
   columns.forEach((column, index) => {
     const color = COLORS[index % COLORS.length];
