@@ -53,6 +53,10 @@ def test_a_champion_that_was_validated_again_is_not_shown_as_its_own_challenger(
     assert shown["columns"] == ["", "Champion: m_a"]
 
 
+def test_the_last_lines_of_a_log_are_read_after_the_end_of_the_job(seen: dict[str, Any]) -> None:
+    assert "the last line" in seen["last_lines"]["lines"]
+
+
 def test_labels_of_an_axis_differ(seen: dict[str, Any]) -> None:
     assert seen["axis_labels"]["near"] == ["0.9876", "0.987625", "0.98765", "0.987675", "0.9877"]
     assert len(set(seen["axis_labels"]["equal"])) == 5

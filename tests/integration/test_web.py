@@ -14,7 +14,7 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from mlengine.backends import LogPage
+from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.logs import MAX_SEEN
 from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
@@ -276,6 +276,26 @@ def test_logs_are_read_page_by_page_to_the_last_line(sample_jobs: SampleJobs, vi
         wrong = base64.urlsafe_b64encode(json.dumps({"stored": {"chief-0": offset}}).encode()).decode()
         answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong})
         assert (answer.status_code, "invalid log cursor" in answer.json()["error"]) == (400, True), offset
+
+
+def test_a_new_attempt_without_output_does_not_show_the_log_of_the_attempt_before(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempt 2 is queued. Its output follows, and must not be read from the stored log of attempt 1."""
+    job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    claim = json.loads(sample_jobs.storage.read(job_dir.claim))
+    sample_jobs.storage.write(job_dir.claim, json.dumps({**claim, "attempt": 2}).encode())
+    sample_jobs.logs(job_dir, "chief-0", b"the first attempt")
+    client, pages = visit(), [LogPage((), {}), LogPage((LogLine("chief-0", "the second attempt"),), {"chief-0": 18})]
+    monkeypatch.setattr(BACKEND, "logs", lambda *_: pages.pop(0))
+    cursor, seen = "", []
+    for _ in range(2):
+        page = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
+        seen.append([line["text"] for line in page["lines"]])
+        cursor = page["cursor"]
+    assert seen == [[], ["the second attempt"]]
+    page = client.post("api/jobs/mnist/mnist_1/logs", json={"attempt": 1}).json()
+    assert [line["text"] for line in page["lines"]] == ["the first attempt"]
 
 
 def test_a_truncated_log_is_shown_from_its_start(

@@ -199,6 +199,28 @@ def champion_again(browser: Any, order: Order) -> dict[str, Any]:
     return {"text": section.inner_text(), "columns": section.get_by_role("columnheader").all_inner_texts()}
 
 
+def last_lines(browser: Any, order: Order) -> dict[str, Any]:
+    """A job ends while the backend does not permit reading its log yet."""
+    detail = job(row("j", state="RUNNING"))
+    pages = [{**log("an early line"), "wait": 7.0}, log("the last line")]
+
+    def answer(route: Any, name: str) -> None:
+        if name.endswith("/logs"):
+            reply(route, pages.pop(0) if pages else {**log(""), "lines": []})
+        else:
+            reply(route, detail)
+
+    page = Stub(browser, order["static"], answer).page
+    page.clock.install()
+    page.goto(f"{PAGE}#/job/m/j")
+    page.get_by_role("log").get_by_text("an early line").wait_for()
+    detail["row"]["state"] = "FAILED"
+    for _ in range(4):
+        page.clock.run_for(5100)
+        page.wait_for_timeout(500)
+    return {"lines": page.get_by_role("log").inner_text()}
+
+
 def axis_labels(browser: Any, order: Order) -> dict[str, Any]:
     """The values of a metric differ in the fifth digit, or only by rounding errors."""
     values = {"near": [0.98761, 0.98769], "equal": [1.0, 0.9999999999999999]}
@@ -231,7 +253,7 @@ def log(text: str) -> dict[str, Any]:
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, axis_labels)
+    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, last_lines, axis_labels)
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

@@ -60,7 +60,7 @@ def log_page(
     """The next lines of all replicas, and the cursor for the lines after them.
 
     Lines come from the backend. If the backend has none, and for earlier attempts, they come from the logs in the
-    bucket.
+    bucket. The latest attempt has none there until it has ended.
 
     :param cursor: the cursor of the previous page; empty for the first page.
     :param attempt: the number of the attempt; ``None`` for the latest one.
@@ -94,7 +94,7 @@ def log_page(
 
 def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, int], attempt: int | None) -> dict[str, Any]:
     logs = _stored(storage, claim.job_dir)
-    wanted = attempt if attempt is not None else max((number for number, *_ in logs), default=0)
+    wanted = attempt if attempt is not None else claim.record.attempt
     lines: list[dict[str, Any]] = []
     ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:

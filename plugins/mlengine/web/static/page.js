@@ -203,17 +203,18 @@ async function showJobs(view) {
 async function showJob(view, model, id) {
   const path = `api/jobs/${part(model)}/${part(id)}`;
   const top = el("div", {}), log = logView(path, view), below = el("div", {});
-  let state = null, attempt = null;
+  let attempt = null, unread = true; // unread: the log may have lines after those that are shown
   async function refresh() {
     const job = await request(path);
     if (view !== currentView) return;
     showStatus(job.row.seen, "");
     update(top, JSON.stringify([job.row, job.cancellable]), () => jobTop(job, path));
     update(below, JSON.stringify([job.history, job.report, job.curves, job.row.state]), () => jobBelow(job, path));
-    const ended = state !== null && state !== job.row.state && !ACTIVE.has(job.row.state);
-    if (ACTIVE.has(job.row.state) || state === null || ended || attempt !== job.row.attempt) log.more(attempt !== null && attempt !== job.row.attempt);
+    const active = ACTIVE.has(job.row.state), restart = attempt !== null && attempt !== job.row.attempt;
+    if (active || restart) unread = true;
+    if (unread) log.more(restart).then((read) => { if (read && !active) unread = false; });
     log.attempts(job.stored_logs, job.row.attempt);
-    [state, attempt] = [job.row.state, job.row.attempt];
+    attempt = job.row.attempt;
   }
   try { await refresh(); } catch (error) { if (view === currentView) main.replaceChildren(errorNote(error)); return null; }
   if (view !== currentView) return null;
@@ -307,9 +308,9 @@ function logView(path, view) {
   const attempts = el("select", { "aria-label": "Attempt", onchange: (event) => { attempt = event.target.value; more(true); } }, el("option", { value: "" }, "Latest attempt"));
   const next = el("button", { type: "button", onclick: () => more(false, true) }, "Load more");
   const hidden = (name) => Boolean(replica) && name !== replica;
-  /** Fetch new lines; `restart` begins with the first line, `one` fetches one page only. */
+  /** Fetch new lines; `restart` begins with the first line, `one` fetches one page only. Returns whether the next lines were read. */
   async function more(restart, one) {
-    if (!restart && (busy || (!one && Date.now() < notBefore))) return;
+    if (!restart && (busy || (!one && Date.now() < notBefore))) return false;
     // A restart replaces what is under way: its response is of another attempt, or of another place in the log.
     const start = restart ? ++starts : starts;
     busy = true;
@@ -317,7 +318,7 @@ function logView(path, view) {
     try {
       for (let pages = 0; pages < (one ? 1 : 4); pages++) {
         const page = await post(`${path}/logs`, { cursor, attempt: attempt ? Number(attempt) : null });
-        if (view !== currentView || start !== starts) return;
+        if (view !== currentView || start !== starts) return false;
         const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
         for (const line of page.lines) {
           if (![...replicas.options].some((option) => option.value === line.replica)) replicas.append(el("option", { value: line.replica }, line.replica));
@@ -332,7 +333,11 @@ function logView(path, view) {
         if (!page.more || page.wait) break;
       }
       count.textContent = dropped ? `last ${MAX_LINES} lines` : text.children.length ? `${text.children.length} ${text.children.length === 1 ? "line" : "lines"}` : "No log lines yet.";
-    } catch (error) { if (start === starts) count.textContent = error.message; } finally { if (start === starts) busy = false; }
+      return Date.now() >= notBefore;
+    } catch (error) {
+      if (start === starts) count.textContent = error.message;
+      return false;
+    } finally { if (start === starts) busy = false; }
   }
   function offerAttempts(stored, last) {
     for (const number of stored) if (number !== last && ![...attempts.options].some((option) => option.value === String(number))) attempts.append(el("option", { value: number }, `Attempt ${number}`));
