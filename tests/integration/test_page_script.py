@@ -53,6 +53,16 @@ def test_a_champion_that_was_validated_again_is_not_shown_as_its_own_challenger(
     assert shown["columns"] == ["", "Champion: m_a"]
 
 
+def test_the_skip_link_leads_to_the_content_of_the_open_view(seen: dict[str, Any]) -> None:
+    shown = seen["skip_link"]
+    assert (shown["focused"], shown["titles"]) == ("main", ["j"])
+    assert shown["address"].endswith("#/job/m/j")
+
+
+def test_a_screen_reader_announces_failed_refreshes_only(seen: dict[str, Any]) -> None:
+    assert seen["announcements"]["announced"] == ["", "", "Could not refresh: no network"]
+
+
 def test_the_last_lines_of_a_log_are_read_after_the_end_of_the_job(seen: dict[str, Any]) -> None:
     assert "the last line" in seen["last_lines"]["lines"]
 

@@ -199,6 +199,40 @@ def champion_again(browser: Any, order: Order) -> dict[str, Any]:
     return {"text": section.inner_text(), "columns": section.get_by_role("columnheader").all_inner_texts()}
 
 
+def skip_link(browser: Any, order: Order) -> dict[str, Any]:
+    """A user of the keyboard skips the navigation on a job's page."""
+
+    def answer(route: Any, name: str) -> None:
+        reply(route, log("a line") if name.endswith("/logs") else job(row("j")))
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/j")
+    page.get_by_role("heading", name="Lineage").wait_for()
+    page.get_by_role("link", name="Skip to content").press("Enter")
+    page.wait_for_timeout(500)
+    focused = page.evaluate("document.activeElement.id")
+    return {"focused": focused, "address": page.url, "titles": page.locator("h1").all_inner_texts()}
+
+
+def announcements(browser: Any, order: Order) -> dict[str, Any]:
+    """The list is refreshed twice. The second refresh fails."""
+    answers = [jobs(["job-1"], 1), {**jobs(["job-1"], 1), "at": 6.0}, {**jobs(["job-1"], 1), "error": "no network"}]
+
+    def answer(route: Any, _: str) -> None:
+        reply(route, answers.pop(0) if len(answers) > 1 else answers[0])
+
+    page = Stub(browser, order["static"], answer).page
+    page.clock.install()
+    page.goto(PAGE)
+    shown = []
+    for text in ("Updated", "Updated", "Could not refresh"):
+        page.locator("header").get_by_text(text).wait_for()
+        shown.append(page.get_by_role("status").inner_text())
+        page.clock.run_for(5100)
+        page.wait_for_timeout(200)
+    return {"announced": shown}
+
+
 def last_lines(browser: Any, order: Order) -> dict[str, Any]:
     """A job ends while the backend does not permit reading its log yet."""
     detail = job(row("j", state="RUNNING"))
@@ -253,7 +287,7 @@ def log(text: str) -> dict[str, Any]:
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, last_lines, axis_labels)
+    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements, last_lines, axis_labels)
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

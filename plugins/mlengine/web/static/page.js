@@ -3,7 +3,7 @@
 import { el, lines, versions, driftPlot, NO_DATASET, number, duration, moment } from "./draw.js";
 
 const main = document.getElementById("main");
-const asOf = document.getElementById("as-of");
+const asOf = document.getElementById("as-of"), refreshError = document.getElementById("refresh-error");
 const root = location.pathname.replace(/\/mlengine\/page$/, "");
 const filters = { text: "", state: "", model: "", dag_id: "", run_id: "", offset: 0 };
 const PAGE = 50, ACTIVE = new Set(["QUEUED", "PREPARING", "RUNNING", "CANCELLING", "PAUSED", "UNKNOWN"]);
@@ -116,10 +116,14 @@ function update(node, key, make) {
   if (held) [...node.querySelectorAll(held.tagName)].find((other) => (other.getAttribute("href") || other.textContent) === name)?.focus({ preventScroll: true });
 }
 
-/** The line at the top: when the data was read, or why it could not be read. */
+/** What the page says instead of an empty list if the bucket has not been read. */
+const unread = (found, what) => (found.error ? `The ${what} could not be read from the bucket.` : "Reading the bucket …");
+
+/** The line at the top: when the data was read, or why it could not be read. A screen reader announces only the latter. */
 function showStatus(at, error) {
-  asOf.textContent = error ? `Could not refresh: ${error}` : at ? `Updated ${moment(at).slice(11)}` : "Reading the bucket …";
-  asOf.className = error ? "bad" : "soft";
+  const message = error ? `Could not refresh: ${error}` : "";
+  asOf.textContent = error ? "" : at ? `Updated ${moment(at).slice(11)}` : "Reading the bucket …";
+  if (refreshError.textContent !== message) refreshError.textContent = message;
 }
 
 // --- confirmation of a change -----------------------------------------------------------------------------------
@@ -454,6 +458,8 @@ async function show() {
   if (refresh && view === currentView) timer = setTimeout(repeat, 5000);
 }
 
+// The link's own target would replace the address of the view.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 fromQuery();
 addEventListener("hashchange", async () => { await show(); main.focus({ preventScroll: true }); });
 show();
