@@ -63,6 +63,19 @@ def test_a_screen_reader_announces_failed_refreshes_only(seen: dict[str, Any]) -
     assert seen["announcements"]["announced"] == ["", "", "Could not refresh: no network"]
 
 
+def test_a_bucket_that_was_not_read_is_not_shown_as_empty(seen: dict[str, Any]) -> None:
+    assert seen["unread_bucket"]["shown"] == [
+        "The jobs could not be read from the bucket.",
+        "The models could not be read from the bucket.",
+    ]
+
+
+def test_a_view_that_could_not_be_loaded_is_loaded_again(seen: dict[str, Any]) -> None:
+    a_job, a_model = seen["busy_server"]["shown"]
+    assert "Lineage" in a_job
+    assert "Champion history" in a_model
+
+
 def test_the_last_lines_of_a_log_are_read_after_the_end_of_the_job(seen: dict[str, Any]) -> None:
     assert "the last line" in seen["last_lines"]["lines"]
 

@@ -18,12 +18,12 @@ from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.logs import MAX_SEEN
 from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
-from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.core.errors import BackendError, BackendUnavailableError, StorageForbiddenError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
-from mlengine.web import guard
+from mlengine.web import guard, routes
 from mlengine.web.app import make_app
 from tests.support import sample_reports
 from tests.support.page_client import BUTTON, champion
@@ -479,6 +479,25 @@ def test_an_invalid_report_does_not_hide_the_model(sample_jobs: SampleJobs, visi
     assert shown.status_code == 200
     assert shown.json()["champion"]["job_id"] == "mnist_a"
     assert shown.json()["comparison"] is None
+
+
+def test_a_model_is_not_reported_missing_before_the_bucket_was_read(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion(sample_jobs, "mnist_a", 0.97, "2026-09-01", NOW - 2 * DAY)
+
+    def fail(*_: object) -> None:
+        raise StorageForbiddenError("no permission to list the bucket")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample_jobs.storage, "list_dirs", fail)
+        client = visit()
+        for path in ("api/models/mnist", "api/models/mnist/drift"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["error"]) == (503, "no permission to list the bucket"), path
+        routes.clear_caches()
+    assert client.get("api/models/mnist").status_code == 200
+    assert client.get("api/models/other").status_code == 404
 
 
 def test_a_model_page_shows_metrics_other_than_accuracy(

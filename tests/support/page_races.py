@@ -233,6 +233,54 @@ def announcements(browser: Any, order: Order) -> dict[str, Any]:
     return {"announced": shown}
 
 
+def unread_bucket(browser: Any, order: Order) -> dict[str, Any]:
+    """The server could not read the bucket yet, so it knows of no jobs."""
+    found = {**jobs([], 0), "models": [], "at": None, "error": "no permission"}
+
+    def answer(route: Any, _: str) -> None:
+        reply(route, found)
+
+    page = Stub(browser, order["static"], answer).page
+    shown = []
+    for view in ("jobs", "models"):
+        page.goto(f"{PAGE}#/{view}")
+        page.get_by_text("Could not refresh: no permission").wait_for()
+        page.locator("main .soft").first.wait_for()
+        page.wait_for_timeout(300)
+        shown.append(page.locator("main").inner_text().splitlines()[-1])
+    return {"shown": shown}
+
+
+def busy_server(browser: Any, order: Order) -> dict[str, Any]:
+    """The first request for a job, and for a model, is rejected."""
+    rejected: set[str] = set()
+    model: dict[str, Any] = {
+        "model": "m", "champion": None, "history": [], "metric": "", "higher_is_better": True, "points": [],
+        "comparison": None, "may_change": False,
+    }  # fmt: skip
+
+    def answer(route: Any, name: str) -> None:
+        if name not in rejected:
+            rejected.add(name)
+            body = {"error": "too many requests", "hint": "try again in a moment"}
+            route.fulfill(status=503, body=json.dumps(body), content_type="application/json")
+        elif name.endswith("/logs"):
+            reply(route, log("a line"))
+        else:
+            reply(route, model if "models" in name else job(row("j")))
+
+    page = Stub(browser, order["static"], answer).page
+    page.clock.install()
+    shown = []
+    for view in ("job/m/j", "model/m"):
+        page.goto(f"{PAGE}#/{view}")
+        page.get_by_text("Too many requests. Try again in a moment.").wait_for()
+        page.clock.run_for(5100)
+        page.wait_for_timeout(1000)
+        shown.append(page.locator("main").inner_text())
+    return {"shown": shown}
+
+
 def last_lines(browser: Any, order: Order) -> dict[str, Any]:
     """A job ends while the backend does not permit reading its log yet."""
     detail = job(row("j", state="RUNNING"))
@@ -287,7 +335,10 @@ def log(text: str) -> dict[str, Any]:
 
 
 def see(browser: Any, order: Order) -> dict[str, Any]:
-    scenes = (last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements, last_lines, axis_labels)
+    scenes = (
+        last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements,
+        unread_bucket, busy_server, last_lines, axis_labels,
+    )  # fmt: skip
     return {scene.__name__: scene(browser, order) for scene in scenes}
 
 

@@ -164,9 +164,12 @@ def _visible(user: Any) -> tuple[View, Listing]:
 def _of_model(user: Any, model: str) -> list[Row]:
     """The model's jobs that the user may see.
 
-    :raises HTTPException: 404 if there are none.
+    :raises HTTPException: 404 if there are none; 503 if the bucket was not read yet.
     """
-    rows = [row for row in _visible(user)[1].rows if row.model == model]
+    view, listing = _visible(user)
+    rows = [row for row in listing.rows if row.model == model]
+    if not rows and view.at is None:
+        raise HTTPException(503, view.error or "the bucket is being read; try again in a moment")
     if not rows:
         raise HTTPException(404, "the model does not exist, or you do not have permission to read the DAGs of its jobs")
     return rows

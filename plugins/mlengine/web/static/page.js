@@ -194,8 +194,9 @@ async function showJobs(view) {
     const empty = filtered ? "No jobs match these filters." : filters.run_id
       ? "This run has no job. Either it has not submitted one yet, or it reused the model of an earlier job with the same inputs."
       : `No jobs yet. Jobs that DAGs submit to ${found.bucket} appear here.`;
+    if (found.at === null && !rows.length) return [el("p", { class: "soft" }, unread(found, "jobs"))];
     return [
-      table(head, rows, found.at === null && !found.error ? "Reading the bucket …" : empty, "Jobs"),
+      table(head, rows, empty, "Jobs"),
       el("p", { class: "bar" }, el("span", { class: "soft" }, `${shown}; ${found.active} active in total`),
         found.total > PAGE && el("button", { type: "button", disabled: !filters.offset, onclick: turnPage(-PAGE) }, "Newer"), found.total > PAGE && el("button", { type: "button", disabled: !more, onclick: turnPage(PAGE) }, "Older")),
     ];
@@ -220,7 +221,7 @@ async function showJob(view, model, id) {
     log.attempts(job.stored_logs, job.row.attempt);
     attempt = job.row.attempt;
   }
-  try { await refresh(); } catch (error) { if (view === currentView) main.replaceChildren(errorNote(error)); return null; }
+  try { await refresh(); } catch (error) { return retryView(view, error); }
   if (view !== currentView) return null;
   main.replaceChildren(top, log.node, below);
   if (target) document.getElementById(target)?.scrollIntoView();
@@ -363,7 +364,8 @@ async function showModels(view) {
           metricCell(champion), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
           el("td", { class: "n" }, String(model.active)), el("td", { class: "n" }, String(model.jobs)));
       });
-      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "#Metric", "·Dataset", "·Published", "#Active jobs", "#All jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
+      const empty = found.at === null ? unread(found, "models") : "No models yet. A model appears here with its first job.";
+      update(main, JSON.stringify([found.models, empty]), () => [table(["Model", "Champion", "#Metric", "·Dataset", "·Published", "#Active jobs", "#All jobs"], rows, empty, "Models")]);
     } catch (error) { if (view === currentView) update(main, error.message, () => [errorNote(error)]); }
   }
   await refresh();
@@ -373,7 +375,7 @@ async function showModels(view) {
 async function showModel(view, name) {
   const path = `api/models/${part(name)}`;
   let model;
-  try { model = await request(path); } catch (error) { if (view === currentView) main.replaceChildren(errorNote(error)); return null; }
+  try { model = await request(path); } catch (error) { return retryView(view, error); }
   if (view !== currentView) return null;
   showStatus(Date.now() / 1000, "");
   const champion = model.champion, to = (id) => `#/job/${part(name)}/${part(id)}`;
@@ -436,6 +438,14 @@ function fromQuery() {
   const [model, id] = (query.job || "").split("/");
   if (id) location.replace(`#/job/${part(model)}/${part(id)}`);
   else if (query.model) location.replace(`#/model/${part(query.model)}`);
+}
+
+/** Show why a view could not be loaded, and load it again after a pause. */
+function retryView(view, error) {
+  if (view !== currentView) return null;
+  if (main.textContent !== error.message) main.replaceChildren(errorNote(error));
+  timer = setTimeout(() => (document.hidden ? retryView(view, error) : show()), 5000);
+  return null;
 }
 
 async function show() {
