@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,11 @@ def test_the_last_lines_of_a_log_are_read_after_the_end_of_the_job(seen: dict[st
 def test_labels_of_an_axis_differ(seen: dict[str, Any]) -> None:
     assert seen["axis_labels"]["near"] == ["0.9876", "0.987625", "0.98765", "0.987675", "0.9877"]
     assert len(set(seen["axis_labels"]["equal"])) == 5
+
+
+def test_the_key_of_a_plot_is_inside_it_and_does_not_overlap_the_title(seen: dict[str, Any]) -> None:
+    plot, texts = seen["long_keys"]["plot"], seen["long_keys"]["texts"]
+    assert len(texts) == 3  # the title and two series
+    assert all(plot["x"] <= text["x"] and text["x"] + text["width"] <= plot["x"] + plot["width"] for text in texts)
+    tops = sorted(text["y"] for text in texts)
+    assert all(low - high >= texts[0]["height"] - 2 for high, low in itertools.pairwise(tops))

@@ -320,6 +320,22 @@ def axis_labels(browser: Any, order: Order) -> dict[str, Any]:
     return labels
 
 
+def long_keys(browser: Any, order: Order) -> dict[str, Any]:
+    """Two series have long names, so that their key does not fit next to the plot's title."""
+    name = "mean_absolute_error_of_the_delay_in_minutes"
+    plots = {name: {f"{prefix}_{name}": [[1, 2], [2, 3]] for prefix in ("train", "val")}}
+
+    def answer(route: Any, path: str) -> None:
+        reply(route, log("a line") if path.endswith("/logs") else job(row("j"), curves=plots))
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/j")
+    plot = page.get_by_role("img", name="over steps")
+    plot.wait_for()
+    boxes = [text.bounding_box() for text in plot.get_by_text("delay in minutes").all()]
+    return {"plot": plot.bounding_box(), "texts": boxes}
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -337,7 +353,7 @@ def log(text: str) -> dict[str, Any]:
 def see(browser: Any, order: Order) -> dict[str, Any]:
     scenes = (
         last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements,
-        unread_bucket, busy_server, last_lines, axis_labels,
+        unread_bucket, busy_server, last_lines, axis_labels, long_keys,
     )  # fmt: skip
     return {scene.__name__: scene(browser, order) for scene in scenes}
 

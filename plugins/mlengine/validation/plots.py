@@ -14,6 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
 _COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
 _EQUAL = 1e-6  # values with a smaller relative difference are drawn as equal
 _SMALLEST = 1e-200  # smaller values are drawn as equal
+_KEY_ROW = 18  # height of a row of the key in pixels
 _CHARACTER, _MARK = 6.5, 26  # widths in pixels: of a character, and of the rest of an entry of the key
 
 Points = Sequence[tuple[float, float]]
@@ -49,11 +50,12 @@ class Frame:
             f'<line x1="{self.x(x1):.1f}" y1="{self.y(y1):.1f}" x2="{self.x(x2):.1f}" y2="{self.y(y2):.1f}" {style}/>'
         )
 
-    def svg(self, body: Sequence[str]) -> str:
-        """The plot. ``body`` is drawn over the grid."""
+    def svg(self, body: Sequence[str], above: int = 0) -> str:
+        """The plot. ``body`` is drawn over the grid, and has ``above`` pixels above the title."""
         parts = [f'<text class="title" x="8" y="15">{escape(self.title)}</text>', *self._axes(), *body]
         return (
-            f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" role="img" '
+            f'<svg viewBox="0 {-above} {self.width} {self.height + above}" '
+            f'width="{self.width}" height="{self.height + above}" role="img" '
             f'aria-label="{escape(self.title)}">{"".join(parts)}</svg>'
         )
 
@@ -96,7 +98,7 @@ def lines(
     :param under: SVG that is drawn below the lines.
     """
     body = [under]
-    left = frame.width - _RIGHT - sum(_CHARACTER * len(_plain(name)) + _MARK for name in series)
+    places, above = _key(frame, [_plain(name) for name in series])
     for at, (name, points) in enumerate(series.items()):
         colour = _COLOURS[at % len(_COLOURS)]
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
@@ -104,11 +106,30 @@ def lines(
         if len(points) == 1:
             body.append(_dot(frame, points[0], colour))
         if len(series) > 1:
-            mark = f'<rect x="{left:.0f}" y="9" width="12" height="4" fill="{colour}"/>'
-            body.append(f'{mark}<text x="{left + 16:.0f}" y="15">{escape(_plain(name))}</text>')
-            left += _CHARACTER * len(_plain(name)) + _MARK
+            left, bottom = places[at]
+            mark = f'<rect x="{left:.0f}" y="{bottom - 6}" width="12" height="4" fill="{colour}"/>'
+            body.append(f'{mark}<text x="{left + 16:.0f}" y="{bottom}">{escape(_plain(name))}</text>')
     body += [_dot(frame, point, _COLOURS[0], text) for point, text in (dots or {}).items()]
-    return frame.svg(body)
+    return frame.svg(body, above)
+
+
+def _key(frame: Frame, names: Sequence[str]) -> tuple[list[tuple[float, int]], int]:
+    """The places of the names of several series: next to the title or, if that is too narrow, in rows above it.
+
+    :returns: the places, and the height of the rows above the title.
+    """
+    widths = [_CHARACTER * len(name) + _MARK for name in names]
+    left = frame.width - _RIGHT - sum(widths)
+    if len(names) <= 1 or left >= 8 + 7 * len(frame.title):
+        return [(left + sum(widths[:at]), 15) for at in range(len(names))], 0
+    row, left, found = 0, 8.0, []
+    for width in widths:
+        if left > 8 and left + width > frame.width:
+            row, left = row + 1, 8.0
+        found.append((left, row))
+        left += width
+    above = _KEY_ROW * (row + 1)
+    return [(left, 15 - above + _KEY_ROW * row) for left, row in found], above
 
 
 def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: str) -> str:

@@ -83,5 +83,20 @@ def test_values_of_any_size_and_distance_can_be_drawn(values: list[float]) -> No
     assert not re.search(r"\b(nan|inf)\b", svg)
 
 
+@pytest.mark.parametrize("words", ["", "_mean_absolute_error_of_the_delay"])
+def test_the_key_overlaps_neither_the_title_nor_the_edge(words: str) -> None:
+    names = [f"{prefix}_loss{words}" for prefix in ("train", "val", "test")]
+    svg = lines(Frame(f"loss{words}", (0.0, 1.0), (0.0, 5.0)), dict.fromkeys(names, ((0.0, 5.0), (1.0, 1.0))))
+    _, top, width, height = map(float, svg.split('viewBox="')[1].split('"')[0].split())
+    assert (top + height, top < 0) == (270.0, bool(words))
+    title_end = 8 + 7 * len(f"loss{words}")
+    marks = [(float(x), float(y)) for x, y in re.findall(r'<rect x="(\d+)" y="(-?\d+)" width="12"', svg)]
+    assert len(marks) == 3
+    for (x, y), name in zip(marks, names, strict=True):
+        assert top < y
+        assert x + 16 + 6.5 * len(name) <= width
+        assert y < 0 or x >= title_end
+
+
 def test_titles_are_escaped() -> None:
     assert "<b>" not in lines(Frame("<b>", (0, 1), (0, 1), "<b>", "<b>"), {"<b>": ((0, 0),), "a": ((1, 1),)})

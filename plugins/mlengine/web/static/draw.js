@@ -72,7 +72,8 @@ export function lines(title, series) {
     const value = xs[0] + ((xs[1] - xs[0]) * i) / 4;
     body.push(svg("text", { x: scale(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, tick(value, xs)));
   }
-  body.push(...key(named.length > 1 ? named.map(([name]) => name.replaceAll("_", " ")) : []));
+  const { parts, height } = key(named.length > 1 ? named.map(([name]) => name.replaceAll("_", " ")) : [], title);
+  body.push(...parts);
   named.forEach(([, points], index) => {
     const color = COLORS[index % COLORS.length];
     const path = points.map(([x, y]) => `${scale(x, xs, LEFT, W - RIGHT).toFixed(1)},${scale(y, ys, H - BOTTOM, TOP).toFixed(1)}`);
@@ -82,19 +83,29 @@ export function lines(title, series) {
       body.push(svg("circle", { class: `key-${color}`, cx: x, cy: y, r: 3 }));
     }
   });
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over steps` }, ...body);
+  return plot(body, height, { role: "img", "aria-label": `${title} over steps` });
 }
 
-/** The key of a plot, at its upper right. */
-function key(names) {
-  const parts = [];
-  let left = W - RIGHT - names.reduce((sum, name) => sum + 6.5 * name.length + 26, 0);
+/** The key of a plot: next to its title or, if it is too long, in rows above the title. `height` is that of the rows. */
+function key(names, title) {
+  const width = (name) => 6.5 * name.length + 26, total = names.reduce((sum, name) => sum + width(name), 0);
+  const fits = total <= W - RIGHT - LEFT - 7 * title.length;
+  const rows = [[]];
+  let used = 0;
   names.forEach((name, index) => {
-    parts.push(svg("rect", { class: `key-${COLORS[index % COLORS.length]}`, x: left, y: 9, width: 12, height: 4 }), svg("text", { x: left + 16, y: 15 }, name));
-    left += 6.5 * name.length + 26;
+    if (!fits && used && used + width(name) > W - LEFT) { rows.push([]); used = 0; }
+    rows.at(-1).push([index, used]);
+    used += width(name);
   });
-  return parts;
+  const height = fits ? 0 : 18 * rows.length, from = fits ? W - RIGHT - total : LEFT;
+  const parts = rows.flatMap((row, number) => row.map(([index, place]) => {
+    const x = from + place, y = 15 - height + 18 * number;
+    return [svg("rect", { class: `key-${COLORS[index % COLORS.length]}`, x, y: y - 6, width: 12, height: 4 }), svg("text", { class: "key", x: x + 16, y }, names[index])];
+  }));
+  return { parts: parts.flat(), height };
 }
+
+const plot = (body, height, attributes) => svg("svg", { viewBox: `0 ${-height} ${W} ${H + height}`, ...attributes }, ...body);
 
 /** The horizontal positions of dataset versions, and their labels. */
 function versionAxis(names) {
@@ -121,7 +132,7 @@ export function versions(metric, points, names, link) {
     const dot = svg("circle", { class: `dot ${point.champion ? "champion" : point.verdict}`, cx: x(point), cy: y(point), r: 5 }, svg("title", {}, label));
     body.push(svg("a", { href: link(point.job_id), "aria-label": label }, dot));
   }
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${metric} by dataset version` }, ...body);
+  return plot(body, 0, { role: "group", "aria-label": `${metric} by dataset version` });
 }
 
 /** A plot of the drift of columns by dataset version: `columns` is [{name, values}, …], with one value for each of `found`. */
@@ -129,7 +140,8 @@ export function driftPlot(found, columns, names) {
   const [at, labels] = versionAxis(names);
   const values = columns.flatMap((column) => column.values).filter((value) => value !== null);
   const ys = niceRange([0, 0.25, ...values]), y = (value) => scale(value, ys, H - BOTTOM, TOP);
-  const body = [...frame("drift (PSI)", ys), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
+  const { parts, height } = key(columns.map((column) => (column.name.length > 60 ? `${column.name.slice(0, 59)}…` : column.name)), "drift (PSI)");
+  const body = [...frame("drift (PSI)", ys), ...labels, ...parts];
   for (const limit of [0.1, 0.25]) body.push(svg("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(limit), y2: y(limit) }));
   columns.forEach((column, index) => {
     const color = COLORS[index % COLORS.length];
@@ -137,7 +149,7 @@ export function driftPlot(found, columns, names) {
     body.push(svg("polyline", { class: color, points: known.map(([name, value]) => `${at(name)},${y(value)}`).join(" ") }));
     for (const [name, value] of known) body.push(svg("circle", { class: `key-${color}`, cx: at(name), cy: y(value), r: 3 }, svg("title", {}, `${column.name}, ${name}: ${number(value)}`)));
   });
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Drift of columns by dataset version" }, ...body);
+  return plot(body, height, { role: "img", "aria-label": "Drift of columns by dataset version" });
 }
 
 /** A duration in seconds, for display. */
