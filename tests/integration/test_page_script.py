@@ -92,3 +92,10 @@ def test_the_key_of_a_plot_is_inside_it_and_does_not_overlap_the_title(seen: dic
     assert all(plot["x"] <= text["x"] and text["x"] + text["width"] <= plot["x"] + plot["width"] for text in texts)
     tops = sorted(text["y"] for text in texts)
     assert all(low - high >= texts[0]["height"] - 2 for high, low in itertools.pairwise(tops))
+
+
+def test_small_and_large_numbers_are_shown_in_full(seen: dict[str, Any]) -> None:
+    assert seen["numbers"] == {
+        "slow": ["step 3 of 9", "0.34 examples/s", "< 0.01 USD"],
+        "fast": ["step 1000 of 1000", "17,703 examples/s", "≈ 12,345.68 USD"],
+    }

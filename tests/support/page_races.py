@@ -336,6 +336,25 @@ def long_keys(browser: Any, order: Order) -> dict[str, Any]:
     return {"plot": plot.bounding_box(), "texts": boxes}
 
 
+def numbers(browser: Any, order: Order) -> dict[str, Any]:
+    """A job is slow and cheap; another one is fast and expensive, and has overshot its last step."""
+    slow = {"step": 3, "of": 9, "rate": 0.34, "cost_usd": 0.0032}
+    fast = {"step": 1002, "of": 1000, "rate": 17_703.4, "cost_usd": 12_345.678}
+    shown = {}
+    for name, fields in {"slow": slow, "fast": fast}.items():
+
+        def answer(route: Any, path: str, fields: Any = fields) -> None:
+            reply(route, log("a line") if path.endswith("/logs") else job(row("j", **fields)))
+
+        page = Stub(browser, order["static"], answer).page
+        page.goto(f"{PAGE}#/job/m/j")
+        page.get_by_role("heading", name="Lineage").wait_for()
+        titles = ("Progress", "Throughput", "Estimated cost")
+        cards = [page.locator(f".cards div:has(dt:text-is('{title}')) dd") for title in titles]
+        shown[name] = [card.inner_text().splitlines()[-1] for card in cards]
+    return shown
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -353,7 +372,7 @@ def log(text: str) -> dict[str, Any]:
 def see(browser: Any, order: Order) -> dict[str, Any]:
     scenes = (
         last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements,
-        unread_bucket, busy_server, last_lines, axis_labels, long_keys,
+        unread_bucket, busy_server, last_lines, axis_labels, long_keys, numbers,
     )  # fmt: skip
     return {scene.__name__: scene(browser, order) for scene in scenes}
 

@@ -70,7 +70,8 @@ class Progress:
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.examples_per_second is not None:
-            parts.append(f"{self.examples_per_second:,.0f} examples/s")
+            rate = self.examples_per_second
+            parts.append(f"{rate:,.0f} examples/s" if rate >= 10 else f"{rate:.2g} examples/s")
         return ", ".join(parts)
 
 

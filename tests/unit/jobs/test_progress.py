@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
+import pytest
+
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
-from mlengine.jobs.progress import LogCursor, LogFormatter
+from mlengine.jobs.progress import LogCursor, LogFormatter, Progress
 
 HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://bkt/m/m_1")
 
@@ -59,3 +61,10 @@ def test_a_state_that_was_never_read_is_not_logged() -> None:
     assert formatter.new_lines(JobStatus(HANDLE, JobState.UNKNOWN)) == []
     (line,) = formatter.new_lines(JobStatus(HANDLE, JobState.RUNNING))
     assert line.endswith("| RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.34, "0.34"), (0.0021, "0.0021"), (4.0, "4"), (9.96, "10"), (12.4, "12"), (17_703.4, "17,703")]
+)
+def test_slow_training_is_not_shown_as_zero(rate: float, text: str) -> None:
+    assert str(Progress(3, 9, examples_per_second=rate)) == f"step 3 of 9 (33 %), {text} examples/s"

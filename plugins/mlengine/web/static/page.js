@@ -79,15 +79,20 @@ const words = (name) => String(name).replaceAll("_", " ");
 const chip = (name) => (name ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(name) ? name : ""}` }, words(name)) : "");
 const formatMetric = (of) => (typeof of.metric_value === "number" ? `${of.metric || ""} ${number(of.metric_value)}`.trim() : "");
 const metricCell = (of) => el("td", { class: "n" }, number(of.metric_value), el("small", {}, typeof of.metric_value === "number" ? of.metric : ""));
-const formatCost = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
+const dollars = (value) => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const formatCost = (value) => (typeof value !== "number" ? "" : value > 0 && value < 0.01 ? "< 0.01 USD" : `≈ ${dollars(value)} USD`);
+const formatRate = (value) => `${value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString("en-US")} examples/s`;
 const elapsed = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
 const timeLeft = (row) => (row.eta === null ? "" : `${duration(row.eta)} left`);
 const errorNote = (error) => el("p", { class: "note", role: "alert" }, error.message);
 
+/** The steps that are done. Workers that end at the same time overshoot by a step or two. */
+const formatSteps = (row) => `step ${row.of ? Math.min(row.step, row.of) : row.step} of ${row.of}`;
+
 function progress(row) {
   if (row.step === null || !row.of) return "";
-  const share = `step ${row.step} of ${row.of}`;
-  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: row.step, "aria-label": share }), ` ${Math.round((100 * row.step) / row.of)}%`);
+  const step = Math.min(row.step, row.of);
+  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: step, "aria-label": formatSteps(row) }), ` ${Math.round((100 * step) / row.of)}%`);
 }
 
 /** `head`: column titles. "·" before a title hides the column in a narrow window, "#" aligns numbers. `empty`: shown without rows. */
@@ -244,8 +249,8 @@ function jobTop(job, path) {
       el("div", { class: "actions" }, board, job.console ? outerLink(job.console, "Cloud console") : "",
         job.cancellable && job.may_change ? el("button", { type: "button", class: "danger", onclick: cancel }, "Cancel …") : "")),
     facts([
-      ["Progress", row.step === null ? "" : el("span", {}, progress(row), el("br"), `step ${row.step} of ${row.of}`)], ["Time left", duration(row.eta)],
-      ["Throughput", row.rate ? `${Math.round(row.rate)} examples/s` : ""], ["Attempt", row.attempt ? String(row.attempt) : ""],
+      ["Progress", row.step === null ? "" : el("span", {}, progress(row), el("br"), formatSteps(row))], ["Time left", duration(row.eta)],
+      ["Throughput", row.rate ? formatRate(row.rate) : ""], ["Attempt", row.attempt ? String(row.attempt) : ""],
       ["Submitted", moment(row.claimed)], ["Duration", elapsed(row)], ["Estimated cost", formatCost(row.cost_usd)], ["Cluster", row.cluster], ["Backend", row.backend],
       ["Web access", Object.keys(job.links).length ? el("span", {}, Object.entries(job.links).map(([replica, url]) => [outerLink(url, replica), " "])) : ""],
       ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatMetric(row)) : ""],
