@@ -25,6 +25,7 @@ from scripts.stack import Stack
 
 from mlengine.core import layout
 from mlengine.core.errors import ComponentFailedError, MlengineError
+from mlengine.core.metrics import format_value
 from mlengine.testing.airflow_api import DagRun
 
 _INTERRUPTED = 130
@@ -131,7 +132,7 @@ def _show_champion(stack: Stack, console: Console, example: Example) -> None:
 def champion_line(champion: Mapping[str, Any]) -> str:
     """The champion in one line. A champion that was validated without a held-out set has no metric."""
     value = champion.get("metric_value")
-    measured = "not measured" if value is None else f"{champion.get('metric')} {value:.4f}"
+    measured = "not measured" if value is None else f"{champion.get('metric')} {format_value(value)}"
     version = (champion.get("dataset") or {}).get("version") or "an unnamed version"
     return f"Champion: no. {champion['serial']}, job {champion['job_id']}, {measured}, trained on {version}"
 

@@ -22,6 +22,7 @@ from mlengine.core import plaintext
 from mlengine.core.errors import ObjectMissingError, StorageError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.metrics import format_value
 from mlengine.storage.client import Storage
 
 # The interval between two progress lines, for callers of LogFormatter.progress_due.
@@ -68,7 +69,7 @@ class Progress:
         if self.eta_seconds is not None:
             parts.append(f"{duration(self.eta_seconds)} to go")
         if self.loss is not None:
-            parts.append(f"loss {self.loss:.4f}")
+            parts.append(f"loss {format_value(self.loss)}")
         if self.examples_per_second is not None:
             rate = self.examples_per_second
             parts.append(f"{rate:,.0f} examples/s" if rate >= 10 else f"{rate:.2g} examples/s")

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlengine.champions.history import Action, Champion, chain, entry, no_entry, pointer, swap
 from mlengine.core.errors import PublishError
+from mlengine.core.metrics import format_value
 from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.rules import check_published_files, check_validated_files, refusal
 from mlengine.storage.client import Storage
@@ -174,7 +175,7 @@ _DATASET = ("uri", "name", "version", "digest")
 
 
 def _announce(champion: Champion) -> str:
-    measured = "" if champion.metric_value is None else f" with {champion.metric} {champion.metric_value:.4f}"
+    measured = "" if champion.metric_value is None else f" with {champion.metric} {format_value(champion.metric_value)}"
     verb = {Action.PUBLISHED: "is", Action.FORCED: "was forced to be", Action.ROLLED_BACK: "is again"}[champion.action]
     return f"{champion.job_id} {verb} the champion of {champion.model}{measured}, serial {champion.serial}."
 

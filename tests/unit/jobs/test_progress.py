@@ -68,3 +68,8 @@ def test_a_state_that_was_never_read_is_not_logged() -> None:
 )
 def test_slow_training_is_not_shown_as_zero(rate: float, text: str) -> None:
     assert str(Progress(3, 9, examples_per_second=rate)) == f"step 3 of 9 (33 %), {text} examples/s"
+
+
+def test_a_small_loss_is_not_shown_as_zero() -> None:
+    assert str(Progress(3, 9, loss=0.00001234)) == "step 3 of 9 (33 %), loss 1.234e-05"
+    assert str(Progress(3, 9, loss=0.13861)) == "step 3 of 9 (33 %), loss 0.1386"

@@ -24,6 +24,7 @@ from mlengine.cli.output import elapsed, local_time, note, say, say_json, say_ta
 from mlengine.core.errors import MlengineError, UsageError
 from mlengine.core.job import JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.metrics import format_value
 from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
@@ -130,9 +131,9 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 def _row_detail(row: Row) -> str:
     if row.verdict and row.state == JobState.SUCCEEDED:
-        return row.verdict if row.metric_value is None else f"{row.verdict} {row.metric_value:.4f}"
+        return row.verdict if row.metric_value is None else f"{row.verdict} {format_value(row.metric_value)}"
     if row.state == JobState.RUNNING and row.step is not None and row.of:
-        return f"step {row.step} of {row.of}"
+        return f"step {min(row.step, row.of)} of {row.of}"
     return row.detail
 
 

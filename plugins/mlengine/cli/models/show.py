@@ -13,6 +13,7 @@ from mlengine.cli.output import say, say_json, say_table
 from mlengine.cli.partial_lists import read_each
 from mlengine.core.errors import ModelError
 from mlengine.core.layout import JobDir
+from mlengine.core.metrics import format_value
 from mlengine.storage.client import Storage
 
 
@@ -103,7 +104,7 @@ def _result(champion: Champion) -> tuple[str, str, str]:
 
 
 def _measured(champion: Champion) -> str:
-    return "" if champion.metric_value is None else f"{champion.metric_value:.4f}"
+    return "" if champion.metric_value is None else format_value(champion.metric_value)
 
 
 def _document(champion: Champion) -> ChampionDocument:

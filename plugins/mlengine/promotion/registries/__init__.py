@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from mlengine.champions.history import Champion
 from mlengine.core.errors import RegistryError
+from mlengine.core.metrics import format_value
 from mlengine.core.xcoms import RegisteredXCom
 
 ALIAS = "champion"
@@ -105,7 +106,7 @@ def champion_key(champion: Champion) -> str:
 
 def description(champion: Champion) -> str:
     """A one-line description of the version."""
-    measured = "" if champion.metric_value is None else f", {champion.metric} {champion.metric_value:.4f}"
+    measured = "" if champion.metric_value is None else f", {champion.metric} {format_value(champion.metric_value)}"
     version = f", trained on {champion.dataset.get('name')} {champion.version}" if champion.version else ""
     return (
         f"{champion.job_id}: champion {champion.serial} of {champion.model}{measured}{version}. {champion.why}".strip()
