@@ -24,7 +24,8 @@ class JobFilter(BaseModel):
     """The filter of a list of jobs.
 
     :param state: a state, ``active`` or ``ended``.
-    :param text: a string to search for in the job's id, DAG, run, user, dataset version and verdict.
+    :param text: a string to search for in ``MODEL/JOB_ID``, DAG, run, user, dataset version and verdict. Spaces around
+        it are ignored.
     """
 
     model: str = ""
@@ -47,14 +48,14 @@ class Listing:
     @cached_property
     def _texts(self) -> list[str]:
         return [
-            f"{row.job_id} {row.dag_id} {row.run_id} {row.by} {row.dataset} {row.verdict}".lower() for row in self.rows
+            f"{row.model}/{row.job_id} {row.dag_id} {row.run_id} {row.by} {row.dataset} {row.verdict}".lower()
+            for row in self.rows
         ]
 
     def matching(self, query: JobFilter) -> Sequence[Row]:
         """The rows that match a filter, newest first."""
         found = self.rows
-        if query.text:
-            text = query.text.lower()
+        if text := query.text.strip().lower():
             found = [row for row, words in zip(found, self._texts, strict=True) if text in words]
         for name in ("model", "dag_id", "run_id"):
             if wanted := getattr(query, name):

@@ -28,6 +28,8 @@ VIEW = View(ROWS, 1.0)
         ({"state": "FAILED"}, ["mnist_1"]),
         ({"text": "aNN"}, ["mnist_2"]),
         ({"text": "accep"}, ["flights_1"]),
+        ({"text": " mnist/mnist_1\n"}, ["mnist_1"]),
+        ({"text": "  "}, ["mnist_2", "mnist_1", "flights_1"]),
         ({"run_id": "r1"}, ["mnist_1", "flights_1"]),
         ({"run_id": "r1", "dag_id": "b"}, ["flights_1"]),
         ({"text": "r1", "state": "ended", "model": "mnist"}, ["mnist_1"]),
