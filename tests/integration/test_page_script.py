@@ -99,3 +99,12 @@ def test_small_and_large_numbers_are_shown_in_full(seen: dict[str, Any]) -> None
         "slow": ["step 3 of 9", "0.34 examples/s", "< 0.01 USD"],
         "fast": ["step 1000 of 1000", "17,703 examples/s", "≈ 12,345.68 USD"],
     }
+
+
+def test_a_dialog_stays_open_until_its_change_is_made_or_fails(seen: dict[str, Any]) -> None:
+    error = "The backend does not respond. Try again."
+    assert seen["slow_cancellation"] == {"open": True, "disabled": True, "error": error, "free": True}
+
+
+def test_a_response_that_is_not_from_airflow_is_named(seen: dict[str, Any]) -> None:
+    assert "Reload the page and log in again." in seen["login_of_a_proxy"]["shown"]

@@ -355,6 +355,45 @@ def numbers(browser: Any, order: Order) -> dict[str, Any]:
     return shown
 
 
+def slow_cancellation(browser: Any, order: Order) -> dict[str, Any]:
+    """The user wants to leave the dialog while the cancellation is under way, which then fails."""
+    detail = job(row("j", state="RUNNING"), cancellable=True, may_change=True)
+    held: list[Any] = []
+
+    def answer(route: Any, name: str) -> None:
+        if name.endswith("/cancel"):
+            held.append(route)
+        else:
+            reply(route, log("a line") if name.endswith("/logs") else detail)
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/j")
+    page.get_by_role("button", name="Cancel …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill("wrong data")
+    dialog.get_by_role("button", name="Cancel job").click()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(300)
+    kept = dialog.is_visible()
+    disabled = page.locator("#ask-no").is_disabled()
+    body = {"error": "the backend does not respond", "hint": "try again"}
+    held[0].fulfill(status=503, body=json.dumps(body), content_type="application/json")
+    page.wait_for_timeout(500)
+    text = page.locator("#ask-error").text_content()
+    return {"open": kept, "disabled": disabled, "error": text, "free": page.locator("#ask-no").is_enabled()}
+
+
+def login_of_a_proxy(browser: Any, order: Order) -> dict[str, Any]:
+    """The session at a proxy has expired: it answers with its login page."""
+
+    def answer(route: Any, _: str) -> None:
+        route.fulfill(body="<html>Log in</html>", content_type="text/html")
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(PAGE)
+    return {"shown": page.get_by_role("alert").inner_text()}
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -373,6 +412,7 @@ def see(browser: Any, order: Order) -> dict[str, Any]:
     scenes = (
         last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements,
         unread_bucket, busy_server, last_lines, axis_labels, long_keys, numbers,
+        slow_cancellation, login_of_a_proxy,
     )  # fmt: skip
     return {scene.__name__: scene(browser, order) for scene in scenes}
 

@@ -57,9 +57,11 @@ function outerLink(href, ...children) {
 async function request(path, options) {
   let response;
   try { response = await fetch(path, { credentials: "same-origin", ...options }); } catch { throw new Error("The Airflow API server does not respond."); }
-  const body = await response.json().catch(() => ({ error: `The server returned HTTP status ${response.status}` }));
-  if (response.ok) return body;
+  const body = await response.json().catch(() => null);
+  if (response.ok && body !== null) return body;
   if (response.status === 401) throw new Error("Your session has expired. Reload the page and log in again.");
+  if (response.ok) throw new Error("The response is not from Airflow, but may be the login page of a proxy. Reload the page and log in again.");
+  if (body === null) throw new Error(`The server returned HTTP status ${response.status}.`);
   throw new Error([typeof body.error === "string" ? body.error : JSON.stringify(body.detail || body), body.hint].filter(Boolean).map(punctuate).join(" "));
 }
 
@@ -136,19 +138,22 @@ function showStatus(at, error) {
 /** Ask for a reason, and call `act(reason)` if the user confirms. `yes` and `no` are the labels of the buttons. */
 function confirmChange({ title, text, yes, no }, act) {
   const box = document.getElementById("ask"), why = document.getElementById("ask-why");
-  const error = document.getElementById("ask-error"), button = document.getElementById("ask-yes");
+  const error = document.getElementById("ask-error"), button = document.getElementById("ask-yes"), keep = document.getElementById("ask-no");
   document.getElementById("ask-title").textContent = title;
   document.getElementById("ask-text").textContent = text;
-  document.getElementById("ask-no").textContent = no;
+  keep.textContent = no;
   button.textContent = yes;
   why.value = error.textContent = "";
   box.querySelector("form").onsubmit = async (event) => {
     if (event.submitter?.value !== "yes") return;
     event.preventDefault();
     if (!why.value.trim()) { error.textContent = "Enter a reason."; return; }
-    button.disabled = true;
-    try { await act(why.value.trim()); box.close(); show(); } catch (problem) { error.textContent = problem.message; } finally { button.disabled = false; }
+    // The change is made already: closing the dialog would neither undo it nor show whether it failed.
+    button.disabled = keep.disabled = true;
+    error.textContent = "";
+    try { await act(why.value.trim()); box.close(); show(); } catch (problem) { error.textContent = problem.message; } finally { button.disabled = keep.disabled = false; }
   };
+  box.oncancel = (event) => { if (keep.disabled) event.preventDefault(); };
   box.showModal();
   why.focus();
 }
