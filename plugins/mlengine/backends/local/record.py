@@ -8,7 +8,7 @@
         lease              a lock file (prose: ok); the launcher holds the lock while it runs
         cancel             marker: the job is to be cancelled
         orphans            marker: the launcher has died, and its processes are being ended
-        uploaded           marker: all logs have been uploaded
+        uploaded           marker: all logs have been uploaded completely
         launcher.log       the launcher's log
         logs/<role>-<index>.log
         logs/<role>-<index>.stderr.log   if the job keeps stderr apart
@@ -90,7 +90,7 @@ class Job:
 
     @property
     def uploaded_file(self) -> Path:
-        """The marker that all logs have been uploaded."""
+        """The marker that all logs have been uploaded completely."""
         return self.root / "uploaded"
 
     @property

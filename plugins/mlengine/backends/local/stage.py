@@ -76,12 +76,14 @@ def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # no
 
 
 def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Upload the logs of all replicas to the job dir."""
+    """Upload the logs of all replicas to the job dir, and of long logs the end."""
     folder = JobDir(stored.submission.job_dir.rstrip("/")).logs
-    for path in (job.launcher_log, *sorted(job.logs.glob("*.log"))):
+    logs = (job.launcher_log, *sorted(job.logs.glob("*.log")))
+    for path in logs:
         uri = join(folder, f"attempt-{stored.submission.attempt}", path.name)
         storage.write(uri, _tail(path), "text/plain; charset=utf-8")
-    job.uploaded_file.touch()
+    if all(path.stat().st_size <= _MOST_BYTES for path in logs):
+        job.uploaded_file.touch()
     return {}
 
 
