@@ -79,20 +79,19 @@ class LocalBackend:
         """All attempts of ``key``, oldest first.
 
         Starts the launcher of an attempt whose submitter died before it could.
+
+        :raises BackendUnavailableError: the state directory cannot be read.
         """
         prefix = f"{key_name(key)}-"
-        numbers = [
-            int(root.name[len(prefix) :])
-            for root in (self.state_dir / "jobs").glob(f"{prefix}*")
-            if root.name[len(prefix) :].isdigit()
-        ]
         handles = []
-        for number in sorted(numbers):
-            job = self._job(job_name(key, number))
-            stored = job.submission()
-            if stored is not None:
-                self._launch(job)
-                handles.append(stored.handle)
+        with _accessible(f"the jobs in {self.state_dir} cannot be read"):
+            numbers = [name[len(prefix) :] for name in self._folders() if name.startswith(prefix)]
+            for number in sorted(int(number) for number in numbers if number.isdigit()):
+                job = self._job(job_name(key, number))
+                stored = job.submission()
+                if stored is not None:
+                    self._launch(job)
+                    handles.append(stored.handle)
         return handles
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
@@ -100,11 +99,12 @@ class LocalBackend:
         return [self._describe_safely(handle) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
-        if self.elsewhere(handle):
-            return LogPage((), cursor)
-        job = self._job(handle.name)
-        ended = self._describe_safely(handle).state.terminal
-        return logs.page(job, cursor, limit, ended=ended)
+        with _accessible(f"the logs of job {handle.job_id} cannot be read in {self.state_dir}"):
+            if self.elsewhere(handle):
+                return LogPage((), cursor)
+            job = self._job(handle.name)
+            ended = self._describe_safely(handle).state.terminal
+            return logs.page(job, cursor, limit, ended=ended)
 
     def cancel(self, handle: JobHandle) -> None:
         """Ask the job's launcher to cancel the job. If the launcher has died, end the processes that it left.
@@ -134,14 +134,16 @@ class LocalBackend:
     def elsewhere(self, handle: JobHandle) -> str | None:
         """See :class:`mlengine.backends.RunsOnHost`."""
         where, _ = host.split(handle.name)
-        if not where or self._job(handle.name).root.is_dir() or where == self.host():
+        if not where or where == self.host() or self._job(handle.name).root.is_dir():
             return None
         return where
 
     def console_url(self, handle: JobHandle) -> str | None:
         """The ``file:`` URL of the job's directory."""
         root = self._job(handle.name).root
-        return root.as_uri() if root.is_dir() else None
+        with contextlib.suppress(OSError):
+            return root.as_uri() if root.is_dir() else None
+        return None
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
         """The cluster reduced to this machine's limits, and one message for each reduction.
@@ -193,14 +195,25 @@ class LocalBackend:
         return platform.python_version() if self.settings.python_path in {"", sys.executable} else None
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
-        """All jobs in the state directory, or those named ``named``, in order of submission."""
+        """All jobs in the state directory, or those named ``named``, in order of submission.
+
+        :raises BackendUnavailableError: the state directory cannot be read.
+        """
         found = []
-        for root in (self.state_dir / "jobs").glob("*-*"):
-            with contextlib.suppress(BackendError):
-                stored = Job(root).submission()
-                if stored is not None and named in {None, stored.handle.job_id, stored.handle.name, stored.name}:
-                    found.append((stored.created, stored.handle))
+        with _accessible(f"the jobs in {self.state_dir} cannot be read"):
+            for name in self._folders():
+                with contextlib.suppress(BackendError):
+                    stored = Job(self.state_dir / "jobs" / name).submission()
+                    if stored is not None and named in {None, stored.handle.job_id, stored.handle.name, stored.name}:
+                        found.append((stored.created, stored.handle))
         return [handle for _, handle in sorted(found, key=lambda pair: pair[0])]
+
+    def _folders(self) -> list[str]:
+        """The names of the jobs' directories. (``glob`` would find none in a directory that may not be read.)"""
+        try:
+            return [root.name for root in (self.state_dir / "jobs").iterdir() if "-" in root.name]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def _gpus(self) -> list[gpus.Gpu]:
         return gpus.find(self.settings.gpus, os.environ)
