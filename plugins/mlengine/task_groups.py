@@ -13,6 +13,7 @@ from typing import Any
 from airflow.sdk import TaskGroup, XComArg
 
 from mlengine.assets import champions_alias
+from mlengine.core.arguments import fixed_flag
 from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
@@ -34,7 +35,8 @@ class RetrainingTaskGroup(TaskGroup):
     ``register``. Optional tasks that the group does not have are ``None``.
 
     Arguments that are not given are not passed to the tasks, so that the DAG's ``default_args`` and the settings
-    (``[mlengine]`` in Airflow's configuration) apply. Strings are templates, which are rendered when each task runs.
+    (``[mlengine]`` in Airflow's configuration) apply. Strings are templates, which are rendered when each task runs;
+    ``deferrable`` and ``publish`` cannot be templates.
     Durations are in seconds.
 
     :param model: the model's name, which is also the name of its folder in the bucket.
@@ -255,7 +257,7 @@ class RetrainingTaskGroup(TaskGroup):
             if self.dataset:
                 self.dataset >> self.prepare
             self.publish = self.register = None
-            if publish:
+            if fixed_flag("publish", publish):
                 self.publish = PublishModelOperator(
                     **own.of(
                         "publish",
@@ -276,6 +278,11 @@ class _TaskArgs:
     """The arguments of each task: those of the group, and those in ``task_args``."""
 
     def __init__(self, given: Mapping[str, Mapping[str, Any]]) -> None:
+        if not isinstance(given, Mapping) or not all(isinstance(one, Mapping) for one in given.values()):
+            raise MlengineError(
+                f"task_args must contain a mapping for each task, not {given!r}",
+                hint='write {"wait": {"pool": "training"}}',
+            )
         self._given = given
         self._tasks: list[str] = []
 

@@ -278,6 +278,20 @@ def test_an_invalid_value_is_an_error_of_the_dag_file(option: str, value: Any, w
         group(**{option: value})
 
 
+@pytest.mark.parametrize("name", ["publish", "deferrable"])
+@pytest.mark.parametrize("value", ["{{ params.any }}", "False"])
+def test_a_flag_that_is_needed_in_the_dag_file_cannot_be_a_string(name: str, value: str) -> None:
+    """A string would count as true: each model would be published, whatever the trigger form says."""
+    with pytest.raises(MlengineError, match=f"{name} must be True or False, not '{value}'"):
+        group(None, **{name: value})
+
+
+@pytest.mark.parametrize("value", [{"wait": None}, {"wait": ["pool"]}, ["wait"]])
+def test_task_args_that_are_no_mappings_are_refused(value: Any) -> None:
+    with pytest.raises(MlengineError, match="task_args must contain a mapping for each task"):
+        group(task_args=value)
+
+
 def test_templates_and_outputs_of_tasks_are_not_checked_in_the_dag_file() -> None:
     template = "{{ params.any }}"
     with DAG("any", params={"any": 1}) as dag:

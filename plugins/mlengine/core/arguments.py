@@ -29,6 +29,16 @@ def flag(name: str, value: object, *, default: bool | None = None) -> bool:
     return text in _TRUE
 
 
+def fixed_flag(name: str, value: object) -> bool:
+    """Check a boolean argument that is used when the DAG file is parsed, so that it cannot be a template.
+
+    :raises MlengineError: the value is not a boolean. A string would count as true, whatever its template renders to.
+    """
+    if not isinstance(value, bool):
+        raise MlengineError(f"{name} must be True or False, not {value!r}", hint=f"{name} cannot be a template")
+    return value
+
+
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """Parse a mapping, or a JSON object in a string. Returns an empty mapping if no value is given.
 

@@ -38,6 +38,7 @@ from airflow.sdk.exceptions import (
 
 from mlengine import settings
 from mlengine.backends import LogPage, TrainingBackend
+from mlengine.core.arguments import fixed_flag
 from mlengine.core.errors import (
     BackendUnavailableError,
     JobDeadlineError,
@@ -144,9 +145,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     ) -> None:
         super().__init__(mode=mode, **kwargs)
         self.job = job
-        self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
-        )
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = fixed_flag("deferrable", deferrable)
         self.poll_interval_seconds = poll_interval_seconds
         self.progress_interval_seconds = progress_interval_seconds
         self.queued_timeout_seconds = queued_timeout_seconds
