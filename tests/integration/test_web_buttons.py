@@ -16,6 +16,7 @@ from mlengine import connections
 from mlengine.backends import TrainingBackend
 from mlengine.champions import history
 from mlengine.cli import main
+from mlengine.cli.options import reason
 from mlengine.core.errors import BackendError, JobFailedError
 from mlengine.core.job import Failure, FailureCause, JobRecord, JobState
 from mlengine.core.layout import JobDir
@@ -37,6 +38,19 @@ def test_a_cancellation_is_executed_and_recorded(sample_jobs: SampleJobs, visit:
     again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
     assert again.status_code == 409
     assert len(JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history) == 3
+
+
+@pytest.mark.parametrize("text", ["wrong data,\n\n  see #5", "\x1b[2Jwrong data,\tsee #5\r\n"])
+def test_a_reason_is_recorded_as_one_line(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """It is written to the API server's log, to the task's log, and to tables of the command line."""
+    job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": text})
+    assert answer.status_code == 200, answer.text
+    noted = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history[-1]
+    assert noted["why"] == reason(text) == "wrong data, see #5"
+    assert "Job mnist_1: cancelled by ann: wrong data, see #5" in caplog.messages
 
 
 def failed_attempt(sample_jobs: SampleJobs, ended: float, cause: FailureCause = FailureCause.PREEMPTED) -> JobDir:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from mlengine import backends
 from mlengine.connections import configured_bucket
-from mlengine.core import limits
+from mlengine.core import limits, plaintext
 from mlengine.core.errors import UsageError
 
 # The return type of `add_subparsers`. Each command's module adds its parser to such an object.
@@ -209,13 +209,13 @@ def seconds(text: str) -> float:
 
 
 def reason(text: str) -> str:
-    """Parse a reason, which is recorded.
+    """Parse a reason, which is recorded as one line, because logs and tables show it.
 
     :raises argparse.ArgumentTypeError: ``text`` is blank.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("the reason must not be empty")
-    return text
+    return plaintext.joined(text)
 
 
 def _integer(text: str) -> int:

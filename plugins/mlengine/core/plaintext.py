@@ -39,6 +39,11 @@ def escaped(text: str) -> str:
     return visible(text).replace("\n", "\\x0a")
 
 
+def joined(text: str) -> str:
+    """``text`` sanitised by :func:`visible`, as one line of any length, with spaces instead of line breaks."""
+    return " ".join(visible(text).split())
+
+
 def states(text: str) -> list[str]:
     """The successive states of a line that a progress bar overwrote with carriage returns; at least one.
 

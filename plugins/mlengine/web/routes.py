@@ -12,6 +12,7 @@ from mlengine import settings
 from mlengine.backends import TrainingBackend
 from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
+from mlengine.core import plaintext
 from mlengine.core.errors import BackendError, MlengineError, StorageError
 from mlengine.core.job import JobState, JobStatus, dag_of
 from mlengine.core.layout import JobDir
@@ -36,6 +37,11 @@ class Reason(BaseModel):
     """The body of a change: the reason, which is recorded."""
 
     reason: str = Field(min_length=1, max_length=actions.MAX_REASON_LENGTH, pattern=r"\S")
+
+    @property
+    def line(self) -> str:
+        """The reason as one line without control sequences, because logs and tables show it."""
+        return plaintext.joined(self.reason)
 
 
 class RollbackRequest(Reason):
@@ -115,7 +121,7 @@ def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, 
     job = _job(user, model, job_id)
     guard.require_change(user, dag_of(job.claim.record.owner))
     backend = _connected(job.claim.record.backend)
-    actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
+    actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.line)
     return {"row": _job(user, model, job_id).row.to_json()}
 
 
@@ -146,7 +152,7 @@ def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, An
         _bucket(),
         model,
         by=guard.name_of(user),
-        why=body.reason.strip(),
+        why=body.line,
         to=body.to,
         shown=body.shown,
     )
