@@ -265,3 +265,34 @@ def test_a_folder_that_could_be_a_class_or_a_split_is_refused(storage: Storage, 
         DatasetError, match=r"the folder 'val' may be a class or a split: only one of .*a and .*b has it"
     ):
         add(storage, bucket, train, heldout=str(heldout))
+
+
+@pytest.mark.parametrize("share", [None, "0.5"])
+def test_the_next_version_has_the_types_of_the_previous_one(
+    storage: Storage, bucket: str, tmp_path: Path, share: str | None
+) -> None:
+    """Types that were set, and that of a column of strings which only has digits this time."""
+    limits = {"categories": 1.0, "drift": 100.0, "duplicates": 1.0, "class-balance": 1.0}
+
+    def source(name: str, text: str) -> Path:
+        if share is None:
+            return texts(tmp_path / name, "csv", text)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "people.csv").write_text(text)
+        return tmp_path / name
+
+    def dtypes(manifest: Manifest) -> list[str]:
+        return [column.dtype for column in manifest.schema.columns]
+
+    text = "zip,code,x,y\n" + "".join(f"{row % 9:05},A{row % 9},{row},{row % 2}\n" for row in range(ROWS))
+    set_types = {"zip": "string", "x": "int32"}
+    first = add(storage, bucket, source("1", text), target="y", dtypes=set_types, heldout=share)
+    assert dtypes(first) == ["string", "string", "int32", "int64"]
+    digits = text.replace(",A", ",")
+    second = add(storage, bucket, source("2", digits), "v2", heldout_policy="rolling", limits=limits)
+    assert second.schema == first.schema
+    fractions = source("3", digits.replace(",1,1\n", ",1.5,1\n"))
+    with pytest.raises(DatasetError, match="'x' is float64, was int32"):
+        add(storage, bucket, fractions, "v3", limits=limits)
+    options = {"limits": limits, "dtypes": {"zip": "int64"}, "allow": ["schema"], "reason": "tests"}
+    assert dtypes(add(storage, bucket, fractions, "v3", **options)) == ["int64", "string", "float64", "int64"]

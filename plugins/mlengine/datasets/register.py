@@ -26,7 +26,7 @@ from mlengine.datasets.contents import Contents
 from mlengine.datasets.discovery import Found, find
 from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.own_checks import run_own_checks
-from mlengine.datasets.roles import Roles, find_task, read_schema
+from mlengine.datasets.roles import Roles, find_task, inherited_dtypes, read_schema
 from mlengine.datasets.scan import Progress, Scan, SplitScan, no_progress, scan
 from mlengine.datasets.share import can_split, split_share
 from mlengine.datasets.split_names import NAMES
@@ -147,9 +147,13 @@ def _options(fields: Mapping[str, Any]) -> Options:
 def _found(
     storage: Storage, path: str, options: Options, previous: Manifest | None, *, scratch: Path, progress: Progress
 ) -> tuple[Found, Options]:
-    """Find the files. A share of the rows is held out if the user or the previous version requires it."""
+    """Find the files. A share of the rows is held out if the user or the previous version requires it.
+
+    :returns: the files, and the options with the types of columns of the previous version.
+    """
     share = _share(options)
     found = find(storage, path, file_format=options.file_format, heldout=options.heldout if share is None else None)
+    options = replace(options, dtypes=inherited_dtypes(found, options.dtypes, previous))
     if options.heldout is None and previous is not None and can_split(found):
         share = previous.heldout_share
     if share is None:

@@ -88,6 +88,23 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
     return result
 
 
+def inherited_dtypes(found: Found, dtypes: Mapping[str, str], previous: Manifest | None) -> dict[str, str]:
+    """The types that the user has set, and those of the previous version, for files whose format has no types.
+
+    Types that numbers have by default are not taken over: ``int64``, ``float64`` and ``bool`` follow from the values.
+    """
+    if previous is None or found.format.typed:
+        return dict(dtypes)
+    there = {
+        column.name: column.dtype
+        for column in previous.schema.columns
+        if not column.shape and column.dtype not in ("int64", "float64", "bool")
+    }
+    largest = max((file for files in found.splits.values() for file in files), key=lambda file: file.size)
+    names = found.format.infer([largest], dtypes).names if there else []
+    return {**{name: there[name] for name in names if name in there}, **dtypes}
+
+
 def _refuse_missing(found: Found, name: str, option: str, columns: Mapping[str, Column]) -> NoReturn:
     """Raise the error for a role of a column that does not exist.
 
