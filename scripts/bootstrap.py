@@ -11,6 +11,7 @@ that of Python 3.7, so that a Python that is too old for the project can print a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -46,6 +47,10 @@ def main(arguments: list[str]) -> int:
         ensure(kind)
     except SetupError as error:
         sys.stderr.write(f"bootstrap: {error}\n")
+        return 1
+    except OSError as error:
+        hint = "free disk space" if error.errno == errno.ENOSPC else f"correct the owner and the permissions in {ROOT}"
+        sys.stderr.write(f"bootstrap: {error}\n  What to do: {hint}; then start it again\n")
         return 1
     return 0
 

@@ -26,6 +26,7 @@ from scripts.stack import Stack
 from mlengine.core import layout
 from mlengine.core.errors import ComponentFailedError, MlengineError
 from mlengine.core.metrics import format_value
+from mlengine.runtime.state_dir import disk_is_full
 from mlengine.testing.airflow_api import DagRun
 
 _INTERRUPTED = 130
@@ -45,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return _run(args, console)
     except MlengineError as error:
         console.say(f"make run: {error}")
+        return 1
+    except OSError as error:
+        hint = "free disk space" if disk_is_full(error) else f"correct the owner and the permissions in {stacks.DATA}"
+        console.say(f"make run: {error}\n  What to do: {hint}; then make run again")
         return 1
     except InterruptedRunError:
         return _INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -118,6 +119,21 @@ def test_linter_settings_do_not_change_the_digest(tmp_path: Path, monkeypatch: p
     assert bootstrap.inputs_digest("run") == before
     project.write_text('[project]\nname = "b"\n')
     assert bootstrap.inputs_digest("run") != before
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free disk space"), (errno.EACCES, "correct the owner and the permissions")]
+)
+def test_a_clone_that_cannot_be_written_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, advice: str
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(number, os.strerror(number), ".venv")
+
+    monkeypatch.setattr(bootstrap, "ensure", fail)
+    assert bootstrap.main(["run"]) == 1
+    printed = capsys.readouterr().err
+    assert f"bootstrap: [Errno {number}] {os.strerror(number)}: '.venv'\n  What to do: {advice}" in printed
 
 
 def test_the_error_for_an_old_python_has_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

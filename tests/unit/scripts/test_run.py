@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -120,6 +121,20 @@ def test_a_closed_terminal_does_not_stop_the_stack_under_nohup(
         raise StackError("the start went on")
 
     assert make_run(start) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free disk space"), (errno.EACCES, "correct the owner and the permissions")]
+)
+def test_a_directory_that_cannot_be_written_is_an_error(
+    make_run: Callable[[Callable[..., Any]], int], capsys: pytest.CaptureFixture[str], number: int, advice: str
+) -> None:
+    def start(*_: object, **__: object) -> RunningStack:
+        raise OSError(number, os.strerror(number), "/x/airflow.cfg")
+
+    assert make_run(start) == 1
+    printed = capsys.readouterr().out
+    assert f"make run: [Errno {number}] {os.strerror(number)}: '/x/airflow.cfg'\n  What to do: {advice}" in printed
 
 
 def test_ctrl_c_during_the_start_ends_make_run(make_run: Callable[[Callable[..., Any]], int]) -> None:
