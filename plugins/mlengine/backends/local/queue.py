@@ -109,6 +109,6 @@ class Queue:
 
 def _young(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < START_SECONDS
+        return abs(time.time() - path.stat().st_mtime) < START_SECONDS  # it is in the future if the clock was set back
     except FileNotFoundError:
         return False

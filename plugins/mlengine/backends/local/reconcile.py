@@ -58,7 +58,8 @@ def _is_starting(job: Job) -> bool:
         return False
     if not job.submission_file.exists():
         return True
-    return not job.cancel_file.exists() and time.time() - _submitted(job)[0] < START_SECONDS
+    # A submission in the future is one from before the clock was set back.
+    return not job.cancel_file.exists() and abs(time.time() - _submitted(job)[0]) < START_SECONDS
 
 
 def _submitted(job: Job) -> tuple[float, float, str]:
@@ -79,9 +80,12 @@ def _submitted(job: Job) -> tuple[float, float, str]:
 
 
 def _time_is_up(job: Job, left: list[Process], seconds: float) -> bool:
-    """Whether the orphan processes got SIGTERM at least ``seconds`` ago. The first call sends it."""
+    """Whether the orphan processes got SIGTERM at least ``seconds`` ago, or before the clock was set back.
+
+    The first call sends the signal.
+    """
     try:
-        return time.time() - job.orphans_file.stat().st_mtime > seconds
+        return abs(time.time() - job.orphans_file.stat().st_mtime) > seconds
     except FileNotFoundError:
         for process in left:
             process.signal(signal.SIGTERM)

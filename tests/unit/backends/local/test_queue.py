@@ -100,6 +100,14 @@ def test_a_starting_job_keeps_its_place_for_a_limited_time(queue: Queue) -> None
     assert locks
 
 
+def test_a_job_that_never_started_keeps_no_place_after_the_clock_was_set_back(queue: Queue) -> None:
+    queue.enter("dead-1")
+    queue.enter("next-1")
+    year_ahead = time.time() + 365 * 86400
+    os.utime(queue.tickets()[0].path, (year_ahead, year_ahead))
+    assert queue.place("next-1", 1, lambda job: None) == 0
+
+
 def test_other_files_are_not_read_as_tickets(queue: Queue) -> None:
     queue.enter("a-1")
     (queue.folder / "README").touch()
