@@ -30,6 +30,7 @@ from mlengine.runtime.state_dir import disk_is_full
 from mlengine.testing.airflow_api import DagRun
 
 _INTERRUPTED = 130
+_PREDICT_SECONDS = 300.0
 
 
 class InterruptedRunError(Exception):
@@ -145,15 +146,18 @@ def champion_line(champion: Mapping[str, Any]) -> str:
 def _predictions(stack: Stack, model: str) -> list[str]:
     command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", model, "--bucket", stack.bucket]
     # A new session, so that Ctrl-C reaches only this process, which then stops the stack.
-    done = subprocess.run(
-        command,
-        env=stack.airflow.env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        start_new_session=True,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=stack.airflow.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PREDICT_SECONDS,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return [f"none after {_PREDICT_SECONDS:.0f} s; to try again: mlengine models predict {model}"]
     return (done.stdout if done.returncode == 0 else done.stdout + done.stderr).splitlines()
 
 

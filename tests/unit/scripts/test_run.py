@@ -123,6 +123,12 @@ def test_a_closed_terminal_does_not_stop_the_stack_under_nohup(
     assert make_run(start) == 1
 
 
+def test_predictions_that_take_too_long_do_not_stop_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_PREDICT_SECONDS", 0.01)
+    running: Any = SimpleNamespace(bucket="gs://b", airflow=SimpleNamespace(env=dict(os.environ)))
+    assert run._predictions(running, "m") == ["none after 0 s; to try again: mlengine models predict m"]
+
+
 @pytest.mark.parametrize(
     ("number", "advice"), [(errno.ENOSPC, "free disk space"), (errno.EACCES, "correct the owner and the permissions")]
 )
