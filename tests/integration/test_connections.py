@@ -61,6 +61,36 @@ def test_a_key_in_the_connection_is_read_by_the_google_provider(
     assert bucket
 
 
+_USE = """
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.core.errors import BackendError, StorageForbiddenError
+from mlengine.storage.client import Storage
+for kind, call in (
+    (StorageForbiddenError, lambda: Storage.from_connection("a_connection").exists("gs://bkt/x")),
+    (BackendError, lambda: VertexBackend(gcp_conn_id="a_connection", region="us-central1").find("k")),
+):
+    try:
+        call()
+    except kind as error:
+        assert "the key of the Airflow connection 'a_connection' cannot be read: " in error.message, error
+        assert "service account key" in error.hint
+print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"key_path": "/none.json"},
+        {"keyfile_dict": '{"type": "service_account"}'},
+        {"keyfile_dict": '{"type": "service_account", "private_key": "x"}'},
+    ],
+)
+def test_a_key_that_cannot_be_read_is_named(gcs_server: GcsServer, tmp_path: Path, extra: dict[str, Any]) -> None:
+    said = _said(_USE, gcs_server, {"project": "p", **extra}, AIRFLOW_HOME=str(tmp_path))
+    assert said == ["done"]
+
+
 _MAKE = """
 import sys
 from mlengine.storage.credentials import client_of_connection

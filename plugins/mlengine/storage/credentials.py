@@ -7,9 +7,11 @@ other connections are read by the provider.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlengine.core.errors import StorageForbiddenError
 from mlengine.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ _UNDERSTOOD = frozenset({"is_anonymous", "num_retries", "scope", "logging_endpoi
 def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> storage.Client:
     """The client with the credentials of a connection.
 
-    :raises Exception: any error of Airflow or Google's library about the connection.
+    :raises StorageForbiddenError: the connection's key cannot be read.
+    :raises Exception: any other error of Airflow or Google's library about the connection.
     """
     from airflow.sdk import BaseHook
 
@@ -34,7 +37,9 @@ def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[s
     if impersonation_chain or extras.keys() - _UNDERSTOOD:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
-        return GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain).get_conn()
+        hook = GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain)
+        with key_errors(gcp_conn_id):
+            return hook.get_conn()
     import google.auth
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
@@ -45,6 +50,24 @@ def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[s
     scopes = [scope.strip() for scope in str(extras.get("scope") or "").split(",") if scope.strip()] or _SCOPES
     credentials, project = google.auth.default(scopes=scopes)
     return storage.Client(credentials=credentials, project=extras.get("project") or project)
+
+
+@contextmanager
+def key_errors(gcp_conn_id: str) -> Iterator[None]:
+    """Convert the errors of the Google provider about the key of a connection, which do not name the connection.
+
+    :raises StorageForbiddenError: the key cannot be read.
+    """
+    from google.auth.exceptions import MalformedError
+
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, KeyError, MalformedError) as error:
+        what = f"it has no field {error}" if isinstance(error, KeyError) else str(error)
+        raise StorageForbiddenError(
+            f"the key of the Airflow connection {gcp_conn_id!r} cannot be read: {what}",
+            hint="the key file must exist on this machine, and contain the JSON of a service account key",
+        ) from error
 
 
 def plain_extras(extras: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlengine import settings
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, StorageForbiddenError
+from mlengine.storage.credentials import key_errors
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -103,11 +104,15 @@ class Connection:
 def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Connection:
     """Read a connection with the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
 
-    :raises BackendError: the connection does not exist.
+    :raises BackendError: the connection does not exist, or its key cannot be read.
     """
     hook = _hook(gcp_conn_id, impersonation_chain)
     extras = _extras(hook)
-    credentials, project = hook.get_credentials_and_project_id()
+    try:
+        with key_errors(gcp_conn_id):
+            credentials, project = hook.get_credentials_and_project_id()
+    except StorageForbiddenError as error:
+        raise BackendError(error.message, hint=error.hint) from error
     return Connection(extras, credentials, extras.get("project") or project)
 
 
