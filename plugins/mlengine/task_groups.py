@@ -125,7 +125,7 @@ class RetrainingTaskGroup(TaskGroup):
         self,
         group_id: str = "retrain",
         *,
-        model: str,
+        model: str | XComArg,
         trainer: str | Path | Sequence[str | Path] | XComArg,
         job_file: str | Path | Mapping[str, Any] | XComArg,
         module: str | None = None,
@@ -181,7 +181,9 @@ class RetrainingTaskGroup(TaskGroup):
             cloud["gcp_conn_id"] = None
         stored = {**cloud, **_given(bucket=bucket)}
         trained = {**cloud, **_given(project_id=project_id, region=region, backend_options=backend_options)}
-        super().__init__(group_id=group_id, **{"tooltip": f"retrain {model}", **kwargs})
+        # The name is not known yet if it is a task's output or a mapped value.
+        tooltip = f"retrain {model}" if isinstance(model, str) else "retrain a model"
+        super().__init__(group_id=group_id, **{"tooltip": tooltip, **kwargs})
         # These arguments have a default here, which must not replace the DAG's default_args.
         defaults = {"dataset_arg": "--dataset", **self.dag.default_args, **self.default_args}
         dataset_arg = defaults["dataset_arg"] if dataset_arg is None else dataset_arg

@@ -327,6 +327,13 @@ def test_paths_and_registries_can_come_from_another_task() -> None:
         assert "make" in dag.get_task(f"retrain.{name}").upstream_task_ids
 
 
+def test_the_tooltip_contains_only_a_known_name() -> None:
+    with DAG("d"):
+        made = make_task(task_id="make")(lambda: "churn")()
+        assert RetrainingTaskGroup("a", model=made, trainer="t", job_file="j.yaml").tooltip == "retrain a model"
+        assert RetrainingTaskGroup("b", model="churn", trainer="t", job_file="j.yaml").tooltip == "retrain churn"
+
+
 def test_the_group_needs_a_dag() -> None:
     with pytest.raises(RuntimeError, match="inside a dag"):
         RetrainingTaskGroup(model="m", trainer="trainer", job_file="job.yaml")
