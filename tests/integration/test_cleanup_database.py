@@ -75,6 +75,9 @@ found.append([asdict(request) for request in job_cleanup._requests("d", "old", F
 with job_cleanup._session() as session:
     found.append([asdict(job_cleanup._wait_request(job_cleanup._fields(session, "d", "old")["wait", -1]))])
 found.append([asdict(request) for request in job_cleanup._requests("d", "new_1", False)])
+with settings.engine.begin() as connection:
+    connection.execute(text("update task_instance set operator = 'My' || operator"))
+found.append([asdict(request) for request in job_cleanup._requests("d", "old", False)])
 print(json.dumps(found))
 """
 
@@ -93,7 +96,7 @@ def test_a_job_is_found_after_its_rendered_fields_were_deleted_and_none_if_no_ta
     command = [sys.executable, "-c", _SCRIPT, json.dumps([kept, handle])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (before,), (after,), (wait,), never_ran = json.loads(done.stdout.splitlines()[-1])
+    (before,), (after,), (wait,), never_ran, of_subclasses = json.loads(done.stdout.splitlines()[-1])
     assert (before["backend"], before["gcp_conn_id"]) == ("vertex", "rendered")
     for found in (after, wait):
         assert {name: found[name] for name in access} == access
@@ -101,3 +104,4 @@ def test_a_job_is_found_after_its_rendered_fields_were_deleted_and_none_if_no_ta
     assert after["key"]
     assert after["owner"] == {"dag_id": "d", "run_id": "old"}
     assert never_ran == []
+    assert of_subclasses == [after]

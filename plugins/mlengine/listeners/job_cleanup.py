@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,15 +112,24 @@ def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:
 
 def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]:
     """One request for each submission of the run; none if all waits of the run have succeeded."""
+    from airflow.models.task_state_store import TaskStateStoreModel as Stored
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
-    from sqlalchemy import func, select
+    from sqlalchemy import and_, exists, func, or_, select
 
     with _session() as session:
+        # Airflow knows a task of a subclass by the name of the subclass. It has kept how it accesses its job.
+        has_access = and_(
+            Stored.dag_id == TaskInstance.dag_id,
+            Stored.run_id == TaskInstance.run_id,
+            Stored.task_id == TaskInstance.task_id,
+            Stored.map_index == TaskInstance.map_index,
+            Stored.key == ACCESS_KEY,
+        )
         ours = (
             TaskInstance.dag_id == dag_id,
             TaskInstance.run_id == run_id,
-            TaskInstance.operator.in_([_SUBMIT, _WAIT]),
+            or_(TaskInstance.operator.in_([_SUBMIT, _WAIT]), exists().where(has_access)),
         )
         columns = (
             TaskInstance.task_id,
@@ -134,8 +143,9 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
         tasks = session.execute(select(*columns).where(*ours)).all()
         # A task that never ran has a start date too if it was skipped or an earlier task failed, but no tries.
         begun = [task for task in tasks if task.start_date is not None and task.try_number > 0]
-        submits = [task for task in begun if task.operator == _SUBMIT]
-        waits = [task for task in tasks if task.operator == _WAIT]
+        uids = _run_uids(session, dag_id, run_id) if begun else {}
+        waits = [task for task in tasks if not _is_submit(task, uids)]
+        submits = [task for task in begun if _is_submit(task, uids)]
         if not begun or (needs_wait and not waits):
             return []
         if waits and all(task.state == "success" for task in waits):
@@ -145,7 +155,6 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
         fields = _fields(session, dag_id, run_id)
-        uids = _run_uids(session, dag_id, run_id)
         handles = _results(session, dag_id, run_id, [task.task_id for task in submits])
     requests: list[CancelRequest | None] = []
     for task in submits:
@@ -156,6 +165,11 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
         # A run without a submission got its job from elsewhere. The job is cancelled, as its wait would do.
         requests = [_wait_request(fields.get((task.task_id, task.map_index), {})) for task in waits]
     return [request for request in requests if request is not None]
+
+
+def _is_submit(task: Any, uids: Mapping[tuple[str, int], str]) -> bool:
+    """Whether a task submits a job, and does not wait for one. A submitting task has kept the UID of its run."""
+    return task.operator == _SUBMIT or (task.operator != _WAIT and (task.task_id, task.map_index) in uids)
 
 
 def _session() -> Any:
