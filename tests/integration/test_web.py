@@ -468,6 +468,26 @@ def test_a_damaged_champion_does_not_hide_the_other_models(
     assert ("error" in found["other"]) is (change != {"dataset": {"version": 1}})
 
 
+def test_names_that_cannot_be_encoded_do_not_hide_the_job_or_the_model(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    """A job that could hide its page could not be cancelled there."""
+    job_dir = sample_jobs.job("mnist_1")
+    name = "a\ud800"
+    changed: dict[str, dict[str, Any]] = {
+        job_dir.claim: {"inputs": {name: {name: 1}}, "history": [{"time": NOW, "event": "claimed", name: [{name: 1}]}]},
+        job_dir.report: {"environment": {name: "1"}, "champion": {name: "1"}},
+    }
+    for uri, changes in changed.items():
+        raw = json.loads(sample_jobs.storage.read(uri))
+        sample_jobs.storage.write(uri, json.dumps({**raw, **changes}).encode())
+    client = visit()
+    shown = client.get("api/jobs/mnist/mnist_1")
+    assert shown.status_code == 200
+    assert (shown.json()["inputs"], shown.json()["report"]["environment"]) == ({"a?": {"a?": 1}}, {"a?": "1"})
+    assert client.get("api/models/mnist").json()["comparison"]["compared_with"] == {"a?": "1"}
+
+
 def test_an_invalid_report_does_not_hide_the_model(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     """The newest job's own code has changed its report."""
     champion(sample_jobs, "mnist_a", 0.97, "2026-09-01", NOW - 2 * DAY)

@@ -43,9 +43,9 @@ def detail(storage: Storage, job: CurrentJob) -> dict[str, Any]:
         "row": row.to_json(),
         "job_dir": job_dir.uri,
         "owner": {name: record.owner[name] for name in _TASK if name in record.owner},
-        "inputs": dict(record.inputs),
+        "inputs": encodable(record.inputs),
         "spec": _spec(record.spec),
-        "history": [dict(event) for event in record.history],
+        "history": encodable(record.history),
         "curves": read_curves(storage, job_dir).plots,
         "report": _report(storage, job_dir),
         "cancellable": active or waits,
@@ -154,6 +154,13 @@ def _offsets(found: Any) -> dict[str, int]:
     return offsets
 
 
+def encodable(value: Any) -> Any:
+    """The value, with names that FastAPI can encode: a job can write lone surrogates into the names in its files."""
+    if isinstance(value, Mapping):
+        return {str(name).encode(errors="replace").decode(): encodable(item) for name, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a spec that the page shows. Environment variables have only names: their values may be secret."""
     wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
@@ -166,7 +173,7 @@ def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
     """The fields of ``report.json`` that the page shows; ``None`` if there is none, or if it is invalid."""
     try:
-        return _shown(load_report(storage, job_dir))
+        return dict(encodable(_shown(load_report(storage, job_dir))))
     except MlengineError as error:
         if error.retryable:
             raise

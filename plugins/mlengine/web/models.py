@@ -17,6 +17,7 @@ from mlengine.storage.client import Storage
 from mlengine.validation.report import Report, load_report
 from mlengine.validation.report_tables import higher_is_better, metrics
 from mlengine.web.champions import Champions, Pointer
+from mlengine.web.jobs import encodable
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | 
     """
     job_dir = JobDir.of(bucket, newest.model, newest.job_id)
     try:
-        return _compared(load_report(storage, job_dir))
+        return dict(encodable(_compared(load_report(storage, job_dir))))
     except MlengineError as error:
         if error.retryable:
             raise
