@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import sys
 import time
@@ -40,6 +41,21 @@ def say(text: str = "") -> None:
         raise OutputClosedError from error
     except OSError as error:
         raise OutputFailedError(error.strerror or str(error)) from error
+
+
+def check_reader() -> None:
+    """Check that the reader of stdout has not closed it. A command that waits would notice it only when it prints.
+
+    :raises OutputClosedError: the reader has closed stdout.
+    """
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # stdout is closed, or is no file
+        return
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
+        raise OutputClosedError
 
 
 def note(text: str) -> None:

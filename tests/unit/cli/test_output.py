@@ -64,6 +64,19 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback() -> None:
     assert process.returncode == 141
 
 
+def test_a_command_that_waits_notices_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``mlengine jobs logs JOB --follow | head -1``, while the job prints nothing."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        output.check_reader()
+        os.close(reader)
+        with pytest.raises(output.OutputClosedError):
+            output.check_reader()
+    monkeypatch.setattr(sys, "stdout", None)
+    output.check_reader()
+
+
 def test_json_is_ascii_and_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
     output.say_json({"detail": HOSTILE})
     out = capsys.readouterr().out

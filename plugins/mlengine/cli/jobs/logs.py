@@ -7,7 +7,7 @@ import argparse
 from mlengine.backends import LogPage
 from mlengine.cli.jobs.lookup import add_job, find_job
 from mlengine.cli.options import Commands, add_command
-from mlengine.cli.output import note, say
+from mlengine.cli.output import check_reader, note, say
 from mlengine.core import plaintext
 
 
@@ -27,6 +27,7 @@ def _logs(args: argparse.Namespace) -> int:
     seen: set[str] = set()
     for followed in LogFollower(backend, handle, {}, note).follow(to_end_of_job=args.follow):
         _print(followed.page, args.replica)
+        check_reader()
         seen |= {line.replica for line in followed.page.lines}
     if not seen and not args.follow:
         where = f"those of an old job are in {handle.job_dir.rstrip('/')}/logs/"
