@@ -148,7 +148,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         identity = run_identity(context)
         self._key = replace(job_key(context), run_uid=identity.run_uid)
         with job_ends_with_task(context, self._cancel):
-            self.keep_access(context, backend=self.backend, job=self.job)
+            self.keep_access(context, backend=self.given("backend"), job=self.job)
             return self._submit(self._key, identity.installation, context)
 
     def _submit(self, key: JobKey, installation: str, context: Context) -> JobXCom:
@@ -160,7 +160,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         submitter = Submitter(
             self.access.storage(),
             backend,
-            max_attempts=self.access.integer("max_attempts", self.max_attempts),
+            max_attempts=self.access.integer("max_attempts", self.given("max_attempts")),
         )
         intent = Intent(
             key=key,

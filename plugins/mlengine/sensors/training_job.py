@@ -181,6 +181,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
         )
         with job_ends_with_task(context, self._cancel), self._skipped_if_soft():
+            for name in self.parsers:
+                self.given(name)  # the output of a task that returned nothing must not be replaced by the setting
             if self._first_poll:
                 self.keep_access(context, job=job)
             if self.deferrable:

@@ -29,6 +29,10 @@ OUTPUTS = [
     ("validate", "package_uris"),
     ("validate", "thresholds"),
     ("validate", "serving_signature"),
+    ("wait", "running_timeout_seconds"),
+    ("wait", "max_attempts"),
+    ("submit", "backend"),
+    ("submit", "max_attempts"),
     ("submit", "args"),
     ("submit", "module"),
     ("submit", "scale_tier"),
@@ -181,10 +185,13 @@ def test_a_missing_output_is_named_with_its_task(stage: str, field: str) -> None
     with DAG("d", schedule=None):
         upstream = PrepareJobDirOperator(task_id="upstream", model="m")
         given: dict[str, Any] = {"job_file": {"trainingInput": {"pythonModule": "t"}}} if stage == "submit" else {}
+        if stage == "wait":
+            given["deferrable"] = True
         if stage in {"dataset", "package"}:
             given["bucket"] = "gs://bkt"
         elif field != "job":
-            given["job"] = {"model": "m", "job_dir": JOB} if stage == "submit" else JOB
+            handle = {"backend": "local", "name": "key-1", "job_id": "job", "attempt": 1, "job_dir": JOB}
+            given["job"] = {"submit": {"model": "m", "job_dir": JOB}, "wait": handle}.get(stage, JOB)
         operator = make(stage, gcp_conn_id=None, **{**given, field: upstream.output})
     values = context(operator.dag, {})
     operator.render_template_fields(values, operator.dag.get_template_env())
