@@ -108,3 +108,7 @@ def test_a_dialog_stays_open_until_its_change_is_made_or_fails(seen: dict[str, A
 
 def test_a_response_that_is_not_from_airflow_is_named(seen: dict[str, Any]) -> None:
     assert "Reload the page and log in again." in seen["login_of_a_proxy"]["shown"]
+
+
+def test_an_address_with_a_plain_percent_sign_is_understood(seen: dict[str, Any]) -> None:
+    assert seen["plain_percent"]["asked"].endswith("grown-50%25")

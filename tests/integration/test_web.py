@@ -488,6 +488,19 @@ def test_names_that_cannot_be_encoded_do_not_hide_the_job_or_the_model(
     assert client.get("api/models/mnist").json()["comparison"]["compared_with"] == {"a?": "1"}
 
 
+@pytest.mark.parametrize(("args", "shown"), [("--epochs 3", ["--epochs 3"]), (["--epochs", "3"], ["--epochs", "3"])])
+def test_arguments_that_a_job_has_written_itself_are_shown(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], args: Any, shown: list[str]
+) -> None:
+    job_dir = sample_jobs.job("mnist_1")
+    raw = json.loads(sample_jobs.storage.read(job_dir.claim))
+    raw["spec"] = {**(raw.get("spec") or {}), "args": args, "package_uris": None}
+    sample_jobs.storage.write(job_dir.claim, json.dumps(raw).encode())
+    spec = visit().get("api/jobs/mnist/mnist_1").json()["spec"]
+    assert spec["args"] == shown
+    assert "package_uris" not in spec
+
+
 def test_an_invalid_report_does_not_hide_the_model(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     """The newest job's own code has changed its report."""
     champion(sample_jobs, "mnist_a", 0.97, "2026-09-01", NOW - 2 * DAY)

@@ -394,6 +394,23 @@ def login_of_a_proxy(browser: Any, order: Order) -> dict[str, Any]:
     return {"shown": page.get_by_role("alert").inner_text()}
 
 
+def plain_percent(browser: Any, order: Order) -> dict[str, Any]:
+    """The address of a job whose name has a percent sign, typed by hand."""
+    asked: list[str] = []
+
+    def answer(route: Any, name: str) -> None:
+        asked.append(name)
+        if name.startswith("api/log"):
+            reply(route, log("first"))
+        else:
+            reply(route, job(row("grown-50%")))
+
+    page = Stub(browser, order["static"], answer).page
+    page.goto(f"{PAGE}#/job/m/grown-50%")
+    page.get_by_role("heading", name="grown-50%").wait_for()
+    return {"asked": asked[0]}
+
+
 def job(shown: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """The API's response about one job."""
     return {
@@ -412,7 +429,7 @@ def see(browser: Any, order: Order) -> dict[str, Any]:
     scenes = (
         last_page, late_response, other_attempt, cancel_in_pause, champion_again, skip_link, announcements,
         unread_bucket, busy_server, last_lines, axis_labels, long_keys, numbers,
-        slow_cancellation, login_of_a_proxy,
+        slow_cancellation, login_of_a_proxy, plain_percent,
     )  # fmt: skip
     return {scene.__name__: scene(browser, order) for scene in scenes}
 

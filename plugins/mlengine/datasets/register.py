@@ -8,6 +8,7 @@ A registered version is never deleted or changed here.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -166,11 +167,20 @@ def _found(
 
 
 def _share(options: Options) -> float | None:
-    """The share of rows to hold out; ``None`` if the held-out rows are in a separate location."""
+    """The share of rows to hold out; ``None`` if the held-out rows are in a separate location.
+
+    :raises DatasetError: the share is given in percent.
+    """
     try:
         return float(options.heldout) if options.heldout is not None else None
     except ValueError:
-        return None
+        percent = re.fullmatch(r"([\d.]+) ?%", options.heldout or "")
+        if percent is None or Path(percent[0]).exists():
+            return None
+    raise DatasetError(
+        f"--heldout {options.heldout} is neither a path nor a share of the rows",
+        hint=f"write the share as a fraction: --heldout {float(percent[1]) / 100:g}",
+    )
 
 
 def _checked(

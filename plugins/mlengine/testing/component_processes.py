@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 STOP_SECONDS = 10.0
+_TAIL_BYTES = 1 << 16  # logs of components are only appended, so they may be long
 _PATIENCE_SECONDS = 4.0  # the time that tasks have to end by themselves
 
 
@@ -104,4 +105,6 @@ def tail(path: Path, lines: int = 15) -> str:
     """The last lines of a log; empty if there is none."""
     if not path.exists():
         return ""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

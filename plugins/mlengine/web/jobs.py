@@ -165,9 +165,11 @@ def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a spec that the page shows. Environment variables have only names: their values may be secret."""
     wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
     env = spec.get("env")
-    return {name: spec[name] for name in wanted if spec.get(name)} | {
-        "env": sorted(map(str, env)) if isinstance(env, Mapping) else []
-    }
+    shown = {name: spec[name] for name in wanted if spec.get(name)}
+    for name in ("args", "package_uris"):
+        if name in shown and not isinstance(shown[name], list | tuple):  # a job may have written its file itself
+            shown[name] = [str(shown[name])]
+    return {**shown, "env": sorted(map(str, env)) if isinstance(env, Mapping) else []}
 
 
 def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:

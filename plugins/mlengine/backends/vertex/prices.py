@@ -46,7 +46,7 @@ class Estimate:
         if self.hours == math.inf:
             return f"any amount: {self.usd_per_hour:,.2f} USD an hour, without a time limit{more} ({listed})"
         return (
-            f"at most {self.usd:,.2f} USD: {self.usd_per_hour:,.2f} USD an hour for up to {self.hours:g} h{more} "
+            f"at most {self.usd:,.2f} USD{more}: {self.usd_per_hour:,.2f} USD an hour for up to {self.hours:g} h "
             f"({listed})"
         )
 

@@ -120,4 +120,6 @@ def _print(found: Sequence[PredictedRow], *, draw: bool) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"

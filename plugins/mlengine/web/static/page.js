@@ -439,9 +439,18 @@ function comparison(found, to) {
 
 // --- routing ----------------------------------------------------------------------------------------------------
 
+/** Decode a part of an address; one that was typed with a plain `%` is returned as it is. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** Turn the query of a link into a view. A `+` is a literal plus: Airflow does not encode it in run ids. */
 function fromQuery() {
-  const query = Object.fromEntries(location.search.slice(1).split("&").filter(Boolean).map((pair) => pair.split("=").map(decodeURIComponent)));
+  const query = Object.fromEntries(location.search.slice(1).split("&").filter(Boolean).map((pair) => pair.split("=").map(decoded)));
   if (location.hash || !location.search) return;
   if (query.dag_id && query.run_id) [filters.dag_id, filters.run_id] = [query.dag_id, query.run_id];
   target = query.at || "";
@@ -462,7 +471,7 @@ async function show() {
   const view = ++currentView;
   delete main.dataset.key;
   clearTimeout(timer);
-  const [name, first, second] = (location.hash || "#/jobs").slice(2).split("/").map(decodeURIComponent);
+  const [name, first, second] = (location.hash || "#/jobs").slice(2).split("/").map(decoded);
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash.startsWith(`#/${name.replace(/s$/, "")}`)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -267,7 +267,7 @@ def test_prices_have_a_date_and_a_source_or_there_are_none() -> None:
     assert unpriced.unpriced == ("tpu7x-standard-4t",)
     assert str(unpriced).startswith("no cost estimate: no price is known for tpu7x-standard-4t")
     partly = prices.estimate(prepare(gpu("n1-standard-4", "NVIDIA_TESLA_T4")).body, {})
-    assert "without NVIDIA_TESLA_T4, for which no price is known" in str(partly)
+    assert "0.22 USD, without NVIDIA_TESLA_T4, for which no price is known: 0.22 USD an hour" in str(partly)
 
 
 def test_the_estimate_is_machines_times_the_time_limit() -> None:
