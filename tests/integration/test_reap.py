@@ -96,6 +96,19 @@ def test_reap_lists_orphans_and_cancels_them_with_yes(
     assert "no orphan jobs among 3 active jobs of Airflow" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_sensor_of_a_subclass_waits_for_its_job(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, begun: bool
+) -> None:
+    """The run's other sensor, which is known by its name, has ended."""
+    submit(storage, bucket, "r")
+    other = {"task_id": "other", "map_index": -1, "state": "deferred", "max_tries": 2, "operator": "MySensor"}
+    airflow_stub.runs, airflow_stub.tasks = {"r": "running"}, {"r": [*tasks(waits="success"), other]}
+    airflow_stub.with_jobs = {("r", "other")} if begun else set()
+    assert reap(bucket, "--yes") == 0
+    assert len(backend.live) == begun
+
+
 def test_reap_finds_a_submission_that_was_never_recorded(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub
 ) -> None:

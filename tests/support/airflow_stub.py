@@ -18,6 +18,7 @@ class AirflowStub(ThreadingHTTPServer):
         self.runs: dict[str, str] = {}
         self.tasks: dict[str, list[dict[str, Any]]] = {}
         self.uids: dict[str, str] = {}
+        self.with_jobs: set[tuple[str, str]] = set()
         self.installation = ""
         self.silent = False
 
@@ -48,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
             assert self.path.endswith("?map_index=-1")
             uid = self.server.uids.get(run)
             self._say(200 if uid else 404, {"value": uid} if uid else {"detail": "Task state store key not found"})
+        elif parts[-2:] == ["state-store", "mlengine_access"]:
+            begun = (run, parts[5]) in self.server.with_jobs
+            self._say(200 if begun else 404, {"value": {}} if begun else {"detail": "Task state store key not found"})
         elif len(parts) == 5 and "order_by=id" not in self.path:
             self._say(400, {"detail": "Ordering by task_id is disallowed"})  # the message of the real API
         elif len(parts) == 5:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.clients.airflow_api import AirflowServer, quoted, run_path
-from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY
+from mlengine.core.job import ACCESS_KEY, INSTALLATION_VARIABLE, RUN_UID_KEY
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,18 @@ class AirflowRuns:
 
     def run_uid(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
         """The id that distinguishes the run from a deleted run with the same name; ``None`` before the first job."""
-        task = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}"
-        found = self.server.find(f"{task}/state-store/{quoted(RUN_UID_KEY)}?map_index={map_index}")
-        value = None if found is None else found["value"]
+        value = self._kept(dag_id, run_id, task_id, map_index, RUN_UID_KEY)
         return value if isinstance(value, str) else None
+
+    def has_job(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> bool:
+        """Whether the task has begun to submit a job or to wait for one."""
+        return self._kept(dag_id, run_id, task_id, map_index, ACCESS_KEY) is not None
+
+    def _kept(self, dag_id: str, run_id: str, task_id: str, map_index: int, key: str) -> Any:
+        """A value that a task keeps in its state store."""
+        task = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}"
+        found = self.server.find(f"{task}/state-store/{quoted(key)}?map_index={map_index}")
+        return None if found is None else found["value"]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run; an empty list if the run does not exist."""
