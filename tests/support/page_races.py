@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,15 @@ class Stub:
             self._answer(route, name)
         else:
             route.fulfill(path=self._static / (name if "." in name else f"{name}.html"))
+
+
+def run_clock_until(page: Any, found: Any) -> None:
+    """Run the page's clock, which the page uses for its pauses, until ``found`` is shown."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not found.is_visible():
+        assert time.monotonic() < deadline, page.locator("main").inner_text()
+        page.clock.run_for(5100)
+        page.wait_for_timeout(200)
 
 
 def reply(route: Any, document: Any) -> None:
@@ -224,12 +234,11 @@ def announcements(browser: Any, order: Order) -> dict[str, Any]:
     page = Stub(browser, order["static"], answer).page
     page.clock.install()
     page.goto(PAGE)
-    shown = []
-    for text in ("Updated", "Updated", "Could not refresh"):
-        page.locator("header").get_by_text(text).wait_for()
+    header, shown = page.locator("header"), []
+    header.get_by_text("Updated").wait_for()
+    for text in (":01", ":06", "Could not refresh"):
+        run_clock_until(page, header.get_by_text(text))
         shown.append(page.get_by_role("status").inner_text())
-        page.clock.run_for(5100)
-        page.wait_for_timeout(200)
     return {"announced": shown}
 
 
@@ -245,8 +254,7 @@ def unread_bucket(browser: Any, order: Order) -> dict[str, Any]:
     for view in ("jobs", "models"):
         page.goto(f"{PAGE}#/{view}")
         page.get_by_text("Could not refresh: no permission").wait_for()
-        page.locator("main .soft").first.wait_for()
-        page.wait_for_timeout(300)
+        page.get_by_text(f"The {view} could not be read from the bucket.").wait_for()
         shown.append(page.locator("main").inner_text().splitlines()[-1])
     return {"shown": shown}
 
@@ -272,11 +280,10 @@ def busy_server(browser: Any, order: Order) -> dict[str, Any]:
     page = Stub(browser, order["static"], answer).page
     page.clock.install()
     shown = []
-    for view in ("job/m/j", "model/m"):
+    for view, heading in (("job/m/j", "Lineage"), ("model/m", "Champion history")):
         page.goto(f"{PAGE}#/{view}")
         page.get_by_text("Too many requests. Try again in a moment.").wait_for()
-        page.clock.run_for(5100)
-        page.wait_for_timeout(1000)
+        run_clock_until(page, page.get_by_role("heading", name=heading))
         shown.append(page.locator("main").inner_text())
     return {"shown": shown}
 
@@ -297,9 +304,7 @@ def last_lines(browser: Any, order: Order) -> dict[str, Any]:
     page.goto(f"{PAGE}#/job/m/j")
     page.get_by_role("log").get_by_text("an early line").wait_for()
     detail["row"]["state"] = "FAILED"
-    for _ in range(4):
-        page.clock.run_for(5100)
-        page.wait_for_timeout(500)
+    run_clock_until(page, page.get_by_role("log").get_by_text("the last line"))
     return {"lines": page.get_by_role("log").inner_text()}
 
 
@@ -378,8 +383,9 @@ def slow_cancellation(browser: Any, order: Order) -> dict[str, Any]:
     disabled = page.locator("#ask-no").is_disabled()
     body = {"error": "the backend does not respond", "hint": "try again"}
     held[0].fulfill(status=503, body=json.dumps(body), content_type="application/json")
-    page.wait_for_timeout(500)
-    text = page.locator("#ask-error").text_content()
+    shown = dialog.get_by_text("Try again.")
+    shown.wait_for()
+    text = shown.text_content()
     return {"open": kept, "disabled": disabled, "error": text, "free": page.locator("#ask-no").is_enabled()}
 
 
