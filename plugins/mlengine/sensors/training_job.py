@@ -62,6 +62,14 @@ from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_
 from mlengine.operators.lineage import tasks as lineage
 from mlengine.triggers.training_job import TrainingJobTrigger
 
+_NUMBERS = (
+    "poll_interval_seconds",
+    "progress_interval_seconds",
+    "queued_timeout_seconds",
+    "running_timeout_seconds",
+    "max_attempts",
+    "retry_backoff_seconds",
+)
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 # Airflow's time limit of the deferral is this many seconds after the last deadline, so that the trigger cancels the job
 # first.
@@ -105,27 +113,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     # "job" must be the last template field: as soon as it is rendered, a killed task cancels its job, and the
     # cancellation uses the other fields.
-    template_fields: Sequence[str] = (
-        *BackendOperator.template_fields,
-        "poll_interval_seconds",
-        "progress_interval_seconds",
-        "queued_timeout_seconds",
-        "running_timeout_seconds",
-        "max_attempts",
-        "retry_backoff_seconds",
-        "job",
-    )
-    parsers: ClassVar = {
-        name: partial(settings.check, name)
-        for name in (
-            "poll_interval_seconds",
-            "progress_interval_seconds",
-            "queued_timeout_seconds",
-            "running_timeout_seconds",
-            "max_attempts",
-            "retry_backoff_seconds",
-        )
-    }
+    template_fields: Sequence[str] = (*BackendOperator.template_fields, *_NUMBERS, "job")
+    parsers: ClassVar = {name: partial(settings.check, name) for name in _NUMBERS}
     operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
