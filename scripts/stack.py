@@ -40,7 +40,7 @@ from mlengine.runtime.processes import Process
 from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, free_port, port_is_free
-from mlengine.testing.restart_limit import MAX_RESTARTS, WINDOW_SECONDS, RestartLimit
+from mlengine.testing.restart_limit import TOO_OFTEN, RestartLimit
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".mlengine" / "data"
@@ -92,8 +92,7 @@ class Stack:
             return
         what, log = f"the Cloud Storage server ended with code {code}", _log(self.data, "gcs")
         if self._limit.next_restart() is None:
-            often = f"after {MAX_RESTARTS} restarts in {WINDOW_SECONDS / 60:.0f} minutes"
-            raise StorageUnavailableError(f"{what} {often}", hint=f"see {log}")
+            raise StorageUnavailableError(f"{what} {TOO_OFTEN}", hint=f"see {log}")
         self._limit.count()
         url = urlsplit(self.server.url)
         self.server = gcs.start(self.server.root, host=url.hostname or "127.0.0.1", port=url.port or 0, log=log)

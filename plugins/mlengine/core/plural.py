@@ -1,6 +1,8 @@
-"""Counts in messages: ``1 file``, ``2 files``."""
+"""Counts and lists in messages: ``1 file``, ``2 files``; ``a, b, …``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def number_of(count: int | None, noun: str) -> str:
@@ -8,3 +10,8 @@ def number_of(count: int | None, noun: str) -> str:
     if count is None:
         return f"uncounted {noun}s"
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_of(values: Sequence[object], most: int = 6) -> str:
+    """The first ``most`` values, with ``…`` if there are more."""
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")

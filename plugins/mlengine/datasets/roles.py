@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from mlengine.core.dataset import HELDOUT_POLICIES, TASKS, Column, Manifest, Schema, Value
 from mlengine.core.errors import DatasetError
+from mlengine.core.plural import first_of
 from mlengine.datasets.arrow import column_of
 from mlengine.datasets.discovery import Found
 from mlengine.datasets.formats.base import check_names
@@ -202,7 +203,7 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
         _check_indices(classes)
     if task == "binary" and len(classes) != 2:
         raise DatasetError(
-            f"the target {column.name!r} has {len(classes)} values ({_some(classes)}); a binary task needs 2",
+            f"the target {column.name!r} has {len(classes)} values ({first_of(classes)}); a binary task needs 2",
             hint="write --task multiclass or --task regression, or correct the target",
         )
     return task, replace(schema, classes=classes)
@@ -225,7 +226,7 @@ def _task_of(column: Column, scan: Scan) -> str:
     if column.dtype.startswith("float"):
         return "regression"
     raise DatasetError(
-        f"the target {column.name!r} has integers ({_some(tuple(sorted(distinct, key=str))) or 'not read'}): "
+        f"the target {column.name!r} has integers ({first_of(tuple(sorted(distinct, key=str))) or 'not read'}): "
         "classes, or numbers?",
         hint="write --task multiclass, --task binary or --task regression",
     )
@@ -292,7 +293,3 @@ def _truth(word: str) -> bool:
     if word.lower() not in {"true", "false"}:
         raise ValueError(f"{word!r} is neither true nor false")
     return word.lower() == "true"
-
-
-def _some(values: tuple[Value, ...]) -> str:
-    return f"{', '.join(map(str, values[:6]))}{', …' if len(values) > 6 else ''}"

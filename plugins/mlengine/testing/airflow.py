@@ -32,7 +32,7 @@ from mlengine.testing import component
 from mlengine.testing.airflow_api import AirflowApi
 from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
 from mlengine.testing.component_processes import signal_group, spawn, stop_all, tail
-from mlengine.testing.restart_limit import MAX_RESTARTS, WINDOW_SECONDS, RestartLimit
+from mlengine.testing.restart_limit import TOO_OFTEN, RestartLimit
 
 _log = logging.getLogger(__name__)
 
@@ -125,8 +125,7 @@ class Airflow:
                 if (code := process.poll()) is not None:
                     raise self._failure(f"Airflow's {name} ended with code {code}", name)
         for name, code in self.failed.copy().items():
-            often = f"after {MAX_RESTARTS} restarts in {WINDOW_SECONDS / 60:.0f} minutes"
-            raise self._failure(f"Airflow's {name} ended with code {code} {often}", name)
+            raise self._failure(f"Airflow's {name} ended with code {code} {TOO_OFTEN}", name)
 
     def _failure(self, what: str, name: str) -> ComponentFailedError:
         log = self.log_file(name)

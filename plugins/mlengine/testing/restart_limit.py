@@ -7,6 +7,7 @@ import time
 MAX_RESTARTS = 5
 WINDOW_SECONDS = 600.0
 FIRST_PAUSE_SECONDS = 1.0
+TOO_OFTEN = f"after {MAX_RESTARTS} restarts in {WINDOW_SECONDS / 60:.0f} minutes"  # for messages
 
 
 class RestartLimit:

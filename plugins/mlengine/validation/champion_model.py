@@ -12,6 +12,7 @@ from mlengine.champions.history import Champion
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
+from mlengine.core.plural import first_of
 from mlengine.core.versions import version_key
 from mlengine.datasets.catalog import read_manifest
 from mlengine.storage.client import Storage
@@ -87,8 +88,8 @@ class ChampionModel:
         classes = self._classes() if heldout.classes else ()
         if classes and not _same_classes(classes, heldout.classes):
             reason = (
-                f"The champion {name} predicts the classes {_listed(classes)}, and the dataset has"
-                f" {_listed(heldout.classes)}."
+                f"The champion {name} predicts the classes {first_of(classes)}, and the dataset has"
+                f" {first_of(heldout.classes)}."
             )
         elif measured.baseline_outputs is not None:
             expected, _ = self._recorded()
@@ -129,7 +130,3 @@ class ChampionModel:
 def _same_classes(champion: Sequence[Any], dataset: Sequence[Any]) -> bool:
     """Whether the champion's outputs are those of the dataset's classes. 1, True and "1" may be the same class."""
     return tuple(champion) == tuple(dataset) or list(map(str, champion)) == list(map(str, dataset))
-
-
-def _listed(classes: Sequence[Any]) -> str:
-    return ", ".join(map(str, classes[:6])) + (", …" if len(classes) > 6 else "")

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import ModelError
+from mlengine.core.plural import first_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,7 @@ def _single(outputs: Matrix, need: str) -> Matrix:
 def _binary(outputs: Matrix, classes: Sequence[Any], activation: Activation) -> Matrix:
     if outputs.shape[1] not in {1, 2}:
         raise ModelError(
-            f"the model gives {outputs.shape[1]} numbers a row, and the task is binary (classes {_some(classes)})",
+            f"the model gives {outputs.shape[1]} numbers a row, and the task is binary (classes {first_of(classes)})",
             hint="export the probability of the second class, or those of both classes",
         )
     if activation is Activation.SOFTMAX and outputs.shape[1] == 1:
@@ -113,7 +114,7 @@ def _multiclass(outputs: Matrix, classes: Sequence[Any], activation: Activation)
         more = "; whether one number is a probability, a value or a class number is unknown" if columns == 1 else ""
         raise ModelError(
             f"the model gives {columns} number{'s' * (columns != 1)} a row, and the dataset has {len(classes)} classes"
-            f" ({_some(classes)}){more}",
+            f" ({first_of(classes)}){more}",
             hint=f"export {len(classes)} probabilities a row, in the order of the classes; for a model of two classes,"
             " register the dataset with --task binary",
         )
@@ -163,8 +164,3 @@ def _check_probabilities(values: Matrix, activation: Activation) -> None:
                 f"the model's outputs are not probabilities: the sum of a row differs from 1 by {error:.4g}",
                 hint=logits + scores,
             )
-
-
-def _some(classes: Sequence[Any]) -> str:
-    shown = ", ".join(str(one) for one in classes[:6])
-    return f"{shown}, …" if len(classes) > 6 else shown

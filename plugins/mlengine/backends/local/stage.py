@@ -76,7 +76,7 @@ def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # no
 
 
 def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Upload the logs of all replicas to the job dir, and of long logs the end."""
+    """Upload the logs of all replicas to the job dir; of a long log, only its end."""
     folder = JobDir(stored.submission.job_dir.rstrip("/")).logs
     logs = (job.launcher_log, *sorted(job.logs.glob("*.log")))
     for path in logs:

@@ -8,7 +8,7 @@ from mlengine.cli.documents import VersionDocument
 from mlengine.core import plaintext
 from mlengine.core.dataset import ColumnStatistics, Manifest, Split
 from mlengine.core.layout import dataset_dir
-from mlengine.core.plural import number_of
+from mlengine.core.plural import first_of, number_of
 
 _TOP = 5
 
@@ -61,8 +61,7 @@ def _lines(bucket: str, manifest: Manifest) -> Iterator[str]:
         "held out": f"{manifest.heldout_policy}",
     }
     if schema.classes is not None:
-        names = ", ".join(map(str, schema.classes[:20]))
-        fields["classes"] = f"{len(schema.classes)}: {names}{', …' if len(schema.classes) > 20 else ''}"
+        fields["classes"] = f"{len(schema.classes)}: {first_of(schema.classes, 20)}"
     for name, value in fields.items():
         yield f"{name + ':':<12}{value}"
     for name, split in manifest.splits.items():

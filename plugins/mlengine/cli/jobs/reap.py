@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -234,7 +234,7 @@ def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
         return f"its run {run_id} of {dag_id} no longer exists"
     if run["state"] in _OVER:
         return f"its run {run_id} of {dag_id} has ended: {run['state']}"
-    return _unwanted(airflow, airflow.tasks(dag_id, run_id), record) or _recreated(airflow, record)
+    return _unwanted(airflow, record) or _recreated(airflow, record)
 
 
 def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
@@ -247,8 +247,10 @@ def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
     return f"its run {names[1]} of {names[0]} was deleted and recreated"
 
 
-def _unwanted(airflow: AirflowRuns, tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
-    """Why no task waits for the job, by the tasks of a run that has not ended."""
+def _unwanted(airflow: AirflowRuns, record: JobRecord) -> str | None:
+    """Why no task waits for the job, by the tasks of its run, which has not ended."""
+    names = str(record.owner["dag_id"]), str(record.owner["run_id"])
+    tasks = airflow.tasks(*names)
     task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
     mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
     if not mine:
@@ -262,7 +264,6 @@ def _unwanted(airflow: AirflowRuns, tasks: Sequence[Mapping[str, Any]], record: 
         return None
     # Airflow knows a sensor of a subclass by the name of the subclass. It has kept how it accesses its job.
     others = [task for task in tasks if task["operator"] != _SENSOR and task["state"] not in _OVER]
-    names = str(record.owner["dag_id"]), str(record.owner["run_id"])
     if any(airflow.has_job(*names, task["task_id"], task["map_index"]) for task in others):
         return None
     return "no task waits: " + ", ".join(sorted({f"{task['task_id']} is {task['state']}" for task in waits}))

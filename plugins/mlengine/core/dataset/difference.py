@@ -9,7 +9,7 @@ from mlengine.core.dataset.files import Split
 from mlengine.core.dataset.manifest import Manifest
 from mlengine.core.dataset.schema import Column, Schema
 from mlengine.core.dataset.statistics import ColumnStatistics
-from mlengine.core.plural import number_of
+from mlengine.core.plural import first_of, number_of
 
 _SHOWN_VALUES = 12
 
@@ -107,8 +107,7 @@ def _short(value: object) -> object:
 def _some(values: tuple[object, ...] | None) -> str:
     if values is None:
         return _text(None)
-    shown = ", ".join(map(str, values[:_SHOWN_VALUES]))
-    return f"{len(values)}: {shown}{', …' if len(values) > _SHOWN_VALUES else ''}"
+    return f"{len(values)}: {first_of(values, _SHOWN_VALUES)}"
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 # The dtype of a column or an input, and the shape of one value; None for an unknown shape.
 Description = tuple[str, Sequence[int] | None]
-NUMBERS = ("int", "uint", "float", "bool")
+_NUMBERS = ("int", "uint", "float", "bool")
 
 
 class MatchError(ValueError):
@@ -88,13 +88,19 @@ def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
     """The columns for an input that takes all together: the only column, or all numeric columns."""
     if len(columns) == 1:
         return list(columns)
-    numbers = [column for column, (dtype, shape) in columns.items() if dtype.startswith(NUMBERS) and not shape]
+    numbers = [column for column, description in columns.items() if is_number(description)]
     if not numbers:
         raise MatchError(
             f"input {name!r} takes all numeric columns as one matrix, and none of {listed(columns)} is numeric",
             'export one input per column, or give a scorer: scorer="package.module:function"',
         )
     return numbers
+
+
+def is_number(column: Description) -> bool:
+    """Whether a column has one number per row."""
+    dtype, shape = column
+    return dtype.startswith(_NUMBERS) and not shape
 
 
 def listed(columns: Iterable[str]) -> str:

@@ -148,7 +148,7 @@ function confirmChange({ title, text, yes, no }, act) {
     if (event.submitter?.value !== "yes") return;
     event.preventDefault();
     if (!why.value.trim()) { error.textContent = "Enter a reason."; return; }
-    // The change is made already: closing the dialog would neither undo it nor show whether it failed.
+    // The request has been sent: closing the dialog would neither undo the change nor show whether it failed.
     button.disabled = keep.disabled = true;
     error.textContent = "";
     try { await act(why.value.trim()); box.close(); show(); } catch (problem) { error.textContent = problem.message; } finally { button.disabled = keep.disabled = false; }

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..arrays import gather
-from ..matching import NUMBERS, MatchError, listed, match_features
+from ..matching import MatchError, is_number, listed, match_features
 from . import main_module
 
 Form = Callable[[dict[str, Any]], Any]
@@ -52,7 +52,7 @@ class SklearnModel:
             _check_number(found, self.model.n_features_in_, columns)
             return found, [partial(self._matrix, columns=found)]
         found = match_features(None, columns, given) if "features" in given else list(columns)
-        matrix = [name for name in found if "features" in given or _is_number(columns[name])]
+        matrix = [name for name in found if "features" in given or is_number(columns[name])]
         return found, [partial(self._matrix, columns=matrix), partial(self._frame, names=found, columns=found)]
 
     def _class_order(self) -> Any:
@@ -174,11 +174,6 @@ def _check_number(found: list[str], number: int, columns: dict[str, Any]) -> Non
             'list its columns in order: serving_signature={"columns": {"features": ["…", "…"]}}; or train it on a data'
             " frame",
         )
-
-
-def _is_number(column: tuple[str, Any]) -> bool:
-    dtype, shape = column
-    return dtype.startswith(NUMBERS) and not shape
 
 
 def _categories(model: Any) -> dict[str, Callable[[Any], Any]]:
